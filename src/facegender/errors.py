@@ -1,0 +1,34 @@
+"""The exceptions of facegender: each says what was wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+
+class FacegenderError(Exception):
+    """Base of every error that facegender raises on purpose; its text is meant for a person."""
+
+
+class InputError(FacegenderError):
+    """Something that was given (a folder, an archive, a table, a recipe) is missing or wrong."""
+
+
+class OutputError(FacegenderError):
+    """A result cannot be written where it was asked for."""
+
+
+class ModelFileError(FacegenderError):
+    """A model file is missing, damaged, of another kind, or does not fit its description."""
+
+
+class UnreadablePictureError(FacegenderError):
+    """A picture cannot be decoded whole; nothing is ever answered from a part of it."""
+
+
+class MissingExtraError(FacegenderError):
+    """A part of facegender was asked for whose libraries are not installed."""
+
+    def __init__(self, extra: str, library: str) -> None:
+        """Name the extra that brings the missing library, with the line that installs it."""
+        super().__init__(
+            f"this needs the '{extra}' extra ({library} is not installed). "
+            f"Install it with:  pip install 'facegender[{extra}]'"
+        )

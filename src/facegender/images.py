@@ -1,0 +1,189 @@
+"""Bytes -> upright RGB ``uint8`` pixels -> the network's input. The only decoder in the project.
+
+Training, evaluation and use all read pictures through :func:`decode` and bring them to the
+network's size through :func:`fit`, so that they cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from facegender.errors import UnreadablePictureError
+
+Pixels = NDArray[np.uint8]
+"""Pixels ``[H, W, 3]``, ``uint8``, RGB, upright."""
+
+PIXEL_LIMIT = 178_956_970
+"""Most pixels a picture may have (Pillow's own limit against decompression bombs)."""
+
+# Only formats whose decoder is part of Pillow itself: none that starts another program (EPS, PDF).
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000")
+_SUFFIXES = frozenset(
+    (
+        ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .avif .gif .bmp .dib .tif .tiff .ppm .pgm "
+        ".pbm .pnm .jp2 .heic .heif"
+    ).split()
+)
+_SIGNATURES = (
+    b"\xff\xd8\xff",  # JPEG
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"BM",
+    b"II*\x00",  # TIFF, little-endian
+    b"MM\x00*",  # TIFF, big-endian
+    b"\x00\x00\x00\x0cjP  ",  # JPEG 2000
+)
+_FILTERS = {
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_ASPECTS = ("stretch", "pad", "crop")
+
+# Pillow warns above half of its limit; the limit itself is what counts here.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """How a picture is brought to the network's size. Stored in the model file.
+
+    ``aspect``: ``stretch`` fills the frame and lets the shape go; ``pad`` keeps the shape and adds
+    black; ``crop`` keeps the shape and cuts the longer side around the middle. Every ``filter``
+    widens with the scale (antialiasing), as Pillow's do.
+    """
+
+    height: int
+    width: int
+    filter: str = "bilinear"
+    aspect: str = "stretch"
+    antialias: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what :func:`fit` would not do.
+
+        Raises:
+            ValueError: a size below 1, or a filter, aspect rule or antialiasing not known here.
+        """
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"input size {self.height}x{self.width} is not positive")
+        if self.filter not in _FILTERS:
+            raise ValueError(f"resize filter {self.filter!r} is not one of {', '.join(_FILTERS)}")
+        if self.aspect not in _ASPECTS:
+            raise ValueError(f"aspect rule {self.aspect!r} is not one of {', '.join(_ASPECTS)}")
+        if not self.antialias:
+            raise ValueError("resizing without antialiasing is not supported")
+
+
+def looks_like_picture(name: str, head: bytes) -> bool:
+    """Tell whether a file claims to be a picture, by its suffix or its first bytes (16 or more)."""
+    dot = name.rfind(".")
+    if dot > 0 and name[dot:].lower() in _SUFFIXES:
+        return True
+    if head.startswith(_SIGNATURES):
+        return True
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return True
+    return head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1")
+
+
+def decode(data: bytes) -> Pixels:
+    """Decode a picture file, whole or not at all.
+
+    The format is told from the content. EXIF orientation is applied; of several frames the first
+    is taken; transparent parts become white; grey becomes three equal channels; 16 bits become 8.
+
+    Args:
+        data: the bytes of the file.
+
+    Returns:
+        ``uint8 [H, W, 3]``, RGB, upright, owned by the caller.
+
+    Raises:
+        UnreadablePictureError: not a picture, cut off, damaged, or over :data:`PIXEL_LIMIT`.
+    """
+    if not data:
+        raise UnreadablePictureError("the file is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if image.width * image.height > PIXEL_LIMIT:
+                raise UnreadablePictureError(
+                    f"{image.width}x{image.height} is over the limit of {PIXEL_LIMIT:,} pixels"
+                )
+            image.load()
+            return np.array(_to_rgb(_upright(image)), dtype=np.uint8)
+    except UnreadablePictureError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise UnreadablePictureError("the content is not a picture in a known format") from None
+    except Image.DecompressionBombError:
+        raise UnreadablePictureError(f"over the limit of {PIXEL_LIMIT:,} pixels") from None
+    except MemoryError:
+        raise UnreadablePictureError("too large for this machine's memory") from None
+    except Exception as error:  # a damaged file makes decoders raise nearly anything
+        raise UnreadablePictureError(f"cannot be decoded: {error}") from error
+
+
+def fit(pixels: Pixels, resize: Resize) -> Pixels:
+    """Bring pixels ``uint8 [H, W, 3]`` to the network's size by its stored rule.
+
+    Returns:
+        ``uint8 [resize.height, resize.width, 3]``.
+    """
+    height, width = pixels.shape[:2]
+    if (height, width) == (resize.height, resize.width):
+        return pixels
+    image = Image.fromarray(pixels)
+    size = (resize.width, resize.height)
+    resample = _FILTERS[resize.filter]
+    if resize.aspect == "pad":
+        image = ImageOps.pad(image, size, resample, color=(0, 0, 0))
+    elif resize.aspect == "crop":
+        image = ImageOps.fit(image, size, resample)
+    else:
+        image = image.resize(size, resample)
+    return np.asarray(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; damaged EXIF counts as none, for the pixels are still whole."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Bring any of Pillow's modes to 8-bit RGB."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bits(values: NDArray[Any]) -> Pixels:
+    """Bring 16-bit, 32-bit and float grey to 8 bits by the range that the values themselves show.
+
+    Pillow gives 16-bit grey as ``I;16`` or ``I``; floats are read as 0..1 unless they exceed it.
+    """
+    wide = values.astype(np.float64)
+    top = wide.max(initial=0.0)
+    if values.dtype.kind == "f":
+        full = 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else 65535.0
+    else:
+        full = 65535.0 if values.dtype.itemsize == 2 or top > 255 else 255.0
+    return np.clip(np.rint(wide * (255.0 / full)), 0, 255).astype(np.uint8)

@@ -1,0 +1,220 @@
+"""The model file: an ONNX graph over ``uint8`` pixels that carries its whole description.
+
+Nothing about a network lives anywhere else. The description is one JSON text in the graph's
+metadata; beside it stands the SHA-256 of the file, so that a damaged file is told from a good one
+before it is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from onnxruntime import InferenceSession
+
+from facegender.errors import ModelFileError
+from facegender.images import Resize
+
+LABELS = ("female", "male")
+"""The label order of every network's two outputs."""
+
+FORMAT = 1
+"""Version of the description; a file with another one is refused."""
+
+DESCRIPTION_KEY = "facegender"
+DIGEST_KEY = "facegender.sha256"
+MODEL_NAME = "model.onnx"
+"""What the model file is called in a run folder."""
+
+_DIGEST_MARK = DIGEST_KEY.encode() + b"\x12\x40"  # protobuf: key, then a 64-byte value
+_BLANK = b"0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """How a face is cut out of a photo before :class:`~facegender.images.Resize`.
+
+    ``rule`` is ``whole`` (the picture is the face's frame, as it is).
+    """
+
+    rule: str = "whole"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """Everything about a network but its weights.
+
+    ``unknown_below``: answers with a probability below it get the status ``unknown`` (0.5: none).
+    ``temperature``: what the logits were divided by; already inside the graph.
+    ``figures``: what was measured, by part and source, with counts.
+    ``data``: what it learned from: counts, fingerprint; ``terms``: what the data allows.
+    """
+
+    name: str
+    resize: Resize
+    labels: tuple[str, ...] = LABELS
+    crop: Crop = field(default_factory=Crop)
+    grey: bool = False
+    unknown_below: float = 0.5
+    temperature: float = 1.0
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    start: str = ""
+    licence: str = ""
+    terms: str = ""
+    created: str = ""
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """Write the description as the JSON text that goes into the metadata."""
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelDescription:
+        """Read a description, strictly.
+
+        Raises:
+            ValueError: not JSON, keys missing or unknown, other labels, another format.
+        """
+        raw = json.loads(text)
+        if not isinstance(raw, dict):
+            raise ValueError("the description is not a JSON object")
+        if raw.get("format") != FORMAT:
+            raise ValueError(
+                f"its format is {raw.get('format')!r}, this facegender reads {FORMAT}; "
+                "a newer facegender may read it"
+            )
+        known = {item.name for item in fields(cls)}
+        if missing := known - raw.keys():
+            raise ValueError(f"its description lacks {', '.join(sorted(missing))}")
+        if unknown := raw.keys() - known:
+            raise ValueError(f"its description has unknown keys {', '.join(sorted(unknown))}")
+        labels = tuple(raw["labels"])
+        if labels != LABELS:
+            raise ValueError(f"its labels are {labels}, not {LABELS}")
+        if raw["crop"] != asdict(Crop()):
+            raise ValueError(f"its crop rule {raw['crop']!r} is not known here")
+        try:
+            raw["resize"] = Resize(**raw["resize"])
+        except TypeError as error:
+            raise ValueError(f"its resize rule cannot be read: {error}") from error
+        if not 0.5 <= raw["unknown_below"] <= 1.0:
+            raise ValueError(f"its unknown_below {raw['unknown_below']!r} is not within 0.5 to 1")
+        return cls(**(raw | {"labels": labels, "crop": Crop()}))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file that was read and verified, ready to run."""
+
+    path: Path
+    description: ModelDescription
+    session: InferenceSession
+
+
+def shipped_model() -> Path:
+    """Path of the model file that comes with the package."""
+    return Path(str(files("facegender").joinpath("models", MODEL_NAME)))
+
+
+def read_model_file(path: Path | None = None, *, threads: int = 0) -> ModelFile:
+    """Read and verify a model file, or the one in a run folder, or the shipped one.
+
+    Args:
+        path: a model file, a run folder that holds ``model.onnx``, or None for the shipped one.
+        threads: threads for one run of the network; 0 is one for each core.
+
+    Raises:
+        ModelFileError: missing, not a facegender model file, damaged, or with a description
+            (labels, format, rules) that this version does not follow.
+    """
+    path = shipped_model() if path is None else Path(path)
+    if path.is_dir():
+        path = path / MODEL_NAME
+        if not path.is_file():
+            raise ModelFileError(
+                f"{path.parent} holds no {MODEL_NAME}: is it a run folder whose training has "
+                f"ended? Finish it with:  facegender train --resume --output {path.parent}"
+            )
+    try:
+        graph = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"cannot read the model file {path}: {error.strerror}") from error
+    recorded = recorded_digest(graph)
+    if recorded is None:
+        raise ModelFileError(
+            f"{path} is not a facegender model file. Such a file comes out of "
+            "'facegender train' or 'facegender export'."
+        )
+    if compute_digest(graph) != recorded:
+        raise ModelFileError(
+            f"{path} is damaged: its content does not match its own SHA-256. "
+            "Copy or export it again."
+        )
+    session = _start(path, graph, threads)
+    return ModelFile(path, _describe(path, session), session)
+
+
+def recorded_digest(graph: bytes) -> str | None:
+    """SHA-256 that a model file states of itself, 64 hex digits, or None where there is none."""
+    at = graph.rfind(_DIGEST_MARK)
+    value = graph[at + len(_DIGEST_MARK) :][:64]
+    return value.decode("ascii", "replace") if at >= 0 and len(value) == 64 else None
+
+
+def compute_digest(graph: bytes) -> str:
+    """SHA-256 of a model file with the 64 digits of its own digest taken as zeros."""
+    at = graph.rfind(_DIGEST_MARK) + len(_DIGEST_MARK)
+    view = memoryview(graph)
+    digest = hashlib.sha256(view[:at])
+    digest.update(_BLANK)
+    digest.update(view[at + 64 :])
+    return digest.hexdigest()
+
+
+def seal(graph: bytes) -> bytes:
+    """Return a model file with its digest filled in; its metadata must hold a blank one.
+
+    Raises:
+        ValueError: there is no digest entry to fill.
+    """
+    if recorded_digest(graph) is None:
+        raise ValueError(f"the graph's metadata has no {DIGEST_KEY} entry of 64 digits")
+    at = graph.rfind(_DIGEST_MARK) + len(_DIGEST_MARK)
+    return graph[:at] + compute_digest(graph).encode() + graph[at + 64 :]
+
+
+def _start(path: Path, graph: bytes, threads: int) -> InferenceSession:
+    """Start ONNX Runtime on the graph; on the CPU, where the same bits come out every time."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions share no base but this
+        raise ModelFileError(f"ONNX Runtime cannot run {path}: {error}") from error
+
+
+def _describe(path: Path, session: InferenceSession) -> ModelDescription:
+    """Read the description out of the graph's metadata and hold it against the graph itself."""
+    try:
+        text = session.get_modelmeta().custom_metadata_map.get(DESCRIPTION_KEY)
+        if text is None:
+            raise ValueError("it has no description")
+        description = ModelDescription.from_json(text)
+        frame = [description.resize.height, description.resize.width, 3]
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if [item.type for item in inputs] != ["tensor(uint8)"] or inputs[0].shape[1:] != frame:
+            raise ValueError(f"its graph does not take uint8 pixels [N, {frame[0]}, {frame[1]}, 3]")
+        if [item.type for item in outputs] != ["tensor(float)"] or outputs[0].shape[1:] != [2]:
+            raise ValueError("its graph does not give float probabilities [N, 2]")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"the model file {path} cannot be used: {error}") from error
+    return description
