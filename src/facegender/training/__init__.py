@@ -1,0 +1,1 @@
+"""Learning: from archives of labelled faces to a model file (the ``train`` extra)."""

@@ -1,0 +1,132 @@
+"""Checkpoints: all that a stopped run needs to go on, in one file without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from facegender.errors import InputError
+from facegender.training.recipe import Recipe
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+BEST_NAME = "best.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class EpochFigures:
+    """What one epoch gave; accuracies are shares of pictures, whatever the batches were."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    validation_count: int
+    learning_rate: float
+    pictures_per_second: float
+
+
+@dataclass(slots=True)
+class State:
+    """What a checkpoint holds besides tensors: where the run is and its running sums."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    best_accuracy: float = -1.0
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a state dict that this program wrote (safetensors), every tensor of it."""
+    with safe_open(path, framework="pt") as file:
+        network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+
+
+def save_checkpoint(
+    folder: Path,
+    recipe: Recipe,
+    network: nn.Module,
+    average: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+    state: State,
+    history: Sequence[EpochFigures],
+    fabric: Fabric,
+) -> None:
+    """Write weights, averages, optimiser and place into one file, without pickle."""
+    if fabric.global_rank != 0:
+        return
+    tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+    tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
+    for number, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{number}.{key}"] = value
+    write_tensors(
+        folder / CHECKPOINT_NAME,
+        tensors,
+        {
+            "recipe": asdict(recipe),
+            "state": asdict(state),
+            "history": [asdict(figures) for figures in history],
+        },
+    )
+
+
+def load_checkpoint(
+    folder: Path,
+    recipe: Recipe,
+    network: nn.Module,
+    average: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+) -> tuple[State, list[EpochFigures]]:
+    """Read back what :func:`save_checkpoint` wrote."""
+    path = folder / CHECKPOINT_NAME
+    if not path.is_file():
+        return State(), []
+    with safe_open(path, framework="pt") as file:
+        facts = {key: json.loads(text) for key, text in file.metadata().items()}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    if facts["recipe"] != json.loads(json.dumps(asdict(recipe))):
+        raise InputError(f"{path} was trained by another recipe: choose another output folder")
+    own: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}}
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        kind, _, rest = key.partition(".")
+        if kind == "optimizer":
+            number, _, name = rest.partition(".")
+            states.setdefault(int(number), {})[name] = value
+        else:
+            own[kind][rest] = value
+    network.load_state_dict(own["network"])
+    average.load_state_dict(own["average"])
+    optimizer.load_state_dict(
+        {"state": states, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+    history = [EpochFigures(**figures) for figures in facts["history"]]
+    return State(**facts["state"]), history
+
+
+def write_tensors(path: Path, tensors: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Write a safetensors file whole or not at all."""
+    unfinished = path.with_suffix(".tmp")
+    save_file(
+        {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+        unfinished,
+        {key: json.dumps(value) for key, value in facts.items()},
+    )
+    with unfinished.open("rb+") as file:
+        os.fsync(file.fileno())
+    unfinished.replace(path)
