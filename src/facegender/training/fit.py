@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -119,6 +121,7 @@ def fit_network(
         FacegenderError: the loss is no number.
     """
     options = recipe.fit
+    _keep_freed_memory()
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _make_optimizer(network, options)
     module, optimizer = fabric.setup(network, optimizer)
@@ -351,6 +354,17 @@ def _any(fabric: Fabric, flag: bool) -> bool:
     if fabric.world_size == 1:
         return flag
     return bool(fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum"))
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed memory; giving each tensor back to the kernel costs a tenth of speed."""
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # other C libraries have none
+        trim_threshold, mmap_max = -1, -4  # malloc.h
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_max, 0)
 
 
 def _cpu_has_bf16() -> bool:

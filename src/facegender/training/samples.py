@@ -17,7 +17,8 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -174,6 +175,7 @@ def _stream(
 ) -> Iterator[tuple[Sample, bytes]]:
     """Do the work of `stream_samples` once its arguments are known to be good."""
     matched: set[tuple[str, str]] = set()
+    strays = _strays(rows, paths)
     found = members = total_bytes = 0
     for archive, path in paths.items():
         seen: set[str] = set()
@@ -191,7 +193,7 @@ def _stream(
                 on_skip(shown, reason)
                 continue
             file = _plain_name(member.name)
-            key = (archive, file) if (archive, file) in rows else ("", file)
+            key = (archive, file) if (archive, file) in rows else strays.get(file, ("", file))
             row = rows.get(key)
             label = (row.gender if row else "") or _folder_label(file)
             if row:
@@ -220,6 +222,18 @@ def _stream(
     for key, row in rows.items():
         if key not in matched:
             on_skip("/".join(filter(None, key)), f"line {row.line} of {table} matches no file")
+
+
+def _strays(
+    rows: dict[tuple[str, str], _Row], archives: Iterable[str]
+) -> dict[str, tuple[str, str]]:
+    """Rows for archives that were not given, by file: those of a set that was unpacked or renamed.
+
+    Only a file named once in the table can be told without its archive.
+    """
+    given = {"", *archives}
+    times = Counter(file for _, file in rows)
+    return {key[1]: key for key in rows if key[0] not in given and times[key[1]] == 1}
 
 
 def _limit_error(where: str, limit: str, value: int, unit: str) -> InputError:

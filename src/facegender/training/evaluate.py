@@ -1,0 +1,172 @@
+"""Figures of a model file: accuracy with counts and intervals, by part, source, label and group."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+
+from facegender.classifier import Classifier
+from facegender.model_file import LABELS
+from facegender.training.calibrate import calibration_error
+from facegender.training.samples import Sample
+from facegender.training.store import Store
+
+CONFIDENCE = 0.95
+"""Of every interval."""
+
+_AGES = ((0, 3), (4, 12), (13, 20), (21, 60), (61, 150))
+_BATCH = 512
+
+
+def score(
+    classifier: Classifier,
+    store: Store,
+    indices: NDArray[np.int64],
+    *,
+    on_picture: Callable[[int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Run the model file over pictures of a store made by its own resize rule.
+
+    Returns:
+        Probabilities ``float32 [len(indices), 2]`` in the order of ``LABELS``: the same that
+        ``predict`` gives for the same files.
+    """
+    scores = np.zeros((len(indices), len(LABELS)), np.float32)
+    for start in range(0, len(indices), _BATCH):
+        some = indices[start : start + _BATCH]
+        scores[start : start + len(some)] = classifier.probabilities(
+            np.ascontiguousarray(store.pixels[some])
+        )
+        if on_picture:
+            on_picture(start + len(some))
+    return scores
+
+
+def measure(
+    samples: Sequence[Sample], probabilities: NDArray[np.floating], labels: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Sum up how well probabilities fit labels, over all pictures and over groups of them.
+
+    Args:
+        samples: ``N`` samples; their source, age and race make the groups.
+        probabilities: ``float [N, 2]`` in the order of ``LABELS``.
+        labels: ``int64 [N]``.
+
+    Returns:
+        ``accuracy`` and ``recall`` of each label as ``{count, correct, share, interval}``
+        (Wilson, 95 %), ``balanced_accuracy``, ``roc_auc``, ``calibration_error``, ``log_loss``,
+        ``coverage`` (accuracy of the surest shares, with the threshold that gives them), and the
+        same shares under ``sources``, ``ages`` and ``races`` where the samples say them.
+    """
+    correct = probabilities.argmax(1) == labels
+    result: dict[str, Any] = {"accuracy": _share(correct), "recall": _recalls(correct, labels)}
+    recalls = [value["share"] for value in result["recall"].values()]
+    result["balanced_accuracy"] = _rounded(float(np.mean(recalls)))
+    if len(recalls) == len(LABELS):
+        result["roc_auc"] = _rounded(float(roc_auc_score(labels, probabilities[:, 1])))
+    result["calibration_error"] = _rounded(calibration_error(probabilities, labels))
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    result["log_loss"] = _rounded(float(-np.log(np.clip(chosen, 1e-7, 1)).mean()))
+    result["coverage"] = _coverage(probabilities.max(1), correct)
+    groupings: dict[str, list[str]] = {
+        "sources": [sample.source for sample in samples],
+        "ages": [_age_group(sample.age) for sample in samples],
+        "races": [sample.race for sample in samples],
+    }
+    for name, values in groupings.items():
+        keys = np.array(values)
+        groups = {
+            str(key): {
+                "accuracy": _share(correct[keys == key]),
+                "recall": _recalls(correct[keys == key], labels[keys == key]),
+            }
+            for key in sorted(set(values) - {""})
+        }
+        if groups:
+            result[name] = groups
+    return result
+
+
+def write_scores(
+    path: Path,
+    samples: Sequence[Sample],
+    parts: Sequence[str],
+    probabilities: NDArray[np.floating],
+) -> None:
+    """Save the table that all figures are computed from, a row for each picture."""
+    unfinished = path.with_suffix(".tmp")
+    with unfinished.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["archive", "file", "label", "part", "source", "age", "race", "p_male"])
+        for sample, part, row in zip(samples, parts, probabilities, strict=True):
+            rows.writerow(
+                [
+                    *(sample.archive, sample.file, sample.label, part),
+                    *(sample.source, sample.age, sample.race, f"{row[1]:.4f}"),
+                ]
+            )
+    os.replace(unfinished, path)  # noqa: PTH105
+
+
+def _recalls(correct: NDArray[np.bool_], labels: NDArray[np.int64]) -> dict[str, Any]:
+    """Share of each label's pictures that were told right; labels without pictures are left out."""
+    return {
+        name: _share(correct[labels == index])
+        for index, name in enumerate(LABELS)
+        if (labels == index).any()
+    }
+
+
+def _share(correct: NDArray[np.bool_]) -> dict[str, Any]:
+    """Count, correct, share and its Wilson interval."""
+    count, right = len(correct), int(correct.sum())
+    if not count:
+        return {"count": 0, "correct": 0, "share": None, "interval": None}
+    interval = binomtest(right, count).proportion_ci(CONFIDENCE, method="wilson")
+    return {
+        "count": count,
+        "correct": right,
+        "share": _rounded(right / count),
+        "interval": [_rounded(float(interval.low)), _rounded(float(interval.high))],
+    }
+
+
+def _coverage(certainty: NDArray[np.floating], correct: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Accuracy of the surest part of the answers, and the certainty from which on they count."""
+    order = np.argsort(-certainty, kind="stable")
+    rows = []
+    for share in (1.0, 0.99, 0.98, 0.95, 0.9, 0.8):
+        count = max(1, round(share * len(order)))
+        kept = order[:count]
+        rows.append(
+            {
+                "answered": share,
+                "threshold": _rounded(float(certainty[kept[-1]])),
+                "accuracy": _share(correct[kept]),
+            }
+        )
+    return rows
+
+
+def _age_group(age: str) -> str:
+    """Name the group of an age in years or of an age band such as ``(25, 32)``."""
+    digits = "".join(c if c.isdigit() else " " for c in age).split()
+    if not digits:
+        return ""
+    years = sum(map(int, digits[:2])) / len(digits[:2])
+    for low, high in _AGES:
+        if years <= high:
+            return f"{low:02d}-{high}" if high < 150 else f"{low}+"
+    return ""
+
+
+def _rounded(value: float) -> float:
+    return round(value, 5)

@@ -1,0 +1,123 @@
+"""What a person sees while a network learns: bars on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console as RichConsole
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from facegender.training.checkpoint import EpochFigures
+from facegender.training.fit import Progress as FitProgress
+
+_LOG_SECONDS = 60.0
+_SKIPS_SHOWN = 5
+
+
+class Console:
+    """Shows progress on standard error; on something that is no terminal, a line a minute."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._rich = RichConsole(stderr=True, quiet=quiet, highlight=False)
+        self._bar: Progress | None = None
+        self._began = self._logged = time.monotonic()
+        self._first = 0
+        self._epoch = -1
+        self._skips: Counter[str] = Counter()
+
+    def note(self, text: str) -> None:
+        """Say one line."""
+        self._rich.print(text, markup=False)
+
+    def skipped(self, name: str, reason: str) -> None:
+        """Tell of the first few files that were passed over, and count the others."""
+        self._skips[reason] += 1
+        if sum(self._skips.values()) <= _SKIPS_SHOWN:
+            self.note(f"  skipped: {name}: {reason}")
+
+    @contextmanager
+    def counting(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """Show how many pictures are done, how fast, and the time left where it is known."""
+        began = logged = time.monotonic()
+        with self._progress() as bar:
+            task = bar.add_task(what, total=total, detail="")
+
+            def count(done: int) -> None:
+                nonlocal logged
+                now = time.monotonic()
+                detail = f"{done / max(now - began, 1e-9):,.0f} pictures/s"
+                bar.update(task, completed=done, detail=detail)
+                if not self._rich.is_terminal and now - logged > _LOG_SECONDS:
+                    logged = now
+                    self.note(f"{what}: {done:,} at {detail}")
+
+            yield count
+        more = sum(self._skips.values()) - _SKIPS_SHOWN
+        if more > 0:
+            self.note(f"  ... and {more:,} more skipped")
+        self._skips.clear()
+
+    def step(self, at: FitProgress) -> None:
+        """Show one step of an epoch."""
+        now = time.monotonic()
+        if at.epoch != self._epoch:
+            self._epoch, self._began, self._logged, self._first = at.epoch, now, now, at.done
+            if self._bar is None and self._rich.is_terminal:
+                self._bar = self._progress()
+                self._bar.start()
+                self._bar.add_task("epoch", detail="")
+        rate = (at.done - self._first) / max(now - self._began, 1e-9)
+        left = (at.total * (at.epochs - at.epoch) - at.done) / rate if rate else 0.0
+        detail = (
+            f"loss {at.loss:.4f}  accuracy {at.accuracy:.2%}  {rate:,.0f} pictures/s  "
+            f"{left / 60:.0f} min left in all"
+        )
+        name = f"epoch {at.epoch + 1}/{at.epochs}"
+        if self._bar is not None:
+            for task in self._bar.task_ids:
+                self._bar.update(
+                    task, description=name, total=at.total, completed=at.done, detail=detail
+                )
+        elif now - self._logged > _LOG_SECONDS:
+            self._logged = now
+            self.note(f"{name}: {at.done:,} of {at.total:,}  {detail}")
+
+    def epoch(self, figures: EpochFigures) -> None:
+        """Tell what an epoch gave."""
+        self.close()
+        self._epoch = -1
+        self.note(
+            f"epoch {figures.epoch + 1}: loss {figures.loss:.4f}  accuracy {figures.accuracy:.2%}"
+            f"  validation loss {figures.validation_loss:.4f}  validation accuracy "
+            f"{figures.validation_accuracy:.2%} of {figures.validation_count:,}  "
+            f"({figures.pictures_per_second:,.0f} pictures/s)"
+        )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _progress(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._rich,
+            transient=True,
+            disable=not self._rich.is_terminal,
+        )

@@ -1,0 +1,379 @@
+"""One training run from archives to model file; every step leaves a file in the run folder.
+
+``config.toml`` and ``run.json`` say what was asked for, ``split.csv`` who went where,
+``history.csv`` how it went, ``scores.csv`` and ``metrics.json`` how good it is; ``saved_model`` is
+the network's state dict, ``model.onnx`` the file that ``predict`` uses.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from facegender.classifier import Classifier
+from facegender.errors import InputError, OutputError
+from facegender.model_file import LABELS, MODEL_NAME, ModelDescription
+from facegender.training.calibrate import find_temperature
+from facegender.training.checkpoint import BEST_NAME, EpochFigures, load_weights
+from facegender.training.evaluate import measure, score, write_scores
+from facegender.training.export import describe_again, export_model
+from facegender.training.fit import compute_logits, fit_network, make_fabric
+from facegender.training.network import Start, build_network, load_start
+from facegender.training.progress import Console
+from facegender.training.recipe import Recipe, read_recipe, recipe_values, write_toml
+from facegender.training.split import Assignment, assign_parts, read_split, write_split
+from facegender.training.store import Store, open_store
+
+CONFIG_NAME = "config.toml"
+REQUEST_NAME = "run.json"
+SPLIT_NAME = "split.csv"
+METRICS_NAME = "metrics.json"
+
+_PARITY_PICTURES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a run was asked to do, besides its recipe; kept in ``run.json`` for ``--resume``.
+
+    ``start``: overrides the recipe's starting weights (``none``, ``dlib``, ``timm`` or a file).
+    ``licence`` and ``terms`` are written into the model file.
+    """
+
+    inputs: tuple[str, ...]
+    table: str | None = None
+    split: str | None = None
+    validation: float = 0.2
+    test: float = 0.0
+    start: str | None = None
+    devices: int | None = None
+    licence: str = ""
+    terms: str = ""
+
+
+def train(
+    request: Request | None,
+    recipe: Recipe | None,
+    folder: Path,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Train, evaluate on validation, calibrate and export.
+
+    Args:
+        request: archives and shares; may be None for a resume.
+        recipe: how; may be None for a resume.
+        folder: the run folder, made when missing.
+        resume: go on where the folder's run was stopped.
+        console: where progress is shown.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        FacegenderError: with what was wrong, where, and what to do.
+    """
+    console = console or Console()
+    request, recipe = _open_run(request, recipe, folder, resume)
+    fabric = make_fabric(recipe, request.devices)
+    fabric.launch()
+    network = build_network(recipe.network.name, dropout=recipe.network.dropout)
+    torch.manual_seed(recipe.fit.seed)
+    for module in network.modules():  # the same random weights for the same seed
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    start = _start(network, recipe, request)
+    console.note(f"network {recipe.network.name}, from {start.text}")
+    if fabric.global_rank != 0:
+        fabric.barrier()  # the first process prepares the pictures for all
+    store = _open_store(request, recipe, folder, console)
+    assignments = _split(request, recipe, store, folder, console)
+    if fabric.global_rank == 0:
+        fabric.barrier()
+    parts = np.array([row.part for row in assignments])
+    train_rows, validation_rows = _rows(parts, "train"), _rows(parts, "validation")
+    _check_labels(store, train_rows, validation_rows, console)
+    console.note(
+        f"training on {fabric.world_size} x {fabric.device.type}, {fabric._precision.precision}"
+    )
+    with _stop_on_signals() as stopped:
+        history = fit_network(
+            network,
+            store,
+            train_rows,
+            validation_rows,
+            recipe,
+            folder,
+            fabric=fabric,
+            resume=resume,
+            should_stop=lambda: bool(stopped),
+            on_step=console.step,
+            on_epoch=console.epoch,
+        )
+    if fabric.global_rank != 0:
+        return {}
+    _write_history(folder / "history.csv", history)
+    load_weights(network, folder / BEST_NAME)
+    _save_state(network, folder / "saved_model")
+    return _finish(network, store, assignments, recipe, request, start, folder, console)
+
+
+def _open_run(
+    request: Request | None, recipe: Recipe | None, folder: Path, resume: bool
+) -> tuple[Request, Recipe]:
+    """Begin a run folder, or read what the run in it was asked for."""
+    if resume:
+        try:
+            stored = json.loads((folder / REQUEST_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder} holds no run to resume ({error})") from error
+        stored["inputs"] = tuple(stored["inputs"])
+        return Request(**stored), read_recipe(folder / CONFIG_NAME)
+    if request is None or recipe is None:
+        raise InputError("name at least one archive or folder of labelled pictures")
+    if (folder / REQUEST_NAME).exists() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        raise InputError(
+            f"{folder} holds a run already: choose another --output, or go on with it by --resume"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_NAME).write_text(write_toml(recipe), encoding="utf-8")
+        text = json.dumps(asdict(request), indent=2)
+        (folder / REQUEST_NAME).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
+    return request, recipe
+
+
+def _start(network: nn.Module, recipe: Recipe, request: Request) -> Start:
+    """Put the starting weights in."""
+    start = recipe.network.start if request.start is None else request.start
+    return load_start(network, recipe.network.name, None if start in ("", "none") else start)
+
+
+def _open_store(request: Request, recipe: Recipe, folder: Path, console: Console) -> Store:
+    """Decode the pictures once; runs side by side in one folder share what was decoded."""
+    with console.counting("reading pictures") as count:
+        store = open_store(
+            [Path(item) for item in request.inputs],
+            Path(request.table) if request.table else None,
+            recipe.input.resize,
+            folder.absolute().parent / ".store",
+            on_picture=count,
+            on_skip=console.skipped,
+        )
+    unreadable = [
+        (sample.file, error)
+        for sample, error in zip(store.samples, store.errors, strict=True)
+        if error
+    ]
+    console.note(f"{len(store.samples):,} pictures, {len(unreadable):,} unreadable")
+    for file, error in unreadable[:5]:
+        console.note(f"  unreadable: {file}: {error}")
+    return store
+
+
+def _split(
+    request: Request, recipe: Recipe, store: Store, folder: Path, console: Console
+) -> list[Assignment]:
+    """Make the split, or use the one that was given or made before."""
+    path = folder / SPLIT_NAME
+    given = Path(request.split) if request.split else path if path.exists() else None
+    if given is None:
+        rows = assign_parts(
+            store.samples,
+            store.digests,
+            seed=recipe.fit.seed,
+            validation=request.validation,
+            test=request.test,
+            errors=store.errors,
+        )
+    else:
+        rows = match_split(store, read_split(given), given)
+    if given != path:
+        write_split(path, rows)
+    counts = {part: sum(row.part == part for row in rows) for part in ("train", "validation")}
+    counts["test"] = sum(row.part == "test" for row in rows)
+    console.note("split: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    return rows
+
+
+def match_split(store: Store, rows: Sequence[Assignment], path: Path) -> list[Assignment]:
+    """Bring the rows of a split into the order of a store.
+
+    Raises:
+        InputError: a readable picture of the store is not in the split, or its content differs.
+    """
+    known = {(row.sample.archive, row.sample.file): row for row in rows}
+    matched = []
+    for sample, digest, error in zip(store.samples, store.digests, store.errors, strict=True):
+        row = known.get((sample.archive, sample.file))
+        if row is None and not error:
+            raise InputError(
+                f"{sample.archive}: {sample.file} is not in the split {path}; make a new split "
+                "by leaving --split out"
+            )
+        if row is not None and row.sha256 != digest:
+            raise InputError(
+                f"{sample.archive}: {sample.file} is not the picture that the split {path} knows"
+            )
+        matched.append(
+            Assignment(sample, digest, "", "", error)
+            if row is None
+            else replace(row, sample=sample)
+        )
+    return matched
+
+
+def _rows(parts: NDArray[np.str_], part: str) -> NDArray[np.int64]:
+    return np.flatnonzero(parts == part).astype(np.int64)
+
+
+def _check_labels(
+    store: Store, train: NDArray[np.int64], validation: NDArray[np.int64], console: Console
+) -> None:
+    """Refuse to learn where there is nothing to tell apart or nothing to judge by."""
+    labels = store.labels
+    counts = {name: int((labels[train] == index).sum()) for index, name in enumerate(LABELS)}
+    console.note("training part: " + ", ".join(f"{name} {n:,}" for name, n in counts.items()))
+    if empty := [name for name, count in counts.items() if not count]:
+        raise InputError(
+            f"no training picture is labelled {' or '.join(empty)}: both folders, male/ and "
+            "female/, need pictures"
+        )
+    if not len(validation):
+        raise InputError("the validation part is empty: give more pictures or a larger share")
+
+
+def _finish(
+    network: nn.Module,
+    store: Store,
+    assignments: Sequence[Assignment],
+    recipe: Recipe,
+    request: Request,
+    start: Start,
+    folder: Path,
+    console: Console,
+) -> dict[str, Any]:
+    """Calibrate on validation, export, and measure the file itself on validation."""
+    parts = np.array([row.part for row in assignments])
+    rows = _rows(parts, "validation")
+    labels = store.labels[rows]
+    console.note("calibrating on validation")
+    temperature = find_temperature(
+        compute_logits(network.cpu(), store, rows, recipe.input).numpy(), labels
+    )
+    learned = _rows(parts, "train")
+    description = ModelDescription(
+        name=recipe.name,
+        resize=recipe.input.resize,
+        grey=recipe.input.grey,
+        unknown_below=recipe.unknown_below,
+        temperature=round(temperature, 4),
+        data={
+            "train": len(learned),
+            "validation": len(rows),
+            "test": int((parts == "test").sum()),
+            "fingerprint": _fingerprint(store, learned),
+        },
+        recipe=recipe_values(recipe),
+        start=start.text,
+        licence=request.licence,
+        terms=request.terms,
+        created=datetime.now(UTC).date().isoformat(),
+    )
+    path = folder / MODEL_NAME
+    shown = rows[:: max(1, len(rows) // _PARITY_PICTURES)]
+    difference = export_model(
+        network, recipe.input, description, np.ascontiguousarray(store.pixels[shown]), path
+    )
+    console.note(f"exported; torch and the file differ by at most {difference:.1e}")
+    with console.counting("evaluating", len(rows)) as count:
+        probabilities = score(Classifier.load(path), store, rows, on_picture=count)
+    samples = [store.samples[row] for row in rows]
+    write_scores(folder / "scores.csv", samples, ["validation"] * len(rows), probabilities)
+    metrics = {
+        "validation": measure(samples, probabilities, labels),
+        "parity": {"pictures": len(shown), "largest_difference": float(f"{difference:.2e}")},
+    }
+    figures = {"validation": _summary(metrics["validation"])}
+    describe_again(path, replace(description, figures=figures))
+    write_json(folder / METRICS_NAME, metrics)
+    return metrics
+
+
+def _summary(measured: dict[str, Any]) -> dict[str, Any]:
+    """Pick the figures that go into the model file."""
+    return {
+        "accuracy": measured["accuracy"],
+        "recall": measured["recall"],
+        "calibration_error": measured["calibration_error"],
+        "sources": {name: group["accuracy"] for name, group in measured.get("sources", {}).items()},
+    }
+
+
+def _fingerprint(store: Store, rows: NDArray[np.int64]) -> str:
+    """SHA-256 over the sorted digests of the training pictures, 16 hex digits of it."""
+    digests = "".join(sorted(store.digests[row] for row in rows))
+    return sha256(digests.encode()).hexdigest()[:16]
+
+
+def _save_state(network: nn.Module, path: Path) -> None:
+    """Save the state dict, as ``torch.save`` does, whole or not at all."""
+    unfinished = path.with_suffix(".tmp")
+    state = {key: value.contiguous() for key, value in network.state_dict().items()}
+    torch.save(state, unfinished)
+    unfinished.replace(path)
+
+
+def _write_history(path: Path, history: Sequence[EpochFigures]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.DictWriter(file, [item.name for item in fields(EpochFigures)])
+        rows.writeheader()
+        rows.writerows(asdict(figures) for figures in history)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON for people, whole or not at all."""
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM instead of dying; a second Ctrl-C dies at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            previous[number] = signal.signal(number, note)
+        except ValueError:  # not in the main thread (a notebook's executor): signals stay as is
+            break
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
