@@ -7,13 +7,16 @@ network's size through :func:`fit`, so that they cannot drift apart.
 from __future__ import annotations
 
 import io
+import re
+import stat
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from facegender.errors import UnreadablePictureError
 
@@ -23,14 +26,18 @@ Pixels = NDArray[np.uint8]
 PIXEL_LIMIT = 178_956_970
 """Most pixels a picture may have (Pillow's own limit against decompression bombs)."""
 
+FILE_LIMIT = 2**30
+"""Most bytes a picture file may have; what is larger is a film or a mistake."""
+
 # Only formats whose decoder is part of Pillow itself: none that starts another program (EPS, PDF).
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000")
-_SUFFIXES = frozenset(
-    (
-        ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .avif .gif .bmp .dib .tif .tiff .ppm .pgm "
-        ".pbm .pnm .jp2 .heic .heif"
-    ).split()
-)
+# MPO comes in through JPEG; to name it makes Image.open fail.
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000")
+# fmt: off
+_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp",
+    ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".heic", ".heif",
+))
+# fmt: on
 _SIGNATURES = (
     b"\xff\xd8\xff",  # JPEG
     b"\x89PNG\r\n\x1a\n",
@@ -41,12 +48,17 @@ _SIGNATURES = (
     b"MM\x00*",  # TIFF, big-endian
     b"\x00\x00\x00\x0cjP  ",  # JPEG 2000
 )
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"  # ._photo.jpg, which macOS leaves beside photo.jpg
 _FILTERS = {
     "box": Image.Resampling.BOX,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+# A marker that is neither a stuffed zero byte, nor a restart, nor a fill byte.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# Data that decodes to something, with every restart marker in between.
+_JPEG_STUFFING = b"".join(b"\x5a\xa5\x33\xcc" * 16 + bytes((0xFF, 0xD0 + n)) for n in range(8))
 _ASPECTS = ("stretch", "pad", "crop")
 
 # Pillow warns above half of its limit; the limit itself is what counts here.
@@ -96,6 +108,42 @@ def looks_like_picture(name: str, head: bytes) -> bool:
     return head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1")
 
 
+def read_file(path: Path) -> bytes | None:
+    """Read a file that claims to be a picture; only its first bytes where it does not.
+
+    Returns:
+        The bytes of the file, or None where it is no picture by suffix and content, or is no
+        regular file (a pipe, a device: these are never opened, for they would wait forever).
+
+    Raises:
+        UnreadablePictureError: a link to nothing, no permission, a folder, over
+            :data:`FILE_LIMIT`.
+    """
+    try:
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise UnreadablePictureError("is a folder, not a picture")
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        with path.open("rb") as file:
+            head = file.read(16)
+            is_leftover = path.name.startswith("._") and head.startswith(_APPLE_DOUBLE)
+            if is_leftover or not looks_like_picture(path.name, head):
+                return None
+            if found.st_size > FILE_LIMIT:
+                raise UnreadablePictureError(
+                    f"{found.st_size:,} bytes are over the limit of {FILE_LIMIT:,}"
+                )
+            return head + file.read()
+    except FileNotFoundError:
+        reason = "is a link to a file that is not there" if path.is_symlink() else "is not there"
+        raise UnreadablePictureError(reason) from None
+    except OSError as error:
+        raise UnreadablePictureError(f"cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a NUL in the name
+        raise UnreadablePictureError(f"cannot be read: {error}") from error
+
+
 def decode(data: bytes) -> Pixels:
     """Decode a picture file, whole or not at all.
 
@@ -120,16 +168,39 @@ def decode(data: bytes) -> Pixels:
                     f"{image.width}x{image.height} is over the limit of {PIXEL_LIMIT:,} pixels"
                 )
             image.load()
-            return np.array(_to_rgb(_upright(image)), dtype=np.uint8)
+            if image.format in ("JPEG", "MPO") and _jpeg_ends_early(data, image):
+                raise UnreadablePictureError("cut off: the picture's data ends before its last row")
+            return from_image(image)
     except UnreadablePictureError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnreadablePictureError("the content is not a picture in a known format") from None
     except Image.DecompressionBombError:
         raise UnreadablePictureError(f"over the limit of {PIXEL_LIMIT:,} pixels") from None
     except MemoryError:
         raise UnreadablePictureError("too large for this machine's memory") from None
     except Exception as error:  # a damaged file makes decoders raise nearly anything
+        raise UnreadablePictureError(f"cannot be decoded: {error}") from error
+
+
+def from_image(image: Image.Image) -> Pixels:
+    """Bring a Pillow picture of any mode to pixels, by the same rules as :func:`decode`.
+
+    Args:
+        image: an open picture; its current frame is taken, the picture itself stays as it is.
+
+    Returns:
+        ``uint8 [H, W, 3]``, RGB, upright, owned by the caller.
+
+    Raises:
+        UnreadablePictureError: its pixels cannot be read or are none.
+    """
+    if image.width < 1 or image.height < 1:
+        raise UnreadablePictureError(f"{image.width}x{image.height} is a picture without pixels")
+    try:
+        image.load()
+        return np.array(_to_rgb(_upright(image)), dtype=np.uint8)
+    except Exception as error:  # a lazily opened file is decoded here
         raise UnreadablePictureError(f"cannot be decoded: {error}") from error
 
 
@@ -152,6 +223,38 @@ def fit(pixels: Pixels, resize: Resize) -> Pixels:
     else:
         image = image.resize(size, resample)
     return np.asarray(image)
+
+
+def _jpeg_ends_early(data: bytes, image: Image.Image) -> bool:
+    """Tell whether a JPEG with an end marker lacks part of its data (libjpeg only fills with grey).
+
+    Bytes put in before the end marker change nothing in a whole picture, for all of its rows are
+    done by then; in one that was cut off they are decoded as rows. The second decoding is spared
+    where a sequential JPEG's last pixel is not the grey that libjpeg fills with. Not seen: a cut
+    inside the last block, and one exactly between two scans of a progressive JPEG (a whole
+    picture, only coarser).
+    """
+    end, is_sequential = _jpeg_end(data)
+    if end < 0:
+        return False
+    last = np.asarray(image.getpixel((image.width - 1, image.height - 1)), dtype=np.float64)
+    if is_sequential and last.size < 4 and abs(float(last.mean()) - 128.0) > 10.0:
+        return False
+    stuffed = io.BytesIO(data[:end] + _JPEG_STUFFING + data[end:])
+    with Image.open(stuffed, formats=("JPEG",)) as second:
+        return second.tobytes() != image.tobytes()
+
+
+def _jpeg_end(data: bytes) -> tuple[int, bool]:
+    """Where the first picture's end marker stands (-1: nowhere); is it Huffman and sequential."""
+    at, is_sequential = 2, False
+    while found := _JPEG_MARKER.search(data, at):
+        at, kind = found.start(), data[found.start() + 1]
+        if kind == 0xD9:
+            return at, is_sequential
+        is_sequential = is_sequential or kind in (0xC0, 0xC1)
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return -1, is_sequential
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -180,7 +283,7 @@ def _to_8_bits(values: NDArray[Any]) -> Pixels:
 
     Pillow gives 16-bit grey as ``I;16`` or ``I``; floats are read as 0..1 unless they exceed it.
     """
-    wide = values.astype(np.float64)
+    wide = np.nan_to_num(values.astype(np.float64))
     top = wide.max(initial=0.0)
     if values.dtype.kind == "f":
         full = 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else 65535.0

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +120,7 @@ class ModelFile:
 
 def shipped_model() -> Path:
     """Path of the model file that comes with the package."""
-    return Path(str(files("facegender").joinpath("models", MODEL_NAME)))
+    return Path(__file__).parent / "models" / MODEL_NAME
 
 
 def read_model_file(path: Path | None = None, *, threads: int = 0) -> ModelFile:
@@ -136,14 +135,15 @@ def read_model_file(path: Path | None = None, *, threads: int = 0) -> ModelFile:
             (labels, format, rules) that this version does not follow.
     """
     path = shipped_model() if path is None else Path(path)
-    if path.is_dir():
-        path = path / MODEL_NAME
-        if not path.is_file():
-            raise ModelFileError(
-                f"{path.parent} holds no {MODEL_NAME}: is it a run folder whose training has "
-                f"ended? Finish it with:  facegender train --resume --output {path.parent}"
-            )
     try:
+        if path.is_dir():
+            path = path / MODEL_NAME
+            if not path.is_file():
+                raise ModelFileError(
+                    f"{path.parent} holds no {MODEL_NAME}: is it a run folder whose training has "
+                    "ended? Finish it with:  facegender train --resume --output "
+                    f"{path.parent}"
+                )
         graph = path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"cannot read the model file {path}: {error.strerror}") from error

@@ -1,0 +1,97 @@
+"""Tell from a picture of a face whether people would label it male or female.
+
+Example:
+    >>> from facegender import Classifier, predict_folder
+    >>> classifier = Classifier.load()  # doctest: +SKIP
+    >>> classifier.predict("anna.jpg").label  # doctest: +SKIP
+    'female'
+    >>> rows = list(predict_folder("faces", classifier=classifier))  # doctest: +SKIP
+
+The names are loaded when they are first used, so that ``import facegender`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from facegender.classifier import Classifier
+    from facegender.errors import (
+        FacegenderError,
+        InputError,
+        MissingExtraError,
+        ModelFileError,
+        OutputError,
+        UnreadablePictureError,
+    )
+    from facegender.model_file import ModelDescription
+    from facegender.predict import predict_folder
+    from facegender.results import (
+        Box,
+        DetailsWriter,
+        Prediction,
+        Status,
+        write_process_results,
+    )
+
+    __version__: str
+
+__all__ = [
+    "Box",
+    "Classifier",
+    "DetailsWriter",
+    "FacegenderError",
+    "InputError",
+    "MissingExtraError",
+    "ModelDescription",
+    "ModelFileError",
+    "OutputError",
+    "Prediction",
+    "Status",
+    "UnreadablePictureError",
+    "__version__",
+    "predict_folder",
+    "write_process_results",
+]
+
+_HOMES = {
+    "classifier": ("Classifier",),
+    "errors": (
+        "FacegenderError",
+        "InputError",
+        "MissingExtraError",
+        "ModelFileError",
+        "OutputError",
+        "UnreadablePictureError",
+    ),
+    "model_file": ("ModelDescription",),
+    "predict": ("predict_folder",),
+    "results": ("Box", "DetailsWriter", "Prediction", "Status", "write_process_results"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its module at first use."""
+    if name == "__version__":
+        return _version()
+    for home, names in _HOMES.items():
+        if name in names:
+            value: object = getattr(import_module(f"facegender.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'facegender' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("facegender")
+    except PackageNotFoundError:  # run from the source, not installed
+        return "0+source"

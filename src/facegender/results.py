@@ -1,0 +1,261 @@
+r"""Result rows, and the files they go to: ``process_results.json`` and the details (JSONL).
+
+Both files are written under a temporary name beside their place and renamed when they are whole.
+Names that are no valid Unicode (Linux allows any bytes) are written with JSON's own escapes of
+their surrogates, such as ``\udcff``: Python's ``json`` reads them back to the very same name.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from os.path import realpath
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from natsort import natsorted
+
+from facegender.errors import OutputError, UnreadablePictureError
+from facegender.images import read_file
+
+
+class Status(StrEnum):
+    """What became of a picture or of a face in it. The set is closed.
+
+    ``ok``: answered. ``unknown``: a face, but the probability is below the threshold (or both
+    labels are equally probable). ``no_face``: a picture without a face; not given yet.
+    ``unreadable``: it cannot be read whole; the row's ``error`` says why. ``skipped``: no picture
+    by suffix and content; counted, not an error, and not part of any result file.
+    """
+
+    OK = "ok"
+    UNKNOWN = "unknown"
+    NO_FACE = "no_face"
+    UNREADABLE = "unreadable"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Where in the upright picture an answer was read from, in pixels from the top left."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        """Refuse a box without pixels.
+
+        Raises:
+            ValueError: width or height below 1.
+        """
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"a box of {self.width}x{self.height} pixels holds nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One row: the answer for one face, or for a picture without an answer.
+
+    Example:
+        >>> row = Prediction("a.jpg", Status.OK, 0, "male", 0.9731, Box(0, 0, 90, 120), 90, 120)
+        >>> row.label, row.to_dict()["status"]
+        ('male', 'ok')
+
+    Attributes:
+        file: the picture's name, or its path inside the folder with ``/``; None for pixels.
+        status: see :class:`Status`.
+        face: index of the face in the picture, from 0; None where there is no face.
+        label: ``male`` or ``female``; None unless the status is ``ok``.
+        probability: of the more probable label, 0.5 to 1, four places; with ``unknown`` too.
+        box: where the face is; the whole picture where the model's crop rule is ``whole``.
+        width: of the upright picture in pixels; None where it could not be read.
+        height: likewise.
+        error: why there is no answer; None where there is one.
+    """
+
+    file: str | None
+    status: Status
+    face: int | None = None
+    label: str | None = None
+    probability: float | None = None
+    box: Box | None = None
+    width: int | None = None
+    height: int | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a row that says two things at once.
+
+        Raises:
+            ValueError: fields that do not fit the status.
+        """
+        has_face = self.status in (Status.OK, Status.UNKNOWN)
+        if (self.label in ("male", "female")) != (self.status == Status.OK) or (
+            self.label is not None and self.status != Status.OK
+        ):
+            raise ValueError(f"label {self.label!r} does not fit status {self.status}")
+        if has_face != (self.probability is not None) or has_face != (self.face is not None):
+            raise ValueError(f"status {self.status} with face {self.face}, {self.probability=}")
+        if self.probability is not None and not 0.5 <= self.probability <= 1.0:
+            raise ValueError(f"probability {self.probability} is not within 0.5 to 1")
+        if (self.width is None) != (self.height is None) or (has_face and self.box is None):
+            raise ValueError(f"{self.width=}, {self.height=}, {self.box=} do not fit together")
+        if (self.status == Status.UNREADABLE) != (self.error is not None):
+            raise ValueError(f"status {self.status} with error {self.error!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the row as plain values, in the order of the details file."""
+        return {
+            "file": self.file,
+            "face": self.face,
+            "status": self.status.value,
+            "label": self.label,
+            "probability": self.probability,
+            "box": None if self.box is None else asdict(self.box),
+            "width": self.width,
+            "height": self.height,
+            "error": self.error,
+        }
+
+
+class DetailsWriter(AbstractContextManager["DetailsWriter"]):
+    """Writes rows to a JSONL file as they come; the file appears when all went well.
+
+    Example:
+        >>> with DetailsWriter(Path("details.jsonl")) as details:  # doctest: +SKIP
+        ...     for row in predict_folder("photos"):
+        ...         details.append(row)
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the place of the file; nothing is written before ``with``."""
+        self._replacing = _replacing(path)
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> DetailsWriter:
+        """Start the file under a temporary name.
+
+        Raises:
+            OutputError: it cannot be written there.
+        """
+        self._file = self._replacing.__enter__()
+        return self
+
+    def append(self, row: Prediction) -> None:
+        """Write one row; a skipped file is no picture and gets none.
+
+        Raises:
+            ValueError: outside of ``with``.
+        """
+        if self._file is None:
+            raise ValueError("append() needs the writer to be open: use it in a 'with'")
+        if row.status != Status.SKIPPED:
+            self._file.write(json.dumps(row.to_dict(), ensure_ascii=False) + "\n")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        """Rename the file to its place, or remove it where an error ended the block."""
+        self._file = None
+        return self._replacing.__exit__(kind, error, trace)
+
+
+def write_process_results(path: Path, rows: Iterable[Prediction]) -> int:
+    """Write ``{"photo.jpg": "male", ...}`` for the rows with an answer, in natural order.
+
+    Of several answered faces in one picture the first counts.
+
+    Args:
+        path: where to; an older file there is replaced once the new one is whole.
+        rows: may be a stream; only names and labels are kept.
+
+    Returns:
+        How many pictures are in the file.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    with _replacing(path) as file:
+        answers: dict[str, str] = {}
+        for row in rows:
+            if row.status == Status.OK and row.file is not None and row.label is not None:
+                answers.setdefault(row.file, row.label)
+        ordered = {name: answers[name] for name in in_natural_order(answers)}
+        json.dump(ordered, file, ensure_ascii=False, indent=2)
+        file.write("\n")
+    return len(answers)
+
+
+def in_natural_order(names: Iterable[str]) -> list[str]:
+    """Sort names as people do, ``2.jpg`` before ``10.jpg``; the same on every machine."""
+    return list(natsorted(sorted(names)))
+
+
+def check_output(path: Path) -> None:
+    """Say now what would go wrong when ``path`` is written later; leave nothing behind.
+
+    Raises:
+        OutputError: its folder is missing or cannot be written to, or it is no regular file.
+    """
+    folder = path.parent
+    try:
+        if not folder.is_dir():
+            raise OutputError(
+                f"cannot write {path}: the folder {folder} is not there. Create it first"
+            )
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder; name a file")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"cannot write {path}: it is not a regular file")
+        if path.is_file() and _is_picture(path):
+            raise OutputError(f"cannot write {path}: it is a picture and would be lost")
+        temporary, file = _create_beside(path)
+        file.close()
+        temporary.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        return read_file(path) is not None
+    except UnreadablePictureError:
+        return False
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """Give a text file that becomes ``path`` at a clean end and vanishes at any other."""
+    try:
+        temporary, file = _create_beside(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        with file:
+            yield file
+        temporary.replace(realpath(path))  # through a link: its target is replaced, not the link
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _create_beside(path: Path) -> tuple[Path, TextIO]:
+    """Create a hidden temporary file in the folder of ``path`` (of its target, for a link)."""
+    place = Path(realpath(path))
+    temporary = place.with_name(f".facegender-{secrets.token_hex(6)}.tmp")
+    # backslashreplace turns lone surrogates into \udcxx, which JSON reads back as they were.
+    file = temporary.open("x", encoding="utf-8", errors="backslashreplace", newline="\n")
+    return temporary, file

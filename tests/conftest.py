@@ -1,0 +1,38 @@
+"""A small real model file and folders of files, for all tests of the light core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from made import build_model
+
+from facegender.classifier import Classifier
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    path.write_bytes(build_model())
+    return path
+
+
+@pytest.fixture(scope="session")
+def classifier(model_path: Path) -> Classifier:
+    return Classifier.load(model_path, threads=1)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of files from ``name=bytes`` pairs."""
+
+    def make(files: dict[str, bytes], name: str = "photos") -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        for key, data in files.items():
+            (folder / key).parent.mkdir(parents=True, exist_ok=True)
+            (folder / key).write_bytes(data)
+        return folder
+
+    return make
