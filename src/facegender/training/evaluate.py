@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,40 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from facegender.classifier import Classifier
+from facegender.errors import InputError
+from facegender.images import Pixels
 from facegender.model_file import LABELS
 from facegender.training.calibrate import calibration_error
-from facegender.training.samples import Sample
-from facegender.training.store import Store
+from facegender.training.samples import Sample, stream_samples
+from facegender.training.split import SPLIT_NAME, read_split
+from facegender.training.store import Store, decoded
 
 CONFIDENCE = 0.95
 """Of every interval."""
 
 _AGES = ((0, 3), (4, 12), (13, 20), (21, 60), (61, 150))
 _BATCH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores of labelled pictures, side by side: sample, part, probabilities ``float32 [2]``."""
+
+    samples: list[Sample]
+    parts: list[str]
+    probabilities: list[NDArray[np.float32]]
+    unreadable: list[tuple[str, str]]
+
+    def figures(self) -> dict[str, Any]:
+        """Measure every part on its own; see :func:`measure`."""
+        table = np.stack(self.probabilities)
+        labels = np.array([LABELS.index(sample.label) for sample in self.samples], np.int64)
+        result = {}
+        for name in sorted(set(self.parts)):
+            rows = np.flatnonzero(np.array(self.parts) == name)
+            samples = [self.samples[row] for row in rows]
+            result[name] = measure(samples, table[rows], labels[rows])
+        return result
 
 
 def score(
@@ -48,6 +74,69 @@ def score(
         if on_picture:
             on_picture(start + len(some))
     return scores
+
+
+def evaluate(
+    model: Path,
+    inputs: Sequence[Path],
+    table: Path | None = None,
+    *,
+    part: str | None = None,
+    on_picture: Callable[[int], None] | None = None,
+    on_skip: Callable[[str, str], None] | None = None,
+) -> Evaluation:
+    """Score a model file on labelled pictures, decoded as ``predict`` decodes them.
+
+    A run folder knows what it learned from: pictures are told by their content (SHA-256), and
+    each falls into the part of the split that it was in, or into ``new``.
+
+    Args:
+        model: a model file or a run folder.
+        inputs: archives or folders.
+        table: CSV joined on the path inside the archive.
+        part: only this one; None takes every part but ``test``, which is looked at on purpose only.
+        on_picture: called with the number of pictures done.
+        on_skip: called with the name and reason of a member that was passed over.
+
+    Raises:
+        FacegenderError: no such model, no such archive, or no picture in the part asked for.
+    """
+    classifier = Classifier.load(model)
+    split = model / SPLIT_NAME
+    parts = (
+        {row.sha256: row.part for row in read_split(split) if row.part} if split.is_file() else {}
+    )
+    result = Evaluation([], [], [], [])
+    pixels: list[Pixels] = []
+
+    def flush() -> None:
+        if pixels:
+            result.probabilities.extend(classifier.probabilities(np.stack(pixels)))
+            pixels.clear()
+            if on_picture:
+                on_picture(len(result.probabilities))
+
+    stream = stream_samples(inputs, table, on_skip=on_skip)
+    for sample, digest, picture, error in decoded(stream, classifier.description.resize):
+        found = parts.get(digest, "new")
+        if found != part and (part is not None or found == "test"):
+            continue
+        if picture is None:
+            result.unreadable.append((sample.file, error))
+            continue
+        result.samples.append(sample)
+        result.parts.append(found)
+        pixels.append(picture)
+        if len(pixels) == _BATCH:
+            flush()
+    flush()
+    if not result.samples:
+        raise InputError(
+            f"no picture to evaluate on: none is in the part {part!r}"
+            if part
+            else "no picture to evaluate on: all are in the test part; ask for it by --part test"
+        )
+    return result
 
 
 def measure(
@@ -114,6 +203,13 @@ def write_scores(
                 ]
             )
     os.replace(unfinished, path)  # noqa: PTH105
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON for people, whole or not at all."""
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.replace(path)
 
 
 def _recalls(correct: NDArray[np.bool_], labels: NDArray[np.int64]) -> dict[str, Any]:

@@ -27,22 +27,30 @@ from torch import nn
 
 from facegender.classifier import Classifier
 from facegender.errors import InputError, OutputError
-from facegender.model_file import LABELS, MODEL_NAME, ModelDescription
+from facegender.images import Pixels
+from facegender.model_file import LABELS, MODEL_NAME, ModelDescription, read_model_file
 from facegender.training.calibrate import find_temperature
 from facegender.training.checkpoint import BEST_NAME, EpochFigures, load_weights
-from facegender.training.evaluate import measure, score, write_scores
+from facegender.training.evaluate import measure, score, write_json, write_scores
 from facegender.training.export import describe_again, export_model
 from facegender.training.fit import compute_logits, fit_network, make_fabric
 from facegender.training.network import Start, build_network, load_start
 from facegender.training.progress import Console
 from facegender.training.recipe import Recipe, read_recipe, recipe_values, write_toml
-from facegender.training.split import Assignment, assign_parts, read_split, write_split
+from facegender.training.split import (
+    SPLIT_NAME,
+    Assignment,
+    assign_parts,
+    match_split,
+    read_split,
+    write_split,
+)
 from facegender.training.store import Store, open_store
 
 CONFIG_NAME = "config.toml"
 REQUEST_NAME = "run.json"
-SPLIT_NAME = "split.csv"
 METRICS_NAME = "metrics.json"
+SAVED_NAME = "saved_model"
 
 _PARITY_PICTURES = 512
 
@@ -130,8 +138,8 @@ def train(
         return {}
     _write_history(folder / "history.csv", history)
     load_weights(network, folder / BEST_NAME)
-    _save_state(network, folder / "saved_model")
-    return _finish(network, store, assignments, recipe, request, start, folder, console)
+    _save_state(network, folder / SAVED_NAME)
+    return _finish(network, store, assignments, request, recipe, start, folder, console)
 
 
 def _open_run(
@@ -194,7 +202,7 @@ def _split(
 ) -> list[Assignment]:
     """Make the split, or use the one that was given or made before."""
     path = folder / SPLIT_NAME
-    given = Path(request.split) if request.split else path if path.exists() else None
+    given = path if path.exists() else Path(request.split) if request.split else None
     if given is None:
         rows = assign_parts(
             store.samples,
@@ -205,40 +213,13 @@ def _split(
             errors=store.errors,
         )
     else:
-        rows = match_split(store, read_split(given), given)
+        rows = match_split(read_split(given), store.samples, store.digests, store.errors, given)
     if given != path:
         write_split(path, rows)
     counts = {part: sum(row.part == part for row in rows) for part in ("train", "validation")}
     counts["test"] = sum(row.part == "test" for row in rows)
     console.note("split: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
     return rows
-
-
-def match_split(store: Store, rows: Sequence[Assignment], path: Path) -> list[Assignment]:
-    """Bring the rows of a split into the order of a store.
-
-    Raises:
-        InputError: a readable picture of the store is not in the split, or its content differs.
-    """
-    known = {(row.sample.archive, row.sample.file): row for row in rows}
-    matched = []
-    for sample, digest, error in zip(store.samples, store.digests, store.errors, strict=True):
-        row = known.get((sample.archive, sample.file))
-        if row is None and not error:
-            raise InputError(
-                f"{sample.archive}: {sample.file} is not in the split {path}; make a new split "
-                "by leaving --split out"
-            )
-        if row is not None and row.sha256 != digest:
-            raise InputError(
-                f"{sample.archive}: {sample.file} is not the picture that the split {path} knows"
-            )
-        matched.append(
-            Assignment(sample, digest, "", "", error)
-            if row is None
-            else replace(row, sample=sample)
-        )
-    return matched
 
 
 def _rows(parts: NDArray[np.str_], part: str) -> NDArray[np.int64]:
@@ -265,13 +246,14 @@ def _finish(
     network: nn.Module,
     store: Store,
     assignments: Sequence[Assignment],
-    recipe: Recipe,
     request: Request,
+    recipe: Recipe,
     start: Start,
     folder: Path,
     console: Console,
 ) -> dict[str, Any]:
     """Calibrate on validation, export, and measure the file itself on validation."""
+    path = folder / MODEL_NAME
     parts = np.array([row.part for row in assignments])
     rows = _rows(parts, "validation")
     labels = store.labels[rows]
@@ -298,10 +280,8 @@ def _finish(
         terms=request.terms,
         created=datetime.now(UTC).date().isoformat(),
     )
-    path = folder / MODEL_NAME
-    shown = rows[:: max(1, len(rows) // _PARITY_PICTURES)]
     difference = export_model(
-        network, recipe.input, description, np.ascontiguousarray(store.pixels[shown]), path
+        network, recipe.input, description, _parity_pictures(store, rows), path
     )
     console.note(f"exported; torch and the file differ by at most {difference:.1e}")
     with console.counting("evaluating", len(rows)) as count:
@@ -309,23 +289,67 @@ def _finish(
     samples = [store.samples[row] for row in rows]
     write_scores(folder / "scores.csv", samples, ["validation"] * len(rows), probabilities)
     metrics = {
+        "start": start.text,
         "validation": measure(samples, probabilities, labels),
-        "parity": {"pictures": len(shown), "largest_difference": float(f"{difference:.2e}")},
+        "parity": {"largest_difference": float(f"{difference:.2e}")},
     }
-    figures = {"validation": _summary(metrics["validation"])}
-    describe_again(path, replace(description, figures=figures))
+    describe_again(path, replace(description, figures=_summary(metrics["validation"])))
     write_json(folder / METRICS_NAME, metrics)
     return metrics
 
 
+def export_run(
+    folder: Path,
+    output: Path,
+    *,
+    licence: str | None = None,
+    terms: str | None = None,
+    console: Console | None = None,
+) -> ModelDescription:
+    """Write the model file of a finished run to another place, checked again on real pictures.
+
+    Args:
+        folder: the run folder.
+        output: where the model file goes.
+        licence: what the file says of its licence; None keeps what the run said.
+        terms: what the file says of its data's terms; None keeps what the run said.
+        console: where progress is shown.
+
+    Raises:
+        InputError: the run is not finished, or its archives are no longer where they were.
+        ParityError: torch and the graph do not agree; nothing is written.
+    """
+    console = console or Console()
+    request, recipe = _open_run(None, None, folder, resume=True)
+    description = read_model_file(folder).description
+    if licence is not None:
+        description = replace(description, licence=licence)
+    if terms is not None:
+        description = replace(description, terms=terms)
+    network = build_network(recipe.network.name)
+    state = torch.load(folder / SAVED_NAME, map_location="cpu", weights_only=True)
+    network.load_state_dict(state)
+    store = _open_store(request, recipe, folder, console)
+    assignments = _split(request, recipe, store, folder, console)
+    rows = _rows(np.array([row.part for row in assignments]), "validation")
+    difference = export_model(
+        network, recipe.input, description, _parity_pictures(store, rows), output
+    )
+    console.note(f"exported; torch and the file differ by at most {difference:.1e}")
+    return description
+
+
+def _parity_pictures(store: Store, rows: NDArray[np.int64]) -> Pixels:
+    """Pick the real pictures on which an export is compared."""
+    shown = rows[:: max(1, len(rows) // _PARITY_PICTURES)]
+    return np.ascontiguousarray(store.pixels[shown])
+
+
 def _summary(measured: dict[str, Any]) -> dict[str, Any]:
     """Pick the figures that go into the model file."""
-    return {
-        "accuracy": measured["accuracy"],
-        "recall": measured["recall"],
-        "calibration_error": measured["calibration_error"],
-        "sources": {name: group["accuracy"] for name, group in measured.get("sources", {}).items()},
-    }
+    kept = {name: measured[name] for name in ("accuracy", "recall", "calibration_error")}
+    sources = {name: group["accuracy"] for name, group in measured.get("sources", {}).items()}
+    return {"validation": kept | ({"sources": sources} if sources else {})}
 
 
 def _fingerprint(store: Store, rows: NDArray[np.int64]) -> str:
@@ -347,13 +371,6 @@ def _write_history(path: Path, history: Sequence[EpochFigures]) -> None:
         rows = csv.DictWriter(file, [item.name for item in fields(EpochFigures)])
         rows.writeheader()
         rows.writerows(asdict(figures) for figures in history)
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON for people, whole or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
 
 
 @contextmanager

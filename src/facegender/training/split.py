@@ -10,7 +10,7 @@ import csv
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from facegender.model_file import LABELS
 from facegender.training.samples import Sample
 
 PARTS = ("train", "validation", "test")
+SPLIT_NAME = "split.csv"
+"""What the split is called in a run folder."""
 
 _SAMPLE_COLUMNS = ("archive", "file", "label", "person", "source", "age", "race")
 _COLUMNS = (*_SAMPLE_COLUMNS[:3], "part", "group", *_SAMPLE_COLUMNS[3:], "sha256", "error")
@@ -165,6 +167,42 @@ def read_split(path: Path) -> list[Assignment]:
     except (OSError, csv.Error) as error:
         raise InputError(f"The split {path} cannot be read ({error}). Make it again.") from error
     return assignments
+
+
+def match_split(
+    rows: Sequence[Assignment],
+    samples: Sequence[Sample],
+    digests: Sequence[str],
+    errors: Sequence[str],
+    path: Path,
+) -> list[Assignment]:
+    """Bring the rows of a split that was read from ``path`` into the order of samples.
+
+    Labels and facts are the samples' own, parts and groups the split's. Rows for pictures that
+    are not among the samples are left out.
+
+    Raises:
+        InputError: a readable picture is not in the split, or its content differs.
+    """
+    known = {(row.sample.archive, row.sample.file): row for row in rows}
+    matched = []
+    for sample, digest, error in zip(samples, digests, errors, strict=True):
+        row = known.get((sample.archive, sample.file))
+        if row is None and not error:
+            raise InputError(
+                f"{sample.archive}: {sample.file} is not in the split {path}; make a new split "
+                "by leaving --split out"
+            )
+        if row is not None and row.sha256 != digest:
+            raise InputError(
+                f"{sample.archive}: {sample.file} is not the picture that the split {path} knows"
+            )
+        matched.append(
+            Assignment(sample, digest, "", "", error)
+            if row is None
+            else replace(row, sample=sample)
+        )
+    return matched
 
 
 def _parse_row(where: str, columns: list[str], values: list[str]) -> Assignment:

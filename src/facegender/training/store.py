@@ -124,7 +124,7 @@ def _build_store(
         ):
             rows = csv.writer(table)
             rows.writerow([*(item.name for item in fields(Sample)), "sha256", "error"])
-            for done, (sample, digest, picture, error) in enumerate(_decoded(stream, resize), 1):
+            for done, (sample, digest, picture, error) in enumerate(decoded(stream, resize), 1):
                 values = [getattr(sample, item.name) for item in fields(Sample)]
                 rows.writerow([*values, digest, error])
                 pixels.write((blank if picture is None else picture).tobytes())
@@ -142,10 +142,15 @@ def _build_store(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _decoded(
+def decoded(
     stream: Iterator[tuple[Sample, bytes]], resize: Resize
 ) -> Iterator[tuple[Sample, str, Pixels | None, str]]:
-    """Decode in threads, a few pictures ahead, in the stream's order."""
+    """Decode in threads, a few pictures ahead, in the stream's order.
+
+    Returns:
+        For each sample: itself, the SHA-256 of its bytes, its pixels at the network's size or None,
+        and why it cannot be read or "".
+    """
 
     def work(data: bytes) -> tuple[str, Pixels | None, str]:
         digest = hashlib.sha256(data).hexdigest()
