@@ -7,26 +7,24 @@ error becomes a line on stderr and an exit code.
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import wraps
+from importlib import import_module
 from os.path import realpath
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
-from facegender.errors import FacegenderError, OutputError
+from facegender.errors import FacegenderError, InputError, MissingExtraError, OutputError
+from facegender.progress import Summary, printable, with_progress
 
 if TYPE_CHECKING:
     from facegender.results import Prediction
 
 P = ParamSpec("P")
-
-REASONS_SHOWN = 5
-"""Unreadable pictures that the summary names."""
 
 app = typer.Typer(
     name="facegender",
@@ -62,7 +60,7 @@ def verb(*, examples: Sequence[str]) -> Callable[[Callable[P, int]], Callable[P,
             try:
                 code = function(*args, **kwargs)
             except FacegenderError as error:
-                typer.echo(f"error: {_printable(str(error))}", err=True)
+                typer.echo(f"error: {printable(str(error))}", err=True)
                 code = 2
             except KeyboardInterrupt:
                 typer.echo("stopped", err=True)
@@ -157,13 +155,13 @@ def predict(
             check_output(path)
     classifier = Classifier.load(model)
 
-    summary = _Summary()
+    summary = Summary()
     with ExitStack() as stack:
         writer = None if details is None else stack.enter_context(DetailsWriter(details))
         rows = predict_files(folder, names, classifier=classifier, unknown_below=unknown_below)
 
         def watched() -> Iterator[Prediction]:
-            for row in _with_progress(rows, len(names), quiet=quiet):
+            for row in with_progress(rows, len(names), quiet=quiet):
                 summary.add(row)
                 if writer is not None:
                     writer.append(row)
@@ -175,39 +173,210 @@ def predict(
     return 1 if summary.counts["unreadable"] else 0
 
 
-class _Summary:
-    """Counts of what became of the pictures, and the first reasons of those not read."""
+@verb(
+    examples=(
+        "facegender train internship_data.tar.gz -o runs/mine",
+        "facegender train faces.zip more/ --table persons.csv --recipe classic -o runs/classic",
+        "facegender train --resume -o runs/mine",
+    )
+)
+def train(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="RUN", help="The run folder, a new one.")
+    ],
+    archives: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="ARCHIVE...",
+            help="Folders, .tar, .tar.gz or .zip files with male/ and female/ anywhere inside.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="quick, compact, classic, or a TOML file.")
+    ] = "compact",
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Joined on its column 'file': person, source, age, race; 'gender' is the label.",
+        ),
+    ] = None,
+    validation: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the pictures for validation.")
+    ] = 0.2,
+    test: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share that no run learns from or tunes on.")
+    ] = 0.0,
+    split: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Use the split of an earlier run.")
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|none|dlib|timm",
+            help="Starting weights: a safetensors or torch file, none, dlib's face network, or "
+            "timm's download.",
+            show_default="the recipe's",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs.", show_default="the recipe's")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of split, order and augmentation.")
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="How many.", show_default="all CUDA devices, or 1 CPU")
+    ] = None,
+    terms: Annotated[
+        str, typer.Option(metavar="TEXT", help="Terms of the data; goes into the model file.")
+    ] = "",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in RUN where it was stopped.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> int:
+    """Train a network on labelled faces, evaluate and export it.
 
-    def __init__(self) -> None:
-        self.counts = dict.fromkeys(("male", "female", "unknown", "unreadable", "skipped"), 0)
-        self.reasons: list[str] = []
-
-    def add(self, row: Prediction) -> None:
-        """Count one row."""
-        self.counts[row.label or row.status.value] += 1
-        if row.error is not None and len(self.reasons) < REASONS_SHOWN:
-            self.reasons.append(f"{row.file}: {row.error}")
-
-    def show(self, folder: Path, output: Path, details: Path | None, seconds: float) -> None:
-        """Print how many of each, why some were not read, and where the results are."""
-        pictures = sum(self.counts.values()) - self.counts["skipped"]
-        lines = [f"{name:<11}{count:>8,}" for name, count in self.counts.items()]
-        if not pictures:
-            lines = [f"no pictures found in {folder}"]
-            if self.counts["skipped"]:
-                lines.append(f"skipped    {self.counts['skipped']:>8,}")
-        else:
-            at = lines.index(f"{'unreadable':<11}{self.counts['unreadable']:>8,}") + 1
-            more = self.counts["unreadable"] - len(self.reasons)
-            rest = [f"and {more:,} more"] if more else []
-            lines[at:at] = [f"    {reason}" for reason in self.reasons + rest]
-            lines.append(
-                f"{pictures:,} pictures in {seconds:.1f} s, {pictures / seconds:.1f} a second"
+    The run folder gets the split, curves, figures, saved_model and model.onnx;
+    'facegender predict FOLDER --model RUN' uses it. Ctrl-C leaves a checkpoint.
+    """
+    run = _training("run")
+    recipes = _training("recipe")
+    console = _training("progress").Console(quiet=quiet)
+    if resume:
+        given = {
+            "ARCHIVE": archives,
+            "--split": split,
+            "--pretrained": pretrained,
+            "--table": table,
+        }
+        given |= {"--epochs": epochs, "--seed": seed}
+        if extra := [name for name, value in given.items() if value]:
+            raise InputError(
+                f"--resume goes on as {output} was begun: leave out {', '.join(extra)}"
             )
-        places = [str(path) for path in (output, details) if path is not None]
-        lines.append(f"results: {', '.join(places)}")
-        for line in lines:
-            typer.echo(_printable(line))
+        metrics = run.train(None, None, output, resume=True, console=console)
+    else:
+        request = run.Request(
+            inputs=tuple(str(path.absolute()) for path in archives or ()),
+            table=None if table is None else str(table.absolute()),
+            split=None if split is None else str(split.absolute()),
+            validation=validation,
+            test=test,
+            start=pretrained,
+            devices=devices,
+            terms=terms,
+        )
+        chosen = recipes.with_changes(recipes.read_recipe(recipe), epochs=epochs, seed=seed)
+        metrics = run.train(request, chosen, output, console=console)
+    if metrics and not quiet:
+        console.figures({"validation": metrics["validation"]})
+        typer.echo(f"model file: {output / run.MODEL_NAME}")
+        typer.echo(f"try it:     facegender predict FOLDER --model {output}")
+    return 0
+
+
+@verb(
+    examples=(
+        "facegender evaluate runs/mine internship_data.tar.gz",
+        "facegender evaluate runs/mine internship_data.tar.gz --part test --output test.json",
+        "facegender evaluate model.onnx other_faces/",
+    )
+)
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="RUN|MODEL", help="A run or a model file.")],
+    archives: Annotated[
+        list[Path], typer.Argument(metavar="ARCHIVE...", help="Labelled pictures, as for train.")
+    ],
+    table: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="As for train; its groups are reported.")
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PART",
+            help="train, validation, test, or new (not in the run's split).",
+            show_default="all but test",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.json", help="Where to write the figures."),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Where to write the score of every picture."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
+) -> int:
+    """Measure a network on labelled pictures, by part, source, label and group.
+
+    Every share stands with its count and 95 % interval. The test part is only
+    looked at when asked for by --part test. Exit code 1: some were unreadable.
+    """
+    from facegender.results import check_output
+
+    evaluation = _training("evaluate")
+    console = _training("progress").Console(quiet=quiet)
+    for path in (output, scores):
+        if path is not None:
+            check_output(path)
+    with console.counting("evaluating") as count:
+        result = evaluation.evaluate(
+            model, archives, table, part=part, on_picture=count, on_skip=console.skipped
+        )
+    figures = result.figures()
+    if output is not None:
+        evaluation.write_json(output, figures)
+    if scores is not None:
+        evaluation.write_scores(scores, result.samples, result.parts, result.probabilities)
+    if not quiet:
+        console.figures(figures)
+        for file, error in result.unreadable[:5]:
+            typer.echo(f"unreadable: {printable(file)}: {printable(error)}")
+        if result.unreadable:
+            typer.echo(f"{len(result.unreadable):,} pictures could not be read")
+    return 1 if result.unreadable else 0
+
+
+@verb(examples=("facegender export runs/mine -o model.onnx",))
+def export(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where the model file goes.")
+    ],
+    licence: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Licence that the file states.")
+    ] = None,
+    terms: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Terms of the data that the file states.")
+    ] = None,
+) -> int:
+    """Write a run's network as one model file, compared with torch on real pictures.
+
+    Refused where a probability differs by more than 0.001 or a label flips.
+    """
+    from facegender.results import check_output
+
+    check_output(output)
+    _training("run").export_run(run_folder, output, licence=licence, terms=terms)
+    typer.echo(f"model file: {output} ({output.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def _training(module: str) -> Any:
+    """Import a module of the training part, or say how to install what it needs.
+
+    Raises:
+        MissingExtraError: the extra ``train`` is not installed.
+    """
+    try:
+        return import_module(f"facegender.training.{module}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("facegender"):
+            raise
+        raise MissingExtraError("train", error.name) from error
 
 
 def _check_distinct(paths: dict[str, Path | None]) -> None:
@@ -220,33 +389,3 @@ def _check_distinct(paths: dict[str, Path | None]) -> None:
     for option, path in paths.items():
         if path is not None and (other := seen.setdefault(realpath(path), option)) != option:
             raise OutputError(f"{other} and {option} are the same file, {path}. Name two files")
-
-
-def _with_progress(rows: Iterable[Prediction], total: int, *, quiet: bool) -> Iterator[Prediction]:
-    """Hand rows on and show how far they are on stderr, where that is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield from rows
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    speed = TextColumn("{task.fields[speed]:.1f} pictures/s")
-    columns = (BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total, speed=0.0)
-        for row in rows:
-            progress.update(task, advance=1, speed=progress.tasks[0].speed or 0.0)
-            yield row
-
-
-def _printable(text: str) -> str:
-    """Make any file name fit for a terminal: no control characters, no lone surrogates."""
-    encoding = sys.stdout.encoding or "utf-8"
-    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-    return shown.encode(encoding, "backslashreplace").decode(encoding)

@@ -403,7 +403,7 @@ def test_the_table_supplies_corrects_and_adds(tmp_path: Path):
         Sample("b.zip", "3.jpg", "female", source="film"),
     ]
     assert list(skipped) == ["a.tar/4.jpg", "b.zip/4.jpg", "c.zip/3.jpg", "gone.jpg"]
-    assert skipped["gone.jpg"] == f"line 6 of {table} matches no file"
+    assert skipped[str(table)] == "1 rows match no file (first: line 6)"
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,13 @@ def random_numbers(
 def as_floats(pixels: Tensor, grey: bool) -> Tensor:
     """Bring ``uint8 [N, H, W, 3]`` to ``float32 [N, 3, H, W]`` in 0..1, grey where asked for."""
     x = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255.0
-    if grey:
-        weights = torch.tensor(LUMA, device=x.device).view(1, 3, 1, 1)
-        x = (x * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
-    return x
+    return _to_grey(x) if grey else x
+
+
+def _to_grey(x: Tensor) -> Tensor:
+    """Make three equal channels of ``[N, 3, H, W]``."""
+    weights = torch.tensor(LUMA, device=x.device).view(1, 3, 1, 1)
+    return (x * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
 
 
 def normalise(x: Tensor, options: InputOptions) -> Tensor:
@@ -90,7 +93,7 @@ def augment(
         x = x + sigma * _white_noise(x, u[22])
     if options.cover:
         x = _cover(x, u, options)
-    return x.clamp(0.0, 1.0)
+    return (_to_grey(x) if grey else x).clamp(0.0, 1.0)
 
 
 def _signed(values: Tensor) -> Tensor:
@@ -112,10 +115,11 @@ def _move(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
     shift_x, shift_y = (_signed(u[k]) * 2.0 * options.shift for k in (7, 8))
     cos, sin = angle.cos(), angle.sin()
     across, down = zoom * stretch, zoom / stretch
+    shape = x.shape[2] / x.shape[3]  # grids count in sides, turns in pixels
     theta = torch.stack(
         [
-            torch.stack([cos * across * mirror, -sin * across, shift_x], 1),
-            torch.stack([sin * down * mirror, cos * down, shift_y], 1),
+            torch.stack([cos * across * mirror, -sin * across * shape, shift_x], 1),
+            torch.stack([sin * down * mirror / shape, cos * down, shift_y], 1),
         ],
         1,
     )

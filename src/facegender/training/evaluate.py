@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,7 +193,7 @@ def write_scores(
 ) -> None:
     """Save the table that all figures are computed from, a row for each picture."""
     unfinished = path.with_suffix(".tmp")
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
+    with unfinished.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["archive", "file", "label", "part", "source", "age", "race", "p_male"])
         for sample, part, row in zip(samples, parts, probabilities, strict=True):
@@ -254,10 +255,10 @@ def _coverage(certainty: NDArray[np.floating], correct: NDArray[np.bool_]) -> li
 
 def _age_group(age: str) -> str:
     """Name the group of an age in years or of an age band such as ``(25, 32)``."""
-    digits = "".join(c if c.isdigit() else " " for c in age).split()
-    if not digits:
+    numbers = [float(text) for text in re.findall(r"\d+(?:\.\d+)?", age)[:2]]
+    if not numbers:
         return ""
-    years = sum(map(int, digits[:2])) / len(digits[:2])
+    years = sum(numbers) / len(numbers)
     for low, high in _AGES:
         if years <= high:
             return f"{low:02d}-{high}" if high < 150 else f"{low}+"

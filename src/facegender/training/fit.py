@@ -193,6 +193,7 @@ def fit_network(
                 )
         rate_seen = (state.seen - done_before) / max(time.monotonic() - began, 1e-9)
         judged = average.module if options.ema else network
+        rate = learning_rate(options, state.epoch * steps + steps - 1, options.epochs * steps)
         logits_seen = compute_logits(judged, store, validation, recipe.input, fabric=fabric)
         truth = labels[torch.from_numpy(validation)]
         figures = EpochFigures(

@@ -48,7 +48,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, inputs, H, W]`` to ``[N, outputs, H, W]``, or half of H and W."""
-        y = self.conv2(functional.relu(self.conv1(x)))
+        y = x
+        if self.down and min(x.shape[2:]) < 3:  # less than a kernel: small inputs, last block
+            y = functional.pad(y, (0, max(0, 3 - y.shape[3]), 0, max(0, 3 - y.shape[2])))
+        y = self.conv2(functional.relu(self.conv1(y)))
         if self.down:
             x = functional.avg_pool2d(x, 2)
             y = functional.pad(y, (0, x.shape[3] - y.shape[3], 0, x.shape[2] - y.shape[2]))
@@ -109,6 +112,25 @@ def build_network(name: str, *, dropout: float = 0.0) -> nn.Module:
     return network
 
 
+def check_input(network: nn.Module, name: str, height: int, width: int) -> None:
+    """Refuse an input size that a network cannot take, before any picture is read.
+
+    Raises:
+        InputError: the network fails on a blank picture of that size.
+    """
+    was_training = network.training
+    try:
+        with torch.inference_mode():
+            network.eval()(torch.zeros((1, 3, height, width)))
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"the network {name!r} cannot take {height}x{width} pixels ({error}): "
+            "set another input.height and input.width in the recipe"
+        ) from error
+    finally:
+        network.train(was_training)
+
+
 def load_start(network: nn.Module, name: str, start: str | None) -> Start:
     """Put starting weights into a network.
 
@@ -161,7 +183,8 @@ def _load_file(network: nn.Module, path: Path) -> Start:
     own = network.state_dict()
     shapes = {key for key in weights.keys() & own.keys() if weights[key].shape == own[key].shape}
     head = set(list(own)[-2:])  # the last layer: weight and bias
-    missing = own.keys() - shapes - head
+    # Files from before torch 0.4.1 have no batch counters; nothing is computed from these.
+    missing = {key for key in own.keys() - shapes - head if "num_batches_tracked" not in key}
     surplus = weights.keys() - own.keys()
     surplus -= {key for key in surplus if key.startswith(("fc.", "head.", "classifier."))}
     if missing or surplus:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.progress import (
@@ -16,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column, Table
 
 from facegender.training.checkpoint import EpochFigures
 from facegender.training.fit import Progress as FitProgress
@@ -102,6 +104,39 @@ class Console:
             f"{figures.validation_accuracy:.2%} of {figures.validation_count:,}  "
             f"({figures.pictures_per_second:,.0f} pictures/s)"
         )
+
+    def figures(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Show what was measured on every part, on standard output: it is the answer."""
+        out = RichConsole(highlight=False)
+        for part, measured in parts.items():
+            names = ("pictures", "right", "accuracy", "95 % interval")
+            columns = [Column(name, justify="right") for name in names]
+            table = Table("group", *columns, title=f"{part} part", title_justify="left")
+            rows = {"all": measured["accuracy"]}
+            rows |= {f"labelled {name}": share for name, share in measured["recall"].items()}
+            for kind in ("sources", "ages", "races"):
+                for name, group in measured.get(kind, {}).items():
+                    rows[f"{kind[:-1]} {name}"] = group["accuracy"]
+            for name, share in rows.items():
+                low, high = share["interval"]
+                table.add_row(
+                    name,
+                    f"{share['count']:,}",
+                    f"{share['correct']:,}",
+                    f"{share['share']:.2%}",
+                    f"{low:.2%} to {high:.2%}",
+                )
+            out.print(table)
+            out.print(
+                f"balanced accuracy {measured['balanced_accuracy']:.2%}, calibration error "
+                f"{measured['calibration_error']:.2%}"
+            )
+            for row in measured["coverage"]:
+                if row["answered"] == 0.95:
+                    out.print(
+                        f"answering only the surest 95 % (--unknown-below {row['threshold']:.3f}): "
+                        f"{row['accuracy']['share']:.2%} right"
+                    )
 
     def close(self) -> None:
         """Take the bar away."""

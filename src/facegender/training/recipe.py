@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
@@ -166,6 +166,13 @@ def recipe_from(raw: Mapping[str, Any], *, default_name: str = "recipe") -> Reci
         ValueError: an unknown key or a wrong value.
     """
     return _build(Recipe, {"name": default_name, **raw}, "")
+
+
+def with_changes(recipe: Recipe, *, epochs: int | None, seed: int | None) -> Recipe:
+    """Give the recipe with other epochs or another seed, where they are not None."""
+    given = {"epochs": epochs, "seed": seed}
+    changes = {key: value for key, value in given.items() if value is not None}
+    return replace(recipe, fit=replace(recipe.fit, **changes))
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:

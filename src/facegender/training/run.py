@@ -34,7 +34,7 @@ from facegender.training.checkpoint import BEST_NAME, EpochFigures, load_weights
 from facegender.training.evaluate import measure, score, write_json, write_scores
 from facegender.training.export import describe_again, export_model
 from facegender.training.fit import compute_logits, fit_network, make_fabric
-from facegender.training.network import Start, build_network, load_start
+from facegender.training.network import Start, build_network, check_input, load_start
 from facegender.training.progress import Console
 from facegender.training.recipe import Recipe, read_recipe, recipe_values, write_toml
 from facegender.training.split import (
@@ -101,22 +101,22 @@ def train(
     request, recipe = _open_run(request, recipe, folder, resume)
     fabric = make_fabric(recipe, request.devices)
     fabric.launch()
+    torch.manual_seed(recipe.fit.seed)  # the same random weights for the same seed
     network = build_network(recipe.network.name, dropout=recipe.network.dropout)
-    torch.manual_seed(recipe.fit.seed)
-    for module in network.modules():  # the same random weights for the same seed
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
     start = _start(network, recipe, request)
+    check_input(network, recipe.network.name, recipe.input.height, recipe.input.width)
     console.note(f"network {recipe.network.name}, from {start.text}")
     if fabric.global_rank != 0:
         fabric.barrier()  # the first process prepares the pictures for all
     store = _open_store(request, recipe, folder, console)
-    assignments = _split(request, recipe, store, folder, console)
+    assignments = _split(request, recipe, store, folder, console, resume)
     if fabric.global_rank == 0:
         fabric.barrier()
     parts = np.array([row.part for row in assignments])
     train_rows, validation_rows = _rows(parts, "train"), _rows(parts, "validation")
     _check_labels(store, train_rows, validation_rows, console)
+    if not resume and fabric.global_rank == 0:
+        _begin_run(request, recipe, folder)
     console.note(
         f"training on {fabric.world_size} x {fabric.device.type}, {fabric._precision.precision}"
     )
@@ -145,14 +145,14 @@ def train(
 def _open_run(
     request: Request | None, recipe: Recipe | None, folder: Path, resume: bool
 ) -> tuple[Request, Recipe]:
-    """Begin a run folder, or read what the run in it was asked for."""
+    """Make a run folder, or read what the run in it was asked for."""
     if resume:
         try:
             stored = json.loads((folder / REQUEST_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            request = Request(**(stored | {"inputs": tuple(stored["inputs"])}))
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{folder} holds no run to resume ({error})") from error
-        stored["inputs"] = tuple(stored["inputs"])
-        return Request(**stored), read_recipe(folder / CONFIG_NAME)
+        return request, read_recipe(folder / CONFIG_NAME)
     if request is None or recipe is None:
         raise InputError("name at least one archive or folder of labelled pictures")
     if (folder / REQUEST_NAME).exists() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
@@ -161,12 +161,21 @@ def _open_run(
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_NAME).write_text(write_toml(recipe), encoding="utf-8")
-        text = json.dumps(asdict(request), indent=2)
-        (folder / REQUEST_NAME).write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
     return request, recipe
+
+
+def _begin_run(request: Request, recipe: Recipe, folder: Path) -> None:
+    """Write down what was asked for, once it is known that it can be done.
+
+    Before that, the same folder may be given again with the mistake put right.
+    """
+    try:
+        (folder / CONFIG_NAME).write_text(write_toml(recipe), encoding="utf-8")
+        write_json(folder / REQUEST_NAME, asdict(request))
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
 
 
 def _start(network: nn.Module, recipe: Recipe, request: Request) -> Start:
@@ -198,11 +207,11 @@ def _open_store(request: Request, recipe: Recipe, folder: Path, console: Console
 
 
 def _split(
-    request: Request, recipe: Recipe, store: Store, folder: Path, console: Console
+    request: Request, recipe: Recipe, store: Store, folder: Path, console: Console, resume: bool
 ) -> list[Assignment]:
-    """Make the split, or use the one that was given or made before."""
+    """Make the split, or use the one that was given, or the run's own when it goes on."""
     path = folder / SPLIT_NAME
-    given = path if path.exists() else Path(request.split) if request.split else None
+    given = path if resume else Path(request.split) if request.split else None
     if given is None:
         rows = assign_parts(
             store.samples,
@@ -330,7 +339,7 @@ def export_run(
     state = torch.load(folder / SAVED_NAME, map_location="cpu", weights_only=True)
     network.load_state_dict(state)
     store = _open_store(request, recipe, folder, console)
-    assignments = _split(request, recipe, store, folder, console)
+    assignments = _split(request, recipe, store, folder, console, resume=True)
     rows = _rows(np.array([row.part for row in assignments]), "validation")
     difference = export_model(
         network, recipe.input, description, _parity_pictures(store, rows), output
@@ -361,7 +370,7 @@ def _fingerprint(store: Store, rows: NDArray[np.int64]) -> str:
 def _save_state(network: nn.Module, path: Path) -> None:
     """Save the state dict, as ``torch.save`` does, whole or not at all."""
     unfinished = path.with_suffix(".tmp")
-    state = {key: value.contiguous() for key, value in network.state_dict().items()}
+    state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
     torch.save(state, unfinished)
     unfinished.replace(path)
 

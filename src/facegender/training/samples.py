@@ -61,8 +61,8 @@ def stream_samples(
     """Yield each labelled picture's sample and file bytes, so that nothing is unpacked to disk.
 
     The label is the innermost folder named male or female, unless the table's `gender` says
-    otherwise. `on_skip(name, reason)` hears of every file, and at the end of every table row, that
-    came to nothing. Bytes are not decoded here: a sample may turn out to be no picture.
+    otherwise. `on_skip(name, reason)` hears of every file that came to nothing, and at the end how
+    many rows of the table did. Bytes are not decoded here: a sample may turn out to be no picture.
 
     Raises InputError: for a missing input, two inputs of one name, or a wrong table at the call;
     for a damaged or encrypted archive, a passed limit, no sample at all, or a table of which no
@@ -147,9 +147,8 @@ def _stream(
             f"Not one row of {table} matches a file. Its `file` must be the name inside the "
             f"archive or folder, and its `archive` empty or one of: {', '.join(paths)}."
         )
-    for key, row in rows.items():
-        if key not in matched:
-            on_skip("/".join(filter(None, key)), f"line {row.line} of {table} matches no file")
+    if unmatched := [row.line for key, row in rows.items() if key not in matched]:
+        on_skip(str(table), f"{len(unmatched):,} rows match no file (first: line {unmatched[0]})")
 
 
 def _strays(

@@ -74,7 +74,9 @@ def open_store(
     place = folder / _fingerprint(inputs, table, resize)
     if not place.is_dir():
         _build_store(place, stream_samples(inputs, table, on_skip=on_skip), resize, on_picture)
-    with (place / "samples.csv").open(encoding="utf-8", newline="") as file:
+    with (place / "samples.csv").open(
+        encoding="utf-8", errors="surrogateescape", newline=""
+    ) as file:
         rows = list(csv.DictReader(file))
     names = [item.name for item in fields(Sample)]
     shape = (len(rows), resize.height, resize.width, 3)
@@ -95,7 +97,7 @@ def _fingerprint(inputs: Sequence[Path], table: Path | None, resize: Resize) -> 
             raise InputError(f"there is no {path}")
         paths = sorted(path.rglob("*")) if path.is_dir() else [path]
         for item in paths:
-            stat = item.lstat()
+            stat = item.stat() if item == path else item.lstat()  # links inside are not followed
             facts.append([str(item.relative_to(path.parent)), stat.st_size, stat.st_mtime_ns])
     if table is not None:
         try:
@@ -115,12 +117,15 @@ def _build_store(
     """Write a store under a temporary name and rename it when it is whole."""
     place.parent.mkdir(parents=True, exist_ok=True)
     unfinished = place.with_name(f"{place.name}.{os.getpid()}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process with the same number
     unfinished.mkdir()
     blank = np.zeros((resize.height, resize.width, 3), np.uint8)
     try:
         with (
             (unfinished / "pixels.u8").open("wb") as pixels,
-            (unfinished / "samples.csv").open("w", encoding="utf-8", newline="") as table,
+            (unfinished / "samples.csv").open(
+                "w", encoding="utf-8", errors="surrogateescape", newline=""
+            ) as table,
         ):
             rows = csv.writer(table)
             rows.writerow([*(item.name for item in fields(Sample)), "sha256", "error"])
@@ -137,7 +142,11 @@ def _build_store(
                             f"there at {blank.nbytes:,} bytes each; free some space or use "
                             "another output folder"
                         )
-        unfinished.rename(place)
+        try:
+            unfinished.rename(place)
+        except OSError:
+            if not place.is_dir():  # else another run was quicker
+                raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
