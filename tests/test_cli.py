@@ -169,12 +169,22 @@ def test_ctrl_c_writes_nothing(
     def stop(self: object, row: Prediction) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("facegender.cli._Summary.add", stop)
+    monkeypatch.setattr("facegender.progress.Summary.add", stop)
     assert run("predict", photos(TWO), "--details", "d.jsonl") == 130
     assert written() == []
 
 
-def test_a_real_ctrl_c(photos: Photos, model_path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, b"stopped\n"), (signal.SIGTERM, 143, b"")]
+)
+def test_a_real_stop(
+    number: signal.Signals,
+    code: int,
+    said: bytes,
+    photos: Photos,
+    model_path: Path,
+    tmp_path: Path,
+) -> None:
     data = encode(picture(size=(1200, 900), seed=1))
     folder = photos({f"{n}.png": data for n in range(150)})
     command = [sys.executable, "-m", "facegender", "predict", str(folder)]
@@ -186,9 +196,9 @@ def test_a_real_ctrl_c(photos: Photos, model_path: Path, tmp_path: Path) -> None
     while not list(tmp_path.glob(".facegender-*")):  # until the work has begun
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (130, b"stopped\n")
+    assert (process.returncode, err) == (code, said)
     assert sorted(item.name for item in tmp_path.iterdir()) == ["photos"]
 
 

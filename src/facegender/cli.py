@@ -7,6 +7,7 @@ error becomes a line on stderr and an exit code.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -41,9 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; always ends with ``SystemExit``.
 
     Exit codes: 0 all is well, 1 done but some pictures could not be read, 2 wrong use or nothing
-    could be done (and nothing was written), 130 stopped with Ctrl-C.
+    could be done (and nothing was written), 130 stopped with Ctrl-C, 143 stopped with SIGTERM.
     """
+    signal.signal(signal.SIGTERM, _end)  # so that half-written files are removed
     app(args=None if arguments is None else list(arguments), prog_name="facegender")
+
+
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def verb(*, examples: Sequence[str]) -> Callable[[Callable[P, int]], Callable[P, None]]:

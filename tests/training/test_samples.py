@@ -402,8 +402,24 @@ def test_the_table_supplies_corrects_and_adds(tmp_path: Path):
         Sample("b.zip", "male/2.jpg", "male"),
         Sample("b.zip", "3.jpg", "female", source="film"),
     ]
-    assert list(skipped) == ["a.tar/4.jpg", "b.zip/4.jpg", "c.zip/3.jpg", "gone.jpg"]
-    assert skipped[str(table)] == "1 rows match no file (first: line 6)"
+    assert list(skipped) == ["a.tar/4.jpg", "b.zip/4.jpg", str(table)]
+    assert skipped[str(table)] == "rows that match no file: 2 (first: line 5)"
+
+
+def test_a_table_still_fits_an_archive_that_was_renamed(tmp_path: Path):
+    one = tar(tmp_path / "renamed.tar", [("male/1.jpg", b""), ("male/2.jpg", b"")])
+    table = tmp_path / "table.csv"
+    table.write_text(
+        "archive,file,gender,person\n"
+        "old.tar,male/1.jpg,f,ann\n"
+        "old.tar,male/2.jpg,f,bob\n"  # named for two archives, so it could be either's
+        "other.tar,male/2.jpg,f,cid\n"
+    )
+    found, _ = collect(one, table=table)
+    assert [item for item, _ in found] == [
+        Sample("renamed.tar", "male/1.jpg", "female", person="ann"),
+        Sample("renamed.tar", "male/2.jpg", "male"),
+    ]
 
 
 @pytest.mark.parametrize(

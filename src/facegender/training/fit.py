@@ -206,6 +206,11 @@ def fit_network(
             learning_rate=rate,
             pictures_per_second=rate_seen,
         )
+        if not math.isfinite(figures.validation_loss):
+            raise FacegenderError(
+                f"the validation loss is no number after epoch {state.epoch + 1}: lower "
+                f"fit.learning_rate (now {rate:.2g}) or set fit.gradient_clip in the recipe"
+            )
         history.append(figures)
         if figures.validation_accuracy > state.best_accuracy:
             state.best_accuracy = figures.validation_accuracy

@@ -120,7 +120,7 @@ def check_input(network: nn.Module, name: str, height: int, width: int) -> None:
     """
     was_training = network.training
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             network.eval()(torch.zeros((1, 3, height, width)))
     except (RuntimeError, AssertionError) as error:
         raise InputError(

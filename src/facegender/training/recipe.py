@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -128,8 +130,14 @@ class Recipe:
             if getattr(self.augment, name) < 1:
                 raise ValueError(f"augment.{name} is a factor of 1 or more")
         for name in ("flip", "turn_share", "edge", "low_resolution", "grey", "cover"):
-            if not 0 <= getattr(self.augment, name) <= 1:
-                raise ValueError(f"augment.{name} is a share from 0 to 1")
+            _share(f"augment.{name}", getattr(self.augment, name))
+        for name in ("warmup", "label_smoothing", "ema", "balance"):
+            _share(f"fit.{name}", getattr(self.fit, name))
+        _share("network.dropout", self.network.dropout)
+        if not 0 < self.fit.learning_rate < math.inf:
+            raise ValueError("fit.learning_rate must be above 0")
+        if not 0 <= self.fit.seed < 2**32:
+            raise ValueError("fit.seed must be from 0 to 4294967295")
         if len(self.input.mean) != 3 or len(self.input.std) != 3 or min(self.input.std) <= 0:
             raise ValueError("input.mean and input.std need three values each, std above 0")
         if not 0.5 <= self.unknown_below <= 1:
@@ -144,7 +152,7 @@ def read_recipe(recipe: Path | str) -> Recipe:
             value of the wrong kind.
     """
     path = Path(recipe)
-    if not path.suffix and not path.exists():
+    if not path.suffix and path.name == str(recipe) and not path.is_file():
         name = path.name
         path = _shipped() / f"{name}.toml"
         if not path.is_file():
@@ -206,7 +214,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     return repr(value)
@@ -239,6 +247,11 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if type(value) is not hint:
         raise ValueError(f"'{key}' must be {getattr(hint, '__name__', hint)}, not {value!r}")
     return value
+
+
+def _share(key: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{key} is a share from 0 to 1, not {value!r}")
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:

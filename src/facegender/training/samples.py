@@ -148,7 +148,9 @@ def _stream(
             f"archive or folder, and its `archive` empty or one of: {', '.join(paths)}."
         )
     if unmatched := [row.line for key, row in rows.items() if key not in matched]:
-        on_skip(str(table), f"{len(unmatched):,} rows match no file (first: line {unmatched[0]})")
+        on_skip(
+            str(table), f"rows that match no file: {len(unmatched):,} (first: line {unmatched[0]})"
+        )
 
 
 def _strays(
