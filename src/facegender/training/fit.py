@@ -134,14 +134,15 @@ def fit_network(
         state, history = load_checkpoint(folder, recipe, network, average, optimizer)
 
     saved = time.monotonic()
-    while state.epoch < options.epochs:
+    epochs = count_epochs(options, steps)
+    while state.epoch < epochs:
         order = epoch_order(train, weights, options.seed, state.epoch)
         module.train()
         began, done_before = time.monotonic(), state.seen
         while state.step < steps:
             places = np.arange(state.step * options.batch, len(order))[: options.batch]
             at = state.epoch * steps + state.step
-            rate = learning_rate(options, at, options.epochs * steps)
+            rate = learning_rate(options, at, epochs * steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed((options.seed << 32) + at * fabric.world_size + fabric.global_rank)
@@ -175,7 +176,7 @@ def fit_network(
             on_step(
                 Progress(
                     state.epoch,
-                    options.epochs,
+                    epochs,
                     state.seen,
                     len(order),
                     state.loss_sum / state.seen,
@@ -188,7 +189,7 @@ def fit_network(
                 saved = time.monotonic()
             if stopping:
                 raise StoppedError(
-                    f"stopped in epoch {state.epoch + 1} of {options.epochs}. Go on with:  "
+                    f"stopped in epoch {state.epoch + 1} of {epochs}. Go on with:  "
                     f"facegender train --resume --output {folder}"
                 )
         rate_seen = (state.seen - done_before) / max(time.monotonic() - began, 1e-9)
@@ -266,6 +267,11 @@ def compute_logits(
         summed = fabric.all_reduce(logits.to(device), reduce_op="sum")
         logits = torch.as_tensor(summed).cpu()
     return logits
+
+
+def count_epochs(options: FitOptions, steps: int) -> int:
+    """How many epochs of so many steps: the recipe's, or more where its ``least_steps`` asks so."""
+    return max(options.epochs, math.ceil(options.least_steps / steps))
 
 
 def learning_rate(options: FitOptions, step: int, steps: int) -> float:

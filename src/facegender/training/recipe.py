@@ -80,13 +80,15 @@ class AugmentOptions:
 class FitOptions:
     """How the loop runs.
 
-    ``warmup``: share of all steps over which the rate rises. ``schedule``: ``cosine`` or
+    ``least_steps``: a small archive is gone through more than ``epochs`` times until there are so
+    many steps (0: never). ``warmup``: share of all steps over which the rate rises. ``schedule``: ``cosine`` or
     ``constant``. ``ema``: decay a step of the averaged weights (0: none). ``gradient_clip``:
     largest norm (0: none). ``balance``: how far sources and labels are evened out, 0 not at all,
     1 wholly. ``precision``: ``auto``, ``32`` or ``bf16``.
     """
 
     epochs: int = 5
+    least_steps: int = 0
     batch: int = 128
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
@@ -177,10 +179,13 @@ def recipe_from(raw: Mapping[str, Any], *, default_name: str = "recipe") -> Reci
 
 
 def with_changes(recipe: Recipe, *, epochs: int | None, seed: int | None) -> Recipe:
-    """Give the recipe with other epochs or another seed, where they are not None."""
-    given = {"epochs": epochs, "seed": seed}
-    changes = {key: value for key, value in given.items() if value is not None}
-    return replace(recipe, fit=replace(recipe.fit, **changes))
+    """Give the recipe with exactly so many epochs, or another seed, where they are not None."""
+    fit = recipe.fit
+    if epochs is not None:
+        fit = replace(fit, epochs=epochs, least_steps=0)
+    if seed is not None:
+        fit = replace(fit, seed=seed)
+    return replace(recipe, fit=fit)
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
