@@ -81,10 +81,10 @@ class FitOptions:
     """How the loop runs.
 
     ``least_steps``: a small archive is gone through more than ``epochs`` times until there are so
-    many steps (0: never). ``warmup``: share of all steps over which the rate rises. ``schedule``: ``cosine`` or
-    ``constant``. ``ema``: decay a step of the averaged weights (0: none). ``gradient_clip``:
-    largest norm (0: none). ``balance``: how far sources and labels are evened out, 0 not at all,
-    1 wholly. ``precision``: ``auto``, ``32`` or ``bf16``.
+    many steps (0: never). ``warmup``: share of all steps over which the rate rises.
+    ``schedule``: ``cosine`` or ``constant``. ``ema``: decay a step of the averaged weights (0:
+    none). ``gradient_clip``: largest norm (0: none). ``balance``: how far sources and labels are
+    evened out, 0 not at all, 1 wholly. ``precision``: ``auto``, ``32`` or ``bf16``.
     """
 
     epochs: int = 5
