@@ -39,7 +39,7 @@ class Console:
 
     def note(self, text: str) -> None:
         """Say one line."""
-        self._rich.print(text, markup=False)
+        self._rich.print(text, markup=False, soft_wrap=True)
 
     def skipped(self, name: str, reason: str) -> None:
         """Tell of the first few files that were passed over, and count the others."""

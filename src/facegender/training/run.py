@@ -45,7 +45,7 @@ from facegender.training.split import (
     read_split,
     write_split,
 )
-from facegender.training.store import Store, open_store
+from facegender.training.store import Store, open_store, store_folder
 
 CONFIG_NAME = "config.toml"
 REQUEST_NAME = "run.json"
@@ -191,7 +191,7 @@ def _open_store(request: Request, recipe: Recipe, folder: Path, console: Console
             [Path(item) for item in request.inputs],
             Path(request.table) if request.table else None,
             recipe.input.resize,
-            folder.absolute().parent / ".store",
+            store_folder(folder),
             on_picture=count,
             on_skip=console.skipped,
         )

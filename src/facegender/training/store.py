@@ -45,6 +45,11 @@ class Store:
         return np.array([LABELS.index(sample.label) for sample in self.samples], np.int64)
 
 
+def store_folder(run: Path) -> Path:
+    """Folder of the stores that all runs beside ``run`` share; it may be deleted at any time."""
+    return run.absolute().parent / ".store"
+
+
 def open_store(
     inputs: Sequence[Path],
     table: Path | None,

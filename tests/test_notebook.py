@@ -1,0 +1,110 @@
+"""The notebook runs from top to bottom, on faces made by code, and is stored without outputs."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import facegender
+
+NOTEBOOK = Path(__file__).parents[1] / "model_learning.ipynb"
+KERNEL = "running-interpreter"
+RECIPE = """
+name = "tiny"
+[network]
+name = "dlib_resnet"
+start = ""
+[input]
+height = 96
+width = 96
+[augment]
+turn_degrees = 45
+[fit]
+epochs = 3
+batch = 8
+precision = "32"
+"""
+
+
+def test_no_output_is_stored() -> None:
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert not [cell for cell in code if cell["outputs"] or cell["execution_count"]]
+    assert not [cell for cell in cells if "attachments" in cell]
+    assert [cell["metadata"].get("tags") for cell in code].count(["parameters"]) == 1
+
+
+def test_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ipykernel", "matplotlib", "nbformat", "torch", "timm", "onnxscript"):
+        pytest.importorskip(name, reason=f"the notebook needs {name}: pip install '.[dev]'")
+    nbclient = pytest.importorskip("nbclient", reason="needs nbclient: pip install '.[dev]'")
+    import nbformat
+
+    archive = tmp_path / "made.tar.gz"
+    write_archive(archive, 24)
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(RECIPE, encoding="utf-8")
+    add_kernel(tmp_path / "jupyter", monkeypatch)
+    run = tmp_path / "runs" / "tiny"
+    settings = {"ARCHIVES": archive, "RECIPE": recipe, "OUTPUT": run, "EPOCHS": 1}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"FACEGENDER_{name}", str(value))
+
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name=KERNEL, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "24 pictures, 0 of them unreadable" in text
+    assert "tiny: dlib_resnet at 96 px\nepochs: 1\n" in text
+    assert "Warning" not in text
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["validation"]["accuracy"]["count"] == 4
+    assert (run / "model.onnx").is_file()
+
+
+def write_archive(path: Path, count: int) -> None:
+    """An archive of ellipses, half of them red and labelled female, half blue and male."""
+    rng = np.random.default_rng(0)
+    with tarfile.open(path, "w:gz") as archive:
+        for number in range(count):
+            label = ("female", "male")[number % 2]
+            colour = (200, 60, 60) if label == "female" else (60, 60, 200)
+            image = Image.new("RGB", (70, 80), tuple(rng.integers(90, 160, 3).tolist()))
+            left, top = rng.integers(5, 20, 2).tolist()
+            ImageDraw.Draw(image).ellipse((left, top, left + 45, top + 55), fill=colour)
+            file = io.BytesIO()
+            image.save(file, "PNG")
+            entry = tarfile.TarInfo(f"{label}/{number}.png")
+            entry.size = file.tell()
+            file.seek(0)
+            archive.addfile(entry, file)
+
+
+def add_kernel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that is the running interpreter, whatever kernels this machine has; and no
+    settings of the user's own."""
+    launch = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec: dict[str, Any] = {"argv": launch, "display_name": "tests", "language": "python"}
+    place = folder / "kernels" / KERNEL
+    place.mkdir(parents=True)
+    (place / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(Path(facegender.__file__).parents[1]), os.pathsep)
+    monkeypatch.setenv("JUPYTER_PATH", str(folder))
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(folder / "config"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
+    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
+    monkeypatch.delenv("MPLBACKEND", raising=False)
