@@ -103,10 +103,14 @@ def load_checkpoint(
         raise InputError(f"{path} was trained by another recipe: choose another output folder")
     own: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}}
     states: dict[int, dict[str, Tensor]] = {}
+    parameters = [item for group in optimizer.param_groups for item in group["params"]]
     for key, value in tensors.items():
         kind, _, rest = key.partition(".")
         if kind == "optimizer":
             number, _, name = rest.partition(".")
+            parameter = parameters[int(number)]
+            if value.shape == parameter.shape:  # laid out in memory as its parameter is
+                value = torch.empty_like(parameter).copy_(value)
             states.setdefault(int(number), {})[name] = value
         else:
             own[kind][rest] = value

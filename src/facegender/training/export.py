@@ -51,7 +51,8 @@ class _Deployed(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Map ``uint8 [N, H, W, 3]`` to probabilities ``float32 [N, 2]``."""
         x = normalise(as_floats(pixels, self.options.grey), self.options)
-        return (self.network(x) / self.temperature).softmax(1)
+        logits: Tensor = self.network(x)
+        return (logits / self.temperature).softmax(1)
 
 
 def export_model(

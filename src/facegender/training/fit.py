@@ -122,7 +122,7 @@ def fit_network(
     """
     options = recipe.fit
     _keep_freed_memory()
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)
     optimizer = _make_optimizer(network, options)
     module, optimizer = fabric.setup(network, optimizer)
     average = AveragedModel(network, multi_avg_fn=_ema(options.ema), use_buffers=True)
@@ -162,7 +162,7 @@ def fit_network(
                 average.update_parameters(network)
             correct = (logits.argmax(1) == y).sum()
             sums = torch.stack([losses.detach().double(), correct.double()])
-            sums = fabric.all_reduce(sums, reduce_op="sum")
+            sums = torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum"))
             state.loss_sum += float(sums[0])
             state.correct += int(sums[1])
             state.seen += len(places)
@@ -194,7 +194,7 @@ def fit_network(
                 )
         rate_seen = (state.seen - done_before) / max(time.monotonic() - began, 1e-9)
         judged = average.module if options.ema else network
-        rate = learning_rate(options, state.epoch * steps + steps - 1, options.epochs * steps)
+        rate = learning_rate(options, state.epoch * steps + steps - 1, epochs * steps)
         logits_seen = compute_logits(judged, store, validation, recipe.input, fabric=fabric)
         truth = labels[torch.from_numpy(validation)]
         figures = EpochFigures(
@@ -331,7 +331,7 @@ def _training_batch(
 
 def _make_optimizer(network: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
     """Build the optimiser; biases and norms (one-dimensional weights) do not decay."""
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in network.parameters() if p.ndim > 1]},
         {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
@@ -381,6 +381,6 @@ def _keep_freed_memory() -> None:
 
 def _cpu_has_bf16() -> bool:
     """Tell whether the CPU has bf16 arithmetic (AVX-512 BF16 or AMX) that oneDNN uses."""
-    return bool(torch.backends.mkldnn.is_available()) and bool(
+    return torch.backends.mkldnn.is_available() and bool(  # type: ignore[no-untyped-call]
         torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     )

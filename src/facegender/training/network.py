@@ -211,7 +211,8 @@ def _load_dlib(network: nn.Module) -> Start:
     with torch.no_grad():
         for layer, kernel, scale in zip(convolutions, kernels, scales, strict=True):
             gamma, beta = scale.chunk(2)
-            weight, bias = kernel.split([layer.weight.numel(), layer.out_channels])
+            count = layer.weight.numel()
+            weight, bias = kernel[:count], kernel[count:]
             layer.weight.copy_(weight.view_as(layer.weight) * gamma.view(-1, 1, 1, 1))
             bias_of_layer = layer.bias
             assert bias_of_layer is not None

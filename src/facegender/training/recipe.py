@@ -175,7 +175,8 @@ def recipe_from(raw: Mapping[str, Any], *, default_name: str = "recipe") -> Reci
     Raises:
         ValueError: an unknown key or a wrong value.
     """
-    return _build(Recipe, {"name": default_name, **raw}, "")
+    recipe: Recipe = _build(Recipe, {"name": default_name, **raw}, "")
+    return recipe
 
 
 def with_changes(recipe: Recipe, *, epochs: int | None, seed: int | None) -> Recipe:

@@ -297,7 +297,7 @@ def _finish(
         probabilities = score(Classifier.load(path), store, rows, on_picture=count)
     samples = [store.samples[row] for row in rows]
     write_scores(folder / "scores.csv", samples, ["validation"] * len(rows), probabilities)
-    metrics = {
+    metrics: dict[str, Any] = {
         "start": start.text,
         "validation": measure(samples, probabilities, labels),
         "parity": {"largest_difference": float(f"{difference:.2e}")},

@@ -1,0 +1,81 @@
+"""The network that ships: what it says of itself, and its answers for the portraits in faces/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facegender import Classifier, Status, predict_folder
+from facegender.images import decode, fit
+from facegender.model_file import LABELS, read_model_file, shipped_model
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT.parent / "shared" / "data"
+ANSWERS = {
+    "barack_obama.jpg": "male",
+    "barack_obama_speaking.jpg": "male",
+    "barack_obama_standing.jpg": "male",
+    "eileen_collins.jpg": "female",
+    "joe_biden.jpg": "male",
+}
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Classifier:
+    return Classifier.load()
+
+
+def test_it_says_what_it_is(shipped: Classifier) -> None:
+    description = shipped.description
+    assert description.labels == LABELS
+    assert "non-commercial" in description.licence
+    assert "UTKFace" in description.terms and "CelebA" in description.terms
+    assert description.data["test"] > 0, "a test part was kept out of training"
+    accuracy = description.figures["validation"]["accuracy"]
+    assert accuracy["count"] == description.data["validation"]
+    assert accuracy["share"] >= 0.96
+
+
+def test_it_is_small_and_names_no_place_of_the_machine_it_was_made_on() -> None:
+    data = shipped_model().read_bytes()
+    assert len(data) < 25_000_000
+    for trace in (b"/home/", b"/work/", b"/root/", b'.py"', b"site-packages"):
+        assert trace not in data
+
+
+def test_it_answers_for_the_portraits(shipped: Classifier) -> None:
+    rows = {row.file: row for row in predict_folder(ROOT / "faces", classifier=shipped)}
+    pictures = {name: row for name, row in rows.items() if row.status != Status.SKIPPED}
+    assert set(ANSWERS) <= set(pictures)
+    assert {name: rows[name].label for name in ANSWERS} == ANSWERS
+
+
+def test_a_row_never_depends_on_its_neighbours(shipped: Classifier) -> None:
+    resize = shipped.description.resize
+    portraits = [
+        fit(decode(path.read_bytes()), resize) for path in sorted((ROOT / "faces").glob("*.jpg"))
+    ]
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, portraits[0].shape, np.uint8) for _ in range(27)]
+    mixed = shipped.probabilities(np.stack(noise + portraits))[len(noise) :]
+    for portrait, beside in zip(portraits, mixed, strict=True):
+        alone = shipped.probabilities(portrait[None])[0]
+        assert np.array_equal(alone.round(4), beside.round(4))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not here: no real faces to ask")
+def test_it_tells_real_faces_as_well_as_its_description_says(shipped: Classifier) -> None:
+    from facegender.training.samples import stream_samples
+
+    table, archive = DATA / "faces.csv", DATA / "faces-0.tar.gz"
+    resize = read_model_file().description.resize
+    truth, pixels = [], []
+    for number, (sample, data) in enumerate(stream_samples([archive], table)):
+        if number % 25 == 0:
+            truth.append(LABELS.index(sample.label))
+            pixels.append(fit(decode(data), resize))
+    correct = shipped.probabilities(np.stack(pixels)).argmax(1) == np.array(truth)
+    assert len(correct) > 700
+    assert correct.mean() > 0.95, "far below the figure in its own description"

@@ -1,0 +1,253 @@
+"""Augmentation: nothing where nothing is asked for, and the same for a picture in any company."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from facegender.training.augment import (
+    DRAWS,
+    LUMA,
+    as_floats,
+    augment,
+    denormalise,
+    normalise,
+    random_numbers,
+)
+from facegender.training.recipe import AugmentOptions, InputOptions, read_recipe
+
+OFF = AugmentOptions(flip=0)
+STRONG = AugmentOptions(
+    flip=0.5,
+    turn_degrees=45,
+    turn_share=0.5,
+    tilt_degrees=10,
+    zoom=1.4,
+    stretch=1.3,
+    shift=0.1,
+    edge=0.5,
+    low_resolution=0.5,
+    light=0.8,
+    cast=0.4,
+    grey=0.3,
+    noise=0.2,
+    cover=0.5,
+)
+
+
+def pictures(count: int, height: int = 40, width: int = 40) -> torch.Tensor:
+    rng = np.random.default_rng(3)
+    return torch.from_numpy(rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8))
+
+
+def drawn(seed: int, epoch: int, indices: NDArray[np.int64] | list[int]) -> torch.Tensor:
+    return torch.from_numpy(random_numbers(seed, epoch, indices))
+
+
+def test_random_numbers_of_a_row_do_not_depend_on_its_neighbours() -> None:
+    whole = random_numbers(4, 2, range(50))
+    assert whole.shape == (50, DRAWS)
+    assert whole.dtype == np.float32
+    assert whole.min() >= 0
+    assert whole.max() < 1
+    np.testing.assert_array_equal(random_numbers(4, 2, [31]), whole[31:32])
+    np.testing.assert_array_equal(random_numbers(4, 2, [7, 49, 7]), whole[[7, 49, 7]])
+    np.testing.assert_array_equal(random_numbers(4, 2, [3], 5), whole[3:4, :5])
+    assert random_numbers(4, 2, []).shape == (0, DRAWS)
+
+
+def test_random_numbers_differ_by_seed_epoch_and_place() -> None:
+    rows = {
+        random_numbers(seed, epoch, [place]).tobytes()
+        for seed in (0, 1, 2**32 - 1)
+        for epoch in (0, 1, 300)
+        for place in (0, 1, 5_000_000)
+    }
+    assert len(rows) == 27
+
+
+def test_random_numbers_are_evenly_spread() -> None:
+    columns = random_numbers(0, 0, range(4000)).mean(0)
+    assert np.abs(columns - 0.5).max() < 0.025  # five sigma
+
+
+def test_all_off_leaves_pictures_as_they_are() -> None:
+    x = pictures(6)
+    changed = augment(x, drawn(0, 0, range(6)), OFF)
+    torch.testing.assert_close(changed, as_floats(x, False), rtol=0, atol=2e-5)
+    np.testing.assert_array_equal(
+        denormalise(normalise(changed, InputOptions()), InputOptions()), x.numpy()
+    )
+
+
+def test_input_pixels_are_not_changed() -> None:
+    x = pictures(8)
+    before = x.clone()
+    augment(x, drawn(0, 0, range(8)), STRONG)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("recipe", ["classic", "compact", "quick", "strong"])
+def test_same_result_in_any_batch(recipe: str, grey: bool) -> None:
+    options = STRONG if recipe == "strong" else read_recipe(recipe).augment
+    x = pictures(24)
+    whole = augment(x, drawn(5, 1, range(24)), options, grey=grey)
+    assert torch.equal(augment(x, drawn(5, 1, range(24)), options, grey=grey), whole)
+    order = [20, 3, 11, 4, 23]
+    some = augment(x[order], drawn(5, 1, order), options, grey=grey)
+    torch.testing.assert_close(some, whole[order], rtol=0, atol=1e-6)
+    for k in (0, 13):
+        alone = augment(x[k : k + 1], drawn(5, 1, [k]), options, grey=grey)
+        torch.testing.assert_close(alone, whole[k : k + 1], rtol=0, atol=1e-6)
+
+
+def test_another_epoch_or_seed_differs() -> None:
+    x = pictures(8)
+    first = augment(x, drawn(5, 1, range(8)), STRONG)
+    for seed, epoch in ((5, 2), (6, 1)):
+        other = augment(x, drawn(seed, epoch, range(8)), STRONG)
+        assert all(not torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_values_stay_within_0_and_1(grey: bool) -> None:
+    wild = replace(STRONG, light=3.0, cast=2.0, noise=1.0, cover=1.0, edge=0.3)
+    x = augment(pictures(32), drawn(1, 1, range(32)), wild, grey=grey)
+    assert x.dtype == torch.float32
+    assert x.shape == (32, 3, 40, 40)
+    assert torch.isfinite(x).all()
+    assert x.min() >= 0
+    assert x.max() <= 1
+
+
+def test_grey_gives_three_equal_channels_whatever_else_is_done() -> None:
+    x = augment(pictures(32), drawn(1, 1, range(32)), STRONG, grey=True)
+    assert torch.equal(x[:, 0], x[:, 1])
+    assert torch.equal(x[:, 0], x[:, 2])
+
+
+def test_grey_is_luma() -> None:
+    pixels = torch.tensor([[[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]], dtype=torch.uint8)
+    np.testing.assert_allclose(as_floats(pixels, True)[0, 1, 0], LUMA, atol=1e-6)
+
+
+def marked(side: int = 81) -> torch.Tensor:
+    """White at the right of the middle, on black."""
+    pixels = torch.zeros((1, side, side, 3), dtype=torch.uint8)
+    pixels[0, 38:43, 68:73] = 255
+    return pixels
+
+
+def place(x: torch.Tensor) -> tuple[float, float]:
+    """Centre of the white mark, counted from the middle of the picture, to the right and down."""
+    light = x[0].mean(0)
+    rows = torch.arange(light.shape[0]) - (light.shape[0] - 1) / 2
+    columns = torch.arange(light.shape[1]) - (light.shape[1] - 1) / 2
+    total = light.sum()
+    right = float((light.sum(0) * columns).sum() / total)
+    down = float((light.sum(1) * rows).sum() / total)
+    return right, down
+
+
+def numbers(**values: float) -> torch.Tensor:
+    """A row of random numbers of which some are chosen; the others are in the middle."""
+    row = torch.full((1, DRAWS), 0.5)
+    for name, value in values.items():
+        row[0, int(name[1:])] = value
+    return row
+
+
+@pytest.mark.parametrize(("number", "down"), [(1.0, -1), (0.0, 1)])
+def test_a_turn_of_45_degrees_turns_by_45_degrees(number: float, down: int) -> None:
+    options = AugmentOptions(flip=0, turn_degrees=45)
+    x = augment(marked(), numbers(u1=number), options)
+    assert place(x) == pytest.approx((30 * 0.5**0.5, down * 30 * 0.5**0.5), abs=0.2)
+    assert float(x.sum()) == pytest.approx(75, rel=0.02)  # a turn keeps the size
+
+
+def test_turns_are_spread_evenly_up_to_their_limit() -> None:
+    options = AugmentOptions(flip=0, turn_degrees=45)
+    given = drawn(0, 0, range(300))
+    turned = augment(marked().expand(300, -1, -1, -1), given, options)
+    angles = [np.degrees(np.arctan2(*place(x[None])[::-1])) for x in turned]
+    assert np.abs(angles).max() <= 45.5
+    assert np.abs(angles).max() > 43
+    np.testing.assert_allclose(np.quantile(angles, [0.25, 0.5, 0.75]), [-22.5, 0, 22.5], atol=8)
+
+
+def test_a_turn_keeps_angles_in_a_picture_that_is_no_square() -> None:
+    pixels = torch.zeros((1, 81, 161, 3), dtype=torch.uint8)
+    pixels[0, 38:43, 108:113] = 255  # 30 to the right of the middle
+    x = augment(pixels, numbers(u1=1.0), AugmentOptions(flip=0, turn_degrees=45))
+    assert place(x) == pytest.approx((30 * 0.5**0.5, -30 * 0.5**0.5), abs=0.2)
+
+
+def test_flip_mirrors() -> None:
+    x = pictures(3)
+    mirrored = augment(x, drawn(0, 0, range(3)), AugmentOptions(flip=1))
+    torch.testing.assert_close(mirrored, as_floats(x, False).flip(3), rtol=0, atol=2e-5)
+
+
+def test_flip_share() -> None:
+    x = marked().expand(400, -1, -1, -1)
+    changed = augment(x, drawn(0, 0, range(400)), AugmentOptions(flip=0.25))
+    assert np.mean([place(row[None])[0] < 0 for row in changed]) == pytest.approx(0.25, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("options", "row", "expected"),
+    [
+        (AugmentOptions(flip=0, zoom=2), numbers(u4=1.0), (15, 0)),
+        (AugmentOptions(flip=0, shift=0.1), numbers(u7=1.0), (30 - 8.1, 0)),
+        (AugmentOptions(flip=0, shift=0.1), numbers(u8=0.0), (30, 8.1)),
+        (AugmentOptions(flip=0, stretch=4), numbers(u5=1.0), (15, 0)),
+    ],
+    ids=["zoom", "shift left", "shift down", "stretch"],
+)
+def test_moves(options: AugmentOptions, row: torch.Tensor, expected: tuple[float, float]) -> None:
+    assert place(augment(marked(), row, options)) == pytest.approx(expected, abs=0.3)
+
+
+def test_corners_are_black_coloured_or_repeat_the_edge() -> None:
+    white = torch.full((1, 40, 40, 3), 255, dtype=torch.uint8)
+    turned = AugmentOptions(flip=0, turn_degrees=45)
+
+    def corner(options: AugmentOptions, row: torch.Tensor) -> list[float]:
+        return augment(white, row, options)[0, :, 0, 0].tolist()
+
+    assert corner(turned, numbers(u1=1.0)) == [0, 0, 0]
+    assert corner(replace(turned, edge=1), numbers(u1=1.0)) == pytest.approx([1, 1, 1], abs=1e-5)
+    shaded = replace(turned, edge=0.1)  # one grey where the recipe changes no colours
+    given = numbers(u1=1.0, u9=0.9, u10=0.1, u11=0.2, u12=0.6)
+    assert corner(shaded, given) == pytest.approx([0.3] * 3, abs=1e-5)
+
+
+def test_cover_hides_a_part() -> None:
+    white = torch.full((1, 100, 100, 3), 255, dtype=torch.uint8)
+    row = numbers(u25=0.0, u26=0.0, u27=0.0, u28=0.0, u29=0.0, u30=0.0, u31=0.0)
+    x = augment(white, row, AugmentOptions(flip=0, cover=1))
+    assert float((x < 0.5).float().mean()) == pytest.approx(0.12 * 0.2, abs=1e-3)
+    assert float(x[0, :, 11, 19].max()) < 1e-5
+    assert float(x[0, :, 12, 20].min()) > 0.999
+
+
+def test_low_resolution_takes_detail_away_and_keeps_the_mean() -> None:
+    x = pictures(1, 128, 128)
+    coarse = augment(x, numbers(u13=0.0, u14=0.0), AugmentOptions(flip=0, low_resolution=1))
+    fine = as_floats(x, False)
+    assert float(coarse.std()) < 0.5 * float(fine.std())
+    assert float(coarse.mean()) == pytest.approx(float(fine.mean()), abs=0.01)
+
+
+def test_normalise_and_back() -> None:
+    options = read_recipe("compact").input
+    x = pictures(4)
+    normal = normalise(as_floats(x, False), options)
+    expected = (x[0, 0, 0].double() / 255 - torch.tensor(options.mean)) / torch.tensor(options.std)
+    torch.testing.assert_close(normal[0, :, 0, 0].double(), expected, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(denormalise(normal, options), x.numpy())

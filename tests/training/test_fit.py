@@ -1,0 +1,575 @@
+"""The loop counts over pictures, learns, and ends the same whether it was stopped or not."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from facegender.errors import FacegenderError, InputError
+from facegender.training import fit
+from facegender.training.augment import as_floats, normalise
+from facegender.training.checkpoint import BEST_NAME, CHECKPOINT_NAME, EpochFigures, load_weights
+from facegender.training.fit import (
+    Progress,
+    StoppedError,
+    accuracy,
+    compute_logits,
+    count_epochs,
+    epoch_order,
+    fit_network,
+    learning_rate,
+    make_fabric,
+    sampling_weights,
+)
+from facegender.training.network import build_network
+from facegender.training.recipe import (
+    AugmentOptions,
+    FitOptions,
+    InputOptions,
+    NetworkOptions,
+    Recipe,
+    write_toml,
+)
+from facegender.training.samples import Sample
+from facegender.training.store import Store
+
+Indices = NDArray[np.int64]
+ALL_ON = FitOptions(
+    epochs=2,
+    batch=16,
+    learning_rate=2e-3,
+    weight_decay=0.05,
+    warmup=0.2,
+    schedule="cosine",
+    label_smoothing=0.1,
+    ema=0.9,
+    gradient_clip=1.0,
+    balance=0.4,
+    precision="32",
+)
+SGD = FitOptions(epochs=2, batch=16, optimizer="sgd", learning_rate=0.01, precision="32")
+NOISY = AugmentOptions(turn_degrees=45, zoom=1.2, light=0.2, noise=0.05, cover=0.2, edge=0.5)
+
+
+def built(recipe: Recipe, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_network(recipe.network.name, dropout=recipe.network.dropout)
+
+
+class Fitter:
+    """A store and its parts; calling it trains a network on them in a folder."""
+
+    def __init__(self, store: Store, train: Indices, validation: Indices) -> None:
+        self.store, self.train, self.validation = store, train, validation
+
+    def __call__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        resume: bool = False,
+        seed: int = 0,
+        stop_after: int | None = None,
+    ) -> tuple[nn.Module, list[EpochFigures]]:
+        folder.mkdir(exist_ok=True)
+        network = built(recipe, seed)
+        steps: list[Progress] = []
+        fabric = make_fabric(recipe, 1)
+        history = fit_network(
+            network,
+            self.store,
+            self.train,
+            self.validation,
+            recipe,
+            folder,
+            fabric=fabric,
+            resume=resume,
+            should_stop=lambda: len(steps) == stop_after,
+            on_step=steps.append,
+        )
+        return network.cpu(), history
+
+
+@pytest.fixture
+def fitter(store: Store, train_part: Indices, validation_part: Indices) -> Fitter:
+    return Fitter(store, train_part, validation_part)
+
+
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    one, other = first.state_dict(), second.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def without_speed(history: list[EpochFigures]) -> list[EpochFigures]:
+    return [replace(figures, pictures_per_second=0.0) for figures in history]
+
+
+# Counting
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "expected"),
+    [
+        ([[2, 1], [0, 3], [5, 6], [1, 0]], [0, 1, 0, 0], 3 / 4),
+        ([[0, 1]] * 7, [1, 1, 1, 0, 0, 0, 0], 3 / 7),
+        ([[0, 1]], [0], 0.0),
+        ([], [], 0.0),
+    ],
+)
+def test_accuracy_by_hand(logits: list[list[float]], labels: list[int], expected: float) -> None:
+    table = torch.tensor(logits, dtype=torch.float32).reshape(-1, 2)
+    assert accuracy(table, torch.tensor(labels, dtype=torch.int64)) == expected
+
+
+class FirstPixel(nn.Module):
+    """Says how red and how green the first pixel is: a network whose answers are known."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :2, 0, 0]
+
+
+PLAIN = InputOptions(height=2, width=2, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def coloured(reds: list[int], labels: str) -> Store:
+    """Pictures with a given red, and 100 of green, labelled ``f`` or ``m``."""
+    pixels = np.zeros((len(reds), 2, 2, 3), np.uint8)
+    pixels[..., 0] = np.array(reds)[:, None, None]
+    pixels[..., 1] = 100
+    names = {"f": "female", "m": "male"}
+    samples = [Sample("a", f"{i}.png", names[letter]) for i, letter in enumerate(labels)]
+    return Store(samples, [""] * len(reds), [""] * len(reds), pixels)
+
+
+@pytest.mark.parametrize("count", [1, 255, 256, 257, 600])
+def test_logits_of_every_picture_in_order_whatever_the_last_batch(count: int) -> None:
+    reds = [(7 * i) % 256 for i in range(count)]
+    store = coloured(reds, "f" * count)
+    order = np.random.default_rng(0).permutation(count)
+    for fabric in (None, make_fabric(Recipe("r", fit=FitOptions(precision="32")), 1)):
+        logits = compute_logits(FirstPixel(), store, order, PLAIN, fabric=fabric)
+        assert logits.dtype == torch.float32
+        np.testing.assert_allclose(logits[:, 0], np.array(reds)[order] / 255, atol=1e-6)
+        np.testing.assert_allclose(logits[:, 1], 100 / 255, atol=1e-6)
+
+
+def test_accuracy_is_counted_over_pictures_not_over_batches() -> None:
+    # 256 right and 2 wrong: the mean over batches of 256 and 2 would be 0.5.
+    store = coloured([200] * 256 + [200, 200], "f" * 256 + "mm")
+    logits = compute_logits(FirstPixel(), store, np.arange(258), PLAIN)
+    assert accuracy(logits, torch.from_numpy(store.labels)) == 256 / 258
+
+
+def test_logits_leave_a_network_in_its_mode() -> None:
+    store = coloured([1, 2], "fm")
+    for mode in (True, False):
+        network = FirstPixel().train(mode)
+        compute_logits(network, store, np.arange(2), PLAIN)
+        assert network.training is mode
+
+
+def test_history_counts_by_hand(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
+    network, history = fitter(replace(recipe, fit=replace(SGD, epochs=1)), tmp_path / "run")
+    (figures,) = history
+    assert figures.validation_count == 30
+    network.eval()
+    right, losses = 0, 0.0
+    for index in fitter.validation:
+        x = normalise(
+            as_floats(torch.from_numpy(fitter.store.pixels[index][None]), False), recipe.input
+        )
+        with torch.no_grad():
+            chances = network(x).softmax(1)[0]
+        label = int(fitter.store.labels[index])
+        right += int(chances.argmax()) == label
+        losses -= math.log(float(chances[label]))
+    assert figures.validation_accuracy == right / 30
+    assert figures.validation_loss == pytest.approx(losses / 30, rel=1e-4)
+
+
+def test_progress_counts_pictures_of_uneven_batches(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    steps: list[Progress] = []
+    recipe = replace(recipe, fit=replace(SGD, epochs=2))
+    fit_network(
+        built(recipe),
+        fitter.store,
+        fitter.train,
+        fitter.validation,
+        recipe,
+        tmp_path,
+        fabric=make_fabric(recipe, 1),
+        on_step=steps.append,
+    )
+    assert [step.done for step in steps] == [16, 32, 48, 64, 70] * 2
+    assert [step.epoch for step in steps] == [0] * 5 + [1] * 5
+    assert {step.total for step in steps} == {70}
+    rights = [step.accuracy * step.done for step in steps]
+    np.testing.assert_allclose(rights, np.round(rights), atol=1e-9)
+
+
+# Order and rate
+
+
+def grouped(sizes: dict[tuple[str, str], int]) -> tuple[Store, Indices]:
+    samples = [
+        Sample("a", f"{source}{label}{i}", label, source=source)
+        for (source, label), size in sizes.items()
+        for i in range(size)
+    ]
+    blank = [""] * len(samples)
+    store = Store(samples, blank, blank, np.zeros((len(samples), 1, 1, 3), np.uint8))
+    return store, np.arange(len(samples), dtype=np.int64)
+
+
+SIZES = {("web", "male"): 60, ("web", "female"): 25, ("film", "male"): 10, ("", "female"): 5}
+
+
+def test_without_balance_each_picture_comes_once() -> None:
+    store, train = grouped(SIZES)
+    weights = sampling_weights(store, train[::2], 0.0)
+    np.testing.assert_array_equal(weights, np.ones(50))
+    order = epoch_order(train[::2], weights, 0, 0)
+    np.testing.assert_array_equal(np.sort(order), train[::2])
+    assert not np.array_equal(order, train[::2])
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_balance_evens_groups_out(balance: float) -> None:
+    store, train = grouped(SIZES)
+    weights = sampling_weights(store, train, balance)
+    assert weights.sum() == pytest.approx(100)
+    aims = {key: size ** (1 - balance) for key, size in SIZES.items()}
+    shown = Counter(
+        (store.samples[i].source, store.samples[i].label)
+        for epoch in range(200)
+        for i in epoch_order(train, weights, 1, epoch)
+    )
+    for key, aim in aims.items():
+        expected = aim / sum(aims.values())
+        of_group = [
+            w for w, s in zip(weights, store.samples, strict=True) if (s.source, s.label) == key
+        ]
+        assert sum(of_group) / 100 == pytest.approx(expected)
+        assert shown[key] / 20_000 == pytest.approx(expected, abs=0.01)
+
+
+def test_epoch_order_is_keyed_by_seed_and_epoch() -> None:
+    store, train = grouped(SIZES)
+    weights = sampling_weights(store, train, 0.7)
+    orders = {
+        (seed, epoch): epoch_order(train, weights, seed, epoch).tobytes()
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len(set(orders.values())) == 9
+    assert epoch_order(train, weights, 2, 1).tobytes() == orders[2, 1]
+    assert len(epoch_order(train, weights, 2, 1)) == len(train)
+
+
+def test_epoch_order_is_full_where_weights_fall_short() -> None:
+    train = np.arange(10, dtype=np.int64)
+    order = epoch_order(train, np.full(10, 0.05), 0, 0)
+    assert len(order) == 10
+    assert set(order) <= set(train)
+
+
+def test_learning_rate() -> None:
+    level = FitOptions(learning_rate=0.4)
+    assert {learning_rate(level, step, 10) for step in range(10)} == {0.4}
+    warm = replace(level, warmup=0.3)
+    assert [learning_rate(warm, step, 10) for step in range(5)] == pytest.approx(
+        [0.1, 0.2, 0.3, 0.4, 0.4]
+    )
+    cosine = replace(level, schedule="cosine")
+    assert [learning_rate(cosine, step, 4) for step in range(5)] == pytest.approx(
+        [0.4, 0.4 * (1 + 0.5**0.5) / 2, 0.2, 0.4 * (1 - 0.5**0.5) / 2, 0.0]
+    )
+    both = [learning_rate(replace(warm, schedule="cosine"), step, 100) for step in range(101)]
+    assert max(both) == both[30] == 0.4
+    assert both[100] == pytest.approx(0)
+    assert all(later < sooner for sooner, later in pairwise(both[30:]))
+
+
+@pytest.mark.parametrize(
+    ("least_steps", "steps", "expected"),
+    [(0, 5, 2), (10, 5, 2), (11, 5, 3), (12, 5, 3), (100, 1, 100), (100, 1000, 2)],
+)
+def test_a_small_archive_is_gone_through_more_often(
+    least_steps: int, steps: int, expected: int
+) -> None:
+    assert count_epochs(FitOptions(epochs=2, least_steps=least_steps), steps) == expected
+
+
+def test_history_tells_the_rate_of_each_epochs_last_step(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    options = replace(SGD, schedule="cosine", least_steps=11)
+    _, history = fitter(replace(recipe, fit=options), tmp_path / "run")
+    assert [figures.learning_rate for figures in history] == [
+        learning_rate(options, step, 15) for step in (4, 9, 14)
+    ]
+
+
+# Learning
+
+
+@pytest.mark.parametrize(
+    "options", [replace(ALL_ON, epochs=5), replace(SGD, epochs=4)], ids=["adamw", "sgd"]
+)
+def test_a_tiny_network_learns_what_can_be_told(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path, options: FitOptions
+) -> None:
+    _, history = fitter(replace(recipe, fit=options), tmp_path / "run")
+    assert history[-1].validation_accuracy > 0.95
+    assert history[-1].loss < history[0].loss
+    best = built(recipe, seed=5)
+    load_weights(best, tmp_path / "run" / BEST_NAME)
+    logits = compute_logits(best, fitter.store, fitter.validation, recipe.input)
+    truth = torch.from_numpy(fitter.store.labels[fitter.validation])
+    assert accuracy(logits, truth) == max(figures.validation_accuracy for figures in history)
+
+
+def test_the_same_seed_gives_the_same_bits(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(recipe, augment=NOISY, fit=replace(ALL_ON, epochs=1))
+    one, _ = fitter(recipe, tmp_path / "one")
+    two, _ = fitter(recipe, tmp_path / "two")
+    other, _ = fitter(replace(recipe, fit=replace(recipe.fit, seed=1)), tmp_path / "three")
+    assert same_weights(one, two)
+    assert not same_weights(one, other)
+
+
+# Stopping
+
+
+STOPPED = {"adamw": ALL_ON, "sgd": SGD, "bf16": replace(ALL_ON, precision="bf16")}
+
+
+@pytest.fixture(scope="module", params=STOPPED)
+def unbroken(
+    request: pytest.FixtureRequest,
+    store: Store,
+    train_part: Indices,
+    validation_part: Indices,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Recipe, Path, nn.Module, list[EpochFigures]]:
+    """A recipe, and what a run that nobody stopped gives."""
+    recipe = Recipe(
+        "stopped",
+        network=NetworkOptions("test_resnet", dropout=0.3),
+        input=InputOptions(height=32, width=32),
+        augment=NOISY,
+        fit=STOPPED[request.param],
+    )
+    folder = tmp_path_factory.mktemp("whole")
+    return recipe, folder, *Fitter(store, train_part, validation_part)(recipe, folder)
+
+
+@pytest.mark.parametrize("stop_after", [3, 5, 8, 10])  # 5 steps an epoch
+def test_a_stopped_run_ends_bit_for_bit_as_an_unbroken_one(
+    fitter: Fitter,
+    unbroken: tuple[Recipe, Path, nn.Module, list[EpochFigures]],
+    tmp_path: Path,
+    stop_after: int,
+) -> None:
+    recipe, folder, whole, history = unbroken
+    with pytest.raises(StoppedError, match="--resume"):
+        fitter(recipe, tmp_path / "broken", stop_after=stop_after)
+    resumed, again = fitter(recipe, tmp_path / "broken", resume=True, seed=99)
+    assert without_speed(again) == without_speed(history)
+    assert same_weights(resumed, whole)
+    assert (tmp_path / "broken" / BEST_NAME).read_bytes() == (folder / BEST_NAME).read_bytes()
+
+
+def test_a_run_may_be_stopped_many_times(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(recipe, augment=NOISY, fit=ALL_ON)
+    whole, history = fitter(recipe, tmp_path / "whole")
+    stops = 0
+    while True:
+        try:
+            resumed, again = fitter(
+                recipe, tmp_path / "broken", resume=stops > 0, seed=stops, stop_after=3
+            )
+            break
+        except StoppedError:
+            stops += 1
+    assert stops == 3
+    assert without_speed(again) == without_speed(history)
+    assert same_weights(resumed, whole)
+
+
+def test_resume_after_the_end_changes_nothing(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, fit=replace(SGD, epochs=1))
+    whole, history = fitter(recipe, tmp_path / "run")
+    again, told = fitter(recipe, tmp_path / "run", resume=True, seed=3)
+    assert told == history
+    assert same_weights(again, whole)
+
+
+def test_resume_before_the_first_checkpoint_begins_at_the_start(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, fit=replace(SGD, epochs=1))
+    whole, _ = fitter(recipe, tmp_path / "whole")
+    resumed, _ = fitter(recipe, tmp_path / "broken", resume=True)
+    assert same_weights(resumed, whole)
+
+
+def test_resume_with_another_recipe_is_refused(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(StoppedError):
+        fitter(replace(recipe, fit=SGD), tmp_path / "run", stop_after=2)
+    before = (tmp_path / "run" / CHECKPOINT_NAME).read_bytes()
+    with pytest.raises(InputError, match="another recipe"):
+        fitter(replace(recipe, fit=replace(SGD, momentum=0.8)), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / CHECKPOINT_NAME).read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    wild = replace(recipe, fit=replace(SGD, learning_rate=1e30))
+    with pytest.raises(FacegenderError, match=r"no longer a number.*lower fit\.learning_rate"):
+        fitter(wild, tmp_path / "run")
+    assert not (tmp_path / "run" / CHECKPOINT_NAME).exists()
+
+
+def test_weights_that_break_at_the_last_step_are_not_kept(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    wild = replace(recipe, fit=replace(SGD, epochs=1, batch=128, learning_rate=1e38))
+    with pytest.raises(FacegenderError, match="validation loss is no number"):
+        fitter(wild, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+# Other processes
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np, torch
+from facegender.model_file import LABELS
+from facegender.training import fit
+from facegender.training.network import build_network
+from facegender.training.recipe import read_recipe
+from facegender.training.samples import Sample
+from facegender.training.store import Store
+torch.set_num_threads(1)
+
+def main():
+    what, folder = sys.argv[1], Path(sys.argv[2])
+    recipe = read_recipe(folder.parent / "recipe.toml")
+    labels = np.load(folder.parent / "labels.npy")
+    samples = [Sample("a", str(n), LABELS[label]) for n, label in enumerate(labels)]
+    blank = [""] * len(samples)
+    store = Store(samples, blank, blank, np.load(folder.parent / "pixels.npy"))
+    torch.manual_seed(0)
+    network = build_network(recipe.network.name)
+    if what == "logits":
+        fabric = fit.make_fabric(recipe, 2)
+        fabric.launch()
+        logits = fit.compute_logits(network, store, np.arange(99), recipe.input, fabric=fabric)
+        np.save(folder / f"{fabric.global_rank}.npy", logits.numpy())
+        return
+    fit.CHECKPOINT_SECONDS = 0.0
+    steps = []
+    def step(progress):
+        steps.append(progress)
+        if len(steps) == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+    fit.fit_network(network, store, np.arange(70), np.arange(70, 100), recipe, folder,
+        fabric=fit.make_fabric(recipe, 1), on_step=step)
+
+main()
+"""
+
+
+@pytest.fixture
+def start_script(
+    tmp_path: Path, store: Store, recipe: Recipe
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    np.save(tmp_path / "pixels.npy", store.pixels)
+    np.save(tmp_path / "labels.npy", store.labels)
+    (tmp_path / "recipe.toml").write_text(write_toml(recipe), encoding="utf-8")
+
+    def start(what: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        script = tmp_path / "script.py"
+        script.write_text(SCRIPT, encoding="utf-8")
+        return subprocess.run(
+            [sys.executable, str(script), what, str(folder)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return start
+
+
+def test_resume_after_kill_9(
+    fitter: Fitter,
+    recipe: Recipe,
+    tmp_path: Path,
+    start_script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    (tmp_path / "broken").mkdir()
+    done = start_script("kill", tmp_path / "broken")
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    whole, history = fitter(recipe, tmp_path / "whole")
+    resumed, again = fitter(recipe, tmp_path / "broken", resume=True, seed=9)
+    assert without_speed(again) == without_speed(history)
+    assert same_weights(resumed, whole)
+
+
+def test_two_processes_give_the_same_logits_as_one(
+    store: Store,
+    recipe: Recipe,
+    tmp_path: Path,
+    start_script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    (tmp_path / "out").mkdir()
+    done = start_script("logits", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    one, two = (np.load(tmp_path / "out" / f"{rank}.npy") for rank in (0, 1))
+    np.testing.assert_array_equal(one, two)
+    alone = compute_logits(built(recipe), store, np.arange(99), recipe.input).numpy()
+    np.testing.assert_allclose(one, alone, atol=1e-5)
+
+
+def test_checkpoints_are_written_now_and_then(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0.0)
+    recipe = replace(recipe, fit=replace(SGD, epochs=1))
+    seen: list[bool] = []
+    fit_network(
+        built(recipe),
+        fitter.store,
+        fitter.train,
+        fitter.validation,
+        recipe,
+        tmp_path,
+        fabric=make_fabric(recipe, 1),
+        on_step=lambda _: seen.append((tmp_path / CHECKPOINT_NAME).exists()),
+    )
+    assert seen == [False, True, True, True, True]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [BEST_NAME, CHECKPOINT_NAME]

@@ -1,0 +1,196 @@
+"""The store holds what ``fit(decode(bytes))`` gives, made once and whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facegender.errors import InputError
+from facegender.images import Resize, decode, fit
+from facegender.training.store import open_store
+
+RESIZE = Resize(24, 20)
+
+
+@pytest.fixture
+def faces(tmp_path: Path, draw: Callable[..., Image.Image]) -> Path:
+    """Pictures of many sizes and kinds, and two that are none."""
+    root = tmp_path / "faces"
+    for label in ("male", "female"):
+        (root / label).mkdir(parents=True)
+    draw("male", 1, (31, 57)).save(root / "male" / "odd.png")
+    draw("male", 2, (20, 24)).save(root / "male" / "same size.png")
+    draw("female", 3, (64, 40)).convert("L").save(root / "female" / "grey.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    draw("female", 4, (50, 30)).save(root / "female" / "turned.jpg", exif=exif)
+    clear = draw("female", 5, (9, 9))
+    clear.putalpha(100)
+    clear.save(root / "female" / "é中.png")
+    (root / "male" / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    (root / "male" / "empty.png").write_bytes(b"")
+    return root
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
+
+
+def test_pixels_are_exactly_those_of_the_one_decoder(faces: Path, tmp_path: Path) -> None:
+    store = open_store([faces], None, RESIZE, tmp_path / "store")
+    assert store.pixels.shape == (7, 24, 20, 3)
+    assert store.pixels.dtype == np.uint8
+    assert sorted(s.file for s in store.samples) == sorted(
+        str(path.relative_to(faces)) for path in faces.rglob("*.*")
+    )
+    for sample, digest, error, pixels in zip(
+        store.samples, store.digests, store.errors, store.pixels, strict=True
+    ):
+        data = (faces / sample.file).read_bytes()
+        assert digest == hashlib.sha256(data).hexdigest()
+        if sample.file in ("male/broken.jpg", "male/empty.png"):
+            assert error
+            assert not pixels.any()
+        else:
+            assert not error
+            np.testing.assert_array_equal(pixels, fit(decode(data), RESIZE))
+    assert [("female", "male")[n] for n in store.labels] == [s.label for s in store.samples]
+
+
+def test_many_pictures_keep_their_order(tmp_path: Path, draw: Callable[..., Image.Image]) -> None:
+    (tmp_path / "faces" / "male").mkdir(parents=True)
+    for number in range(300):
+        Image.new("RGB", (4, 4), (number % 256, number // 256, 7)).save(
+            tmp_path / "faces" / "male" / f"{number:03}.png"
+        )
+    told: list[int] = []
+    store = open_store(
+        [tmp_path / "faces"], None, Resize(2, 2), tmp_path / "s", on_picture=told.append
+    )
+    assert [int(row[0, 0, 0]) + 256 * int(row[0, 0, 1]) for row in store.pixels] == list(range(300))
+    assert told[0] == 256
+
+
+def test_opened_again_without_decoding(faces: Path, tmp_path: Path) -> None:
+    first = open_store([faces], None, RESIZE, tmp_path / "store")
+    told: list[str] = []
+    (place,) = (tmp_path / "store").iterdir()
+    before = (place / "pixels.u8").stat().st_mtime_ns
+    again = open_store(
+        [faces], None, RESIZE, tmp_path / "store", on_skip=lambda *both: told.append(str(both))
+    )
+    assert (place / "pixels.u8").stat().st_mtime_ns == before
+    assert entries(tmp_path / "store") == [place.name]
+    assert (again.samples, again.digests, again.errors) == (
+        first.samples,
+        first.digests,
+        first.errors,
+    )
+    np.testing.assert_array_equal(again.pixels, first.pixels)
+
+
+def test_made_again_when_something_changed(faces: Path, tmp_path: Path) -> None:
+    folder, table = tmp_path / "store", tmp_path / "table.csv"
+
+    def count() -> int:
+        return len(entries(folder))
+
+    open_store([faces], None, RESIZE, folder)
+    open_store([faces], None, Resize(24, 20, aspect="pad"), folder)
+    assert count() == 2
+    table.write_text("file,person\nmale/odd.png,ann\n", encoding="utf-8")
+    with_table = open_store([faces], table, RESIZE, folder)
+    assert {s.person for s in with_table.samples} == {"", "ann"}
+    assert count() == 3
+    table.write_text("file,person\nmale/odd.png,bob\n", encoding="utf-8")
+    assert {s.person for s in open_store([faces], table, RESIZE, folder).samples} == {"", "bob"}
+    assert count() == 4
+    odd = faces / "male" / "odd.png"
+    status = odd.stat()
+    Image.new("RGB", (5, 5)).save(odd)
+    os.utime(odd, ns=(status.st_atime_ns, status.st_mtime_ns))  # told by its size alone
+    store = open_store([faces], None, RESIZE, folder)
+    assert count() == 5
+    place = next(i for i, s in enumerate(store.samples) if s.file == "male/odd.png")
+    assert not store.pixels[place].any()
+
+
+def test_a_link_to_an_archive_stands_for_the_archive(
+    tmp_path: Path, draw: Callable[..., Image.Image]
+) -> None:
+    def pack(seed: int) -> None:
+        data = BytesIO()
+        draw("male", seed).save(data, "PNG")
+        with tarfile.open(tmp_path / "real.tar", "w") as tar:
+            info = tarfile.TarInfo(f"male/{seed}.png")
+            info.size = data.tell()
+            data.seek(0)
+            tar.addfile(info, data)
+
+    (tmp_path / "link.tar").symlink_to("real.tar")
+    for seed in (1, 2):
+        pack(seed)
+        store = open_store([tmp_path / "link.tar"], None, RESIZE, tmp_path / "store")
+        assert store.samples[0].file == f"male/{seed}.png"
+
+
+def test_names_that_are_no_utf8_come_back(tmp_path: Path, draw: Callable[..., Image.Image]) -> None:
+    data = BytesIO()
+    draw("male", 1).save(data, "PNG")
+    name = b"male/\xff\xfe,\r.png".decode("utf-8", "surrogateescape")
+    with tarfile.open(tmp_path / "a.tar", "w", errors="surrogateescape") as tar:
+        info = tarfile.TarInfo(name)
+        info.size = data.tell()
+        data.seek(0)
+        tar.addfile(info, data)
+    for _ in range(2):
+        store = open_store([tmp_path / "a.tar"], None, RESIZE, tmp_path / "store")
+        assert [s.file for s in store.samples] == [name]
+
+
+def test_nothing_half_written_remains(faces: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(faces, "faces")
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"a\.tar"):
+        open_store([tmp_path / "a.tar"], None, RESIZE, tmp_path / "store")
+    assert entries(tmp_path / "store") == []
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    for number in range(300):
+        (faces / "male" / f"{number}.png").write_bytes(b"x")
+    with pytest.raises(KeyboardInterrupt):
+        open_store([faces], None, RESIZE, tmp_path / "store", on_picture=stop)
+    assert entries(tmp_path / "store") == []
+
+
+def test_what_a_killed_process_left_is_in_nobodys_way(faces: Path, tmp_path: Path) -> None:
+    open_store([faces], None, RESIZE, tmp_path / "store")
+    (place,) = (tmp_path / "store").iterdir()
+    place.rename(place.with_name(f"{place.name}.{os.getpid()}.tmp"))
+    open_store([faces], None, RESIZE, tmp_path / "store")
+    assert entries(tmp_path / "store") == [place.name]
+
+
+@pytest.mark.parametrize("what", ["input", "table"])
+def test_missing_input_or_table(faces: Path, tmp_path: Path, what: str) -> None:
+    absent = tmp_path / "absent"
+    with pytest.raises(InputError, match="absent"):
+        open_store(
+            [absent if what == "input" else faces],
+            absent if what == "table" else None,
+            RESIZE,
+            tmp_path / "store",
+        )
+    assert entries(tmp_path / "store") == []
