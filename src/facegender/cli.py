@@ -270,7 +270,7 @@ def train(
             split=None if split is None else str(split.absolute()),
             validation=validation,
             test=test,
-            start=pretrained,
+            start=_start(pretrained),
             devices=devices,
             terms=terms,
         )
@@ -369,6 +369,13 @@ def export(
     _training("run").export_run(run_folder, output, licence=licence, terms=terms)
     typer.echo(f"model file: {output} ({output.stat().st_size / 1e6:.1f} MB)")
     return 0
+
+
+def _start(pretrained: str | None) -> str | None:
+    """Give a file's whole path, so that a resume finds it from any folder; words stay words."""
+    if pretrained is None or not Path(pretrained).is_file():
+        return pretrained
+    return str(Path(pretrained).absolute())
 
 
 def _training(module: str) -> Any:

@@ -18,15 +18,21 @@ def test_a_known_temperature_is_found(temperature: float) -> None:
 
 
 def test_exact_temperature_of_a_small_table() -> None:
-    # One margin, right three times in four: the best answer is 0.75, so margin / T = ln 3.
+    # One margin, right three times in four, a label being 5/6 certain: the best answer is
+    # (3 * 5/6 + 1/6) / 4 = 2/3, so margin / T = ln 2.
     logits = np.array([[0.0, 4.0]] * 4)
     labels = np.array([1, 1, 1, 0])
-    assert find_temperature(logits, labels) == pytest.approx(4 / np.log(3), rel=1e-4)
+    assert find_temperature(logits, labels) == pytest.approx(4 / np.log(2), rel=1e-4)
+
+
+def test_two_right_answers_do_not_prove_certainty() -> None:
+    logits = np.array([[0.0, 1.0], [1.0, 0.0]])
+    # labels are 3/4 certain, so margin / T = ln 3
+    assert find_temperature(logits, np.array([1, 0])) == pytest.approx(1 / np.log(3), rel=1e-4)
 
 
 def test_temperature_stays_in_its_bounds() -> None:
     logits = np.array([[0.0, 1.0], [1.0, 0.0]])
-    assert 0.05 <= find_temperature(logits, np.array([1, 0])) < 0.051
     assert 19.9 < find_temperature(logits, np.array([0, 1])) <= 20
 
 

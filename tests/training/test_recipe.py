@@ -91,6 +91,8 @@ def test_name_comes_from_the_file_where_it_says_none(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("[fit]\nlerning_rate = 1", "unknown key 'fit.lerning_rate'; did you mean 'fit.learning_r"),
+        ("epochs = 9", "unknown key 'epochs'; did you mean 'fit.epochs'?"),
+        ("[fit]\nflip = 0.5", "did you mean 'augment.flip'?"),
         ("[augment]\nturn_degree = 1", "did you mean 'augment.turn_degrees'?"),
         ("[inputs]\nheight = 1", "unknown key 'inputs'; did you mean 'input'?"),
         ("unknown_belov = 0.6", "did you mean 'unknown_below'?"),

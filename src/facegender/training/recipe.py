@@ -231,8 +231,16 @@ def _build(kind: type[Any], raw: Mapping[str, Any], prefix: str) -> Any:
     hints = get_type_hints(kind)
     for key in raw:
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, 1, 0.5)
-            hint = f"; did you mean '{prefix}{near[0]}'?" if near else f" ({', '.join(hints)})"
+            # right in another section (as section.key), or nearly right in this one
+            moved = [
+                f"{name}.{key}"
+                for name, section in get_type_hints(Recipe).items()
+                if is_dataclass(section) and key in get_type_hints(section)
+            ]
+            near = moved or [
+                prefix + name for name in difflib.get_close_matches(key, hints, 1, 0.5)
+            ]
+            hint = f"; did you mean '{near[0]}'?" if near else f" ({', '.join(hints)})"
             raise ValueError(f"unknown key '{prefix}{key}'{hint}")
     values = {key: _convert(hints[key], value, prefix + key) for key, value in raw.items()}
     return kind(**values)

@@ -283,7 +283,7 @@ def _finish(
             "test": int((parts == "test").sum()),
             "fingerprint": _fingerprint(store, learned),
         },
-        recipe=recipe_values(recipe),
+        recipe=recipe_values(_without_folders(recipe)),
         start=start.text,
         licence=request.licence,
         terms=request.terms,
@@ -359,6 +359,12 @@ def _summary(measured: dict[str, Any]) -> dict[str, Any]:
     kept = {name: measured[name] for name in ("accuracy", "recall", "calibration_error")}
     sources = {name: group["accuracy"] for name, group in measured.get("sources", {}).items()}
     return {"validation": kept | ({"sources": sources} if sources else {})}
+
+
+def _without_folders(recipe: Recipe) -> Recipe:
+    """Name a file of starting weights without its folder: the model file travels."""
+    name = Path(recipe.network.start).name
+    return replace(recipe, network=replace(recipe.network, start=name))
 
 
 def _fingerprint(store: Store, rows: NDArray[np.int64]) -> str:
