@@ -251,16 +251,11 @@ def train(
     recipes = _training("recipe")
     console = _training("progress").Console(quiet=quiet)
     if resume:
-        given = {
-            "ARCHIVE": archives,
-            "--split": split,
-            "--pretrained": pretrained,
-            "--table": table,
-        }
-        given |= {"--epochs": epochs, "--seed": seed}
-        if extra := [name for name, value in given.items() if value]:
+        given: dict[str, object] = {"ARCHIVE": archives, "--table": table, "--split": split}
+        given.update({"--pretrained": pretrained, "--epochs": epochs, "--seed": seed})
+        if surplus := [name for name, value in given.items() if value is not None]:
             raise InputError(
-                f"--resume goes on as {output} was begun: leave out {', '.join(extra)}"
+                f"--resume goes on as {output} was begun: leave out {', '.join(surplus)}"
             )
         metrics = run.train(None, None, output, resume=True, console=console)
     else:
