@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -55,8 +54,7 @@ def learn(network: nn.Module, average: AveragedModel, optimizer: torch.optim.Opt
 def test_round_trip(tmp_path: Path, recipe: Recipe, sgd: bool) -> None:
     network, average, optimizer = parts(1, sgd=sgd)
     learn(network, average, optimizer)
-    fabric = Fabric(accelerator="cpu", devices=1)
-    save_checkpoint(tmp_path, recipe, network, average, optimizer, STATE, [FIGURES], fabric)
+    save_checkpoint(tmp_path, recipe, network, average, optimizer, STATE, [FIGURES])
     other, other_average, other_optimizer = parts(2, sgd=sgd)
     state, history = load_checkpoint(tmp_path, recipe, other, other_average, other_optimizer)
     assert (state, history) == (STATE, [FIGURES])
@@ -78,9 +76,8 @@ def test_round_trip(tmp_path: Path, recipe: Recipe, sgd: bool) -> None:
 
 
 def test_one_file_and_nothing_unfinished(tmp_path: Path, recipe: Recipe) -> None:
-    fabric = Fabric(accelerator="cpu", devices=1)
     for _ in range(2):
-        save_checkpoint(tmp_path, recipe, *parts(1), State(), [], fabric)
+        save_checkpoint(tmp_path, recipe, *parts(1), State(), [])
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_NAME]
     keys = load_file(tmp_path / CHECKPOINT_NAME).keys()  # plain safetensors: no pickle
     assert {key.split(".")[0] for key in keys} == {"network", "average"}
@@ -91,8 +88,7 @@ def test_without_a_checkpoint_a_run_begins_at_the_start(tmp_path: Path, recipe: 
 
 
 def test_another_recipe_is_refused_and_nothing_is_loaded(tmp_path: Path, recipe: Recipe) -> None:
-    fabric = Fabric(accelerator="cpu", devices=1)
-    save_checkpoint(tmp_path, recipe, *parts(1), State(), [], fabric)
+    save_checkpoint(tmp_path, recipe, *parts(1), State(), [])
     network, average, optimizer = parts(2)
     before = [value.clone() for value in network.state_dict().values()]
     with pytest.raises(InputError, match="another recipe"):

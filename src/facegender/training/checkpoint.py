@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -63,11 +62,8 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: State,
     history: Sequence[EpochFigures],
-    fabric: Fabric,
 ) -> None:
     """Write weights, averages, optimiser and place into one file, without pickle."""
-    if fabric.global_rank != 0:
-        return
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
     tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
     for number, values in optimizer.state_dict()["state"].items():

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
@@ -30,6 +29,13 @@ from facegender.training.checkpoint import (
     write_tensors,
 )
 from facegender.training.recipe import FitOptions, InputOptions, Recipe
+from facegender.training.schedule import (
+    Indices,
+    count_epochs,
+    epoch_order,
+    learning_rate,
+    sampling_weights,
+)
 from facegender.training.store import Store
 
 CHECKPOINT_SECONDS = 120.0
@@ -37,8 +43,6 @@ CHECKPOINT_SECONDS = 120.0
 # Networks that ran for hours in bf16 on a CPU; others crashed there, so they are left at fp32.
 _BF16_ON_CPU = ("dlib_resnet", "resnet18", "resnet34", "resnet50")
 _EVALUATION_BATCH = 256
-
-Indices = NDArray[np.int64]
 
 
 class StoppedError(FacegenderError):
@@ -120,108 +124,165 @@ def fit_network(
         InputError: there is nothing to resume, or it belongs to another recipe.
         FacegenderError: the loss is no number.
     """
-    options = recipe.fit
-    _keep_freed_memory()
-    network = network.to(memory_format=torch.channels_last)
-    optimizer = _make_optimizer(network, options)
-    module, optimizer = fabric.setup(network, optimizer)
-    average = AveragedModel(network, multi_avg_fn=_ema(options.ema), use_buffers=True)
-    labels = torch.from_numpy(store.labels)
-    weights = sampling_weights(store, train, options.balance)
-    steps = math.ceil(len(train) / options.batch)
-    state, history = State(), list[EpochFigures]()
+    loop = _Loop(network, store, recipe, folder, fabric)
     if resume:
-        state, history = load_checkpoint(folder, recipe, network, average, optimizer)
-
+        loop.load()
+    weights = sampling_weights(store, train, recipe.fit.balance)
+    steps = math.ceil(len(train) / recipe.fit.batch)
+    epochs = count_epochs(recipe.fit, steps)
     saved = time.monotonic()
-    epochs = count_epochs(options, steps)
-    while state.epoch < epochs:
-        order = epoch_order(train, weights, options.seed, state.epoch)
-        module.train()
-        began, done_before = time.monotonic(), state.seen
+    while loop.state.epoch < epochs:
+        state = loop.state
+        order = epoch_order(train, weights, recipe.fit.seed, state.epoch)
+        began, seen_before = time.monotonic(), state.seen
         while state.step < steps:
-            places = np.arange(state.step * options.batch, len(order))[: options.batch]
-            at = state.epoch * steps + state.step
-            rate = learning_rate(options, at, epochs * steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            torch.manual_seed((options.seed << 32) + at * fabric.world_size + fabric.global_rank)
-            mine = places[fabric.global_rank :: fabric.world_size]
-            x, y = _training_batch(store, labels, order, mine, state.epoch, recipe, fabric.device)
-            with fabric.autocast():
-                logits = module(x)
-            losses = functional.cross_entropy(
-                logits.float(), y, reduction="sum", label_smoothing=options.label_smoothing
-            )
-            fabric.backward(losses * (fabric.world_size / len(places)))
-            if options.gradient_clip:
-                fabric.clip_gradients(module, optimizer, max_norm=options.gradient_clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            if options.ema:
-                average.update_parameters(network)
-            correct = (logits.argmax(1) == y).sum()
-            sums = torch.stack([losses.detach().double(), correct.double()])
-            sums = torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum"))
-            state.loss_sum += float(sums[0])
-            state.correct += int(sums[1])
-            state.seen += len(places)
-            state.step += 1
-            if not math.isfinite(state.loss_sum):
-                raise FacegenderError(
-                    f"the loss is no longer a number in epoch {state.epoch + 1}, step "
-                    f"{state.step}: lower fit.learning_rate (now {rate:.2g}), or set "
-                    "fit.gradient_clip or fit.precision = '32' in the recipe"
-                )
+            loop.step(order, steps, epochs)
             on_step(
                 Progress(
-                    state.epoch,
-                    epochs,
-                    state.seen,
-                    len(order),
-                    state.loss_sum / state.seen,
-                    state.correct / state.seen,
+                    epoch=state.epoch,
+                    epochs=epochs,
+                    done=state.seen,
+                    total=len(order),
+                    loss=state.loss_sum / state.seen,
+                    accuracy=state.correct / state.seen,
                 )
             )
             stopping = _any(fabric, should_stop())
-            if stopping or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                save_checkpoint(folder, recipe, network, average, optimizer, state, history, fabric)
+            if stopping or _any(fabric, time.monotonic() - saved > CHECKPOINT_SECONDS):
+                loop.save()
                 saved = time.monotonic()
             if stopping:
                 raise StoppedError(
                     f"stopped in epoch {state.epoch + 1} of {epochs}. Go on with:  "
                     f"facegender train --resume --output {folder}"
                 )
-        rate_seen = (state.seen - done_before) / max(time.monotonic() - began, 1e-9)
-        judged = average.module if options.ema else network
-        rate = learning_rate(options, state.epoch * steps + steps - 1, epochs * steps)
-        logits_seen = compute_logits(judged, store, validation, recipe.input, fabric=fabric)
-        truth = labels[torch.from_numpy(validation)]
+        speed = (state.seen - seen_before) / max(time.monotonic() - began, 1e-9)
+        on_epoch(loop.end_epoch(validation, steps, epochs, speed))
+        saved = time.monotonic()
+    return loop.history
+
+
+class _Loop:
+    """The network in training and all that moves with it: optimiser, average, place, history."""
+
+    def __init__(
+        self, network: nn.Module, store: Store, recipe: Recipe, folder: Path, fabric: Fabric
+    ) -> None:
+        _keep_freed_memory()
+        self.store, self.recipe, self.folder, self.fabric = store, recipe, folder, fabric
+        self.network = network.to(memory_format=torch.channels_last)
+        self.labels = torch.from_numpy(store.labels)
+        self.module, self.optimizer = fabric.setup(
+            self.network, _make_optimizer(self.network, recipe.fit)
+        )
+        self.average = AveragedModel(
+            self.network, multi_avg_fn=_ema(recipe.fit.ema), use_buffers=True
+        )
+        self.state = State()
+        self.history: list[EpochFigures] = []
+
+    def load(self) -> None:
+        """Go to where the folder's checkpoint is, if there is one."""
+        self.state, self.history = load_checkpoint(
+            self.folder, self.recipe, self.network, self.average, self.optimizer
+        )
+
+    def save(self) -> None:
+        """Write a checkpoint, from the first process only."""
+        if self.fabric.global_rank == 0:
+            save_checkpoint(
+                self.folder,
+                self.recipe,
+                self.network,
+                self.average,
+                self.optimizer,
+                self.state,
+                self.history,
+            )
+
+    def step(self, order: Indices, steps: int, epochs: int) -> None:
+        """Learn from one batch and add it to the sums of the epoch."""
+        options, fabric, state = self.recipe.fit, self.fabric, self.state
+        places = np.arange(state.step * options.batch, len(order))[: options.batch]
+        at = state.epoch * steps + state.step
+        rate = learning_rate(options, at, epochs * steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed((options.seed << 32) + at * fabric.world_size + fabric.global_rank)
+        self.module.train()
+        x, y = self._batch(order, places[fabric.global_rank :: fabric.world_size])
+        with fabric.autocast():
+            logits = self.module(x)
+        loss = functional.cross_entropy(
+            logits.float(), y, reduction="sum", label_smoothing=options.label_smoothing
+        )
+        fabric.backward(loss * (fabric.world_size / len(places)))
+        if options.gradient_clip:
+            fabric.clip_gradients(self.module, self.optimizer, max_norm=options.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if options.ema:
+            self.average.update_parameters(self.network)
+        sums = torch.stack([loss.detach().double(), (logits.argmax(1) == y).sum().double()])
+        sums = torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum"))
+        state.loss_sum += float(sums[0])
+        state.correct += int(sums[1])
+        state.seen += len(places)
+        state.step += 1
+        self._check_finite(state.loss_sum, rate)
+
+    def end_epoch(self, validation: Indices, steps: int, epochs: int, speed: float) -> EpochFigures:
+        """Judge the epoch on validation, keep its weights if they are the best, and save."""
+        state, options = self.state, self.recipe.fit
+        judged = self.average.module if options.ema else self.network
+        rate = learning_rate(options, (state.epoch + 1) * steps - 1, epochs * steps)
+        logits = compute_logits(
+            judged, self.store, validation, self.recipe.input, fabric=self.fabric
+        )
+        truth = self.labels[torch.from_numpy(validation)]
         figures = EpochFigures(
             epoch=state.epoch,
             loss=state.loss_sum / state.seen,
             accuracy=state.correct / state.seen,
-            validation_loss=float(functional.cross_entropy(logits_seen, truth)),
-            validation_accuracy=accuracy(logits_seen, truth),
+            validation_loss=float(functional.cross_entropy(logits, truth)),
+            validation_accuracy=accuracy(logits, truth),
             validation_count=len(validation),
             learning_rate=rate,
-            pictures_per_second=rate_seen,
+            pictures_per_second=speed,
         )
-        if not math.isfinite(figures.validation_loss):
+        self._check_finite(figures.validation_loss, rate)
+        self.history.append(figures)
+        best = max(state.best_accuracy, figures.validation_accuracy)
+        if best > state.best_accuracy and self.fabric.global_rank == 0:
+            write_tensors(self.folder / BEST_NAME, judged.state_dict(), {"epoch": state.epoch})
+        self.state = State(epoch=state.epoch + 1, best_accuracy=best)
+        self.save()
+        return figures
+
+    def _batch(self, order: Indices, places: Indices) -> tuple[Tensor, Tensor]:
+        """Read, move to the device, augment and normalise the pictures at some places."""
+        recipe, device = self.recipe, self.fabric.device
+        indices = order[places]
+        pixels = torch.from_numpy(np.ascontiguousarray(self.store.pixels[indices])).to(device)
+        numbers = random_numbers(recipe.fit.seed, self.state.epoch, places)
+        x = augment(
+            pixels, torch.from_numpy(numbers).to(device), recipe.augment, grey=recipe.input.grey
+        )
+        x = normalise(x, recipe.input).contiguous(memory_format=torch.channels_last)
+        return x, self.labels[torch.from_numpy(indices)].to(device)
+
+    def _check_finite(self, loss: float, rate: float) -> None:
+        """Stop before weights that are no numbers are kept.
+
+        Raises:
+            FacegenderError: the loss is none.
+        """
+        if not math.isfinite(loss):
             raise FacegenderError(
-                f"the validation loss is no number after epoch {state.epoch + 1}: lower "
-                f"fit.learning_rate (now {rate:.2g}) or set fit.gradient_clip in the recipe"
+                f"the loss is no longer a number in epoch {self.state.epoch + 1}, step "
+                f"{self.state.step}: lower fit.learning_rate (now {rate:.2g}), or set "
+                "fit.gradient_clip or fit.precision = '32' in the recipe"
             )
-        history.append(figures)
-        if figures.validation_accuracy > state.best_accuracy:
-            state.best_accuracy = figures.validation_accuracy
-            if fabric.global_rank == 0:
-                write_tensors(folder / BEST_NAME, judged.state_dict(), {"epoch": state.epoch})
-        state = State(epoch=state.epoch + 1, best_accuracy=state.best_accuracy)
-        save_checkpoint(folder, recipe, network, average, optimizer, state, history, fabric)
-        saved = time.monotonic()
-        on_epoch(figures)
-    return history
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -267,66 +328,6 @@ def compute_logits(
         summed = fabric.all_reduce(logits.to(device), reduce_op="sum")
         logits = torch.as_tensor(summed).cpu()
     return logits
-
-
-def count_epochs(options: FitOptions, steps: int) -> int:
-    """How many epochs of so many steps: the recipe's, or more where its ``least_steps`` asks so."""
-    return max(options.epochs, math.ceil(options.least_steps / steps))
-
-
-def learning_rate(options: FitOptions, step: int, steps: int) -> float:
-    """Rate at a step: a straight rise over the warm-up, then level or half a cosine down to 0."""
-    warm = options.warmup * steps
-    if step < warm:
-        return options.learning_rate * (step + 1) / (warm + 1)
-    if options.schedule == "constant":
-        return options.learning_rate
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
-
-
-def sampling_weights(store: Store, train: Indices, balance: float) -> NDArray[np.float64]:
-    """How often each training picture is shown in an epoch on average, ``float64 [len(train)]``.
-
-    Groups are (source, label). At 0 every picture is shown once; at 1 every group as often as any
-    other; between, a group's share goes with its size to the power of ``1 - balance``.
-    """
-    keys = [(store.samples[i].source, store.samples[i].label) for i in train]
-    _, which, counts = np.unique(
-        np.array(["\0".join(key) for key in keys]), return_inverse=True, return_counts=True
-    )
-    weights = counts[which].astype(np.float64) ** -balance
-    return np.asarray(weights * (len(train) / weights.sum()))
-
-
-def epoch_order(train: Indices, weights: NDArray[np.float64], seed: int, epoch: int) -> Indices:
-    """Order in which an epoch shows pictures, as many as ``train`` has; keyed by seed and epoch.
-
-    A picture with weight 2.3 comes twice, and a third time in three epochs out of ten.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    times = np.floor(weights + rng.random(len(train))).astype(np.int64)
-    order = rng.permutation(np.repeat(train, times))
-    if len(order) < len(train):
-        order = np.concatenate([order, rng.choice(train, len(train) - len(order))])
-    return order[: len(train)]
-
-
-def _training_batch(
-    store: Store,
-    labels: Tensor,
-    order: Indices,
-    places: Indices,
-    epoch: int,
-    recipe: Recipe,
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """Read, move to the device, augment and normalise one batch."""
-    indices = order[places]
-    pixels = torch.from_numpy(np.ascontiguousarray(store.pixels[indices])).to(device)
-    numbers = torch.from_numpy(random_numbers(recipe.fit.seed, epoch, places)).to(device)
-    x = augment(pixels, numbers, recipe.augment, grey=recipe.input.grey)
-    x = normalise(x, recipe.input).contiguous(memory_format=torch.channels_last)
-    return x, labels[torch.from_numpy(indices)].to(device)
 
 
 def _make_optimizer(network: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
