@@ -20,7 +20,7 @@ from facegender.training.recipe import AugmentOptions, InputOptions
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in grey (ITU-R BT.601, as Pillow has them)."""
 
-DRAWS = 32
+DRAWS = 36
 """Random numbers that one picture gets for one epoch."""
 
 
@@ -110,9 +110,12 @@ def _move(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
     )
     angle = torch.deg2rad(degrees)
     zoom = options.zoom ** _signed(u[4])
+    farther = 1.0 + (u[32] < options.far) * (options.farthest - 1.0) * u[33]
+    zoom = zoom * farther
     stretch = options.stretch ** (_signed(u[5]) * 0.5)
     mirror = torch.where(u[6] < options.flip, -1.0, 1.0)
-    shift_x, shift_y = (_signed(u[k]) * 2.0 * options.shift for k in (7, 8))
+    reach = 2.0 * options.shift + (farther - 1.0) * 0.5  # a small picture may lie anywhere
+    shift_x, shift_y = _signed(u[7]) * reach, _signed(u[8]) * reach
     cos, sin = angle.cos(), angle.sin()
     across, down = zoom * stretch, zoom / stretch
     shape = x.shape[2] / x.shape[3]  # grids count in sides, turns in pixels
@@ -133,7 +136,27 @@ def _move(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
         filled[repeated] = functional.grid_sample(
             x[repeated], grid[repeated], padding_mode="border", align_corners=False
         )
+    surrounded = ~repeated & (u[34] < options.surround)
+    if surrounded.any():
+        filled[surrounded] = _surround(x[surrounded], grid[surrounded], u[:, surrounded])
     return filled
+
+
+def _surround(x: Tensor, grid: Tensor, u: Tensor) -> Tensor:
+    """Sample pictures by a grid and show an enlarged quarter of each where it leaves them."""
+    half = torch.full_like(u[34], 0.5)
+    none = torch.zeros_like(half)
+    sides = [torch.where(u[k] < 0.5, -half, half) for k in (10, 35)]
+    quarter = torch.stack(
+        [torch.stack([half, none, sides[0]], 1), torch.stack([none, half, sides[1]], 1)], 1
+    )
+    behind = functional.affine_grid(quarter, list(x.shape), align_corners=False)
+    inside = (grid.abs() <= 1.0).all(3).unsqueeze(1)
+    front, back = (
+        functional.grid_sample(x, places, padding_mode="border", align_corners=False)
+        for places in (grid, behind)
+    )
+    return torch.where(inside, front, back)
 
 
 def _coarsen(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:

@@ -52,9 +52,11 @@ class AugmentOptions:
 
     ``flip``: share mirrored. ``turn_degrees``: largest turn; ``turn_share`` of the pictures get
     one, evenly within it; ``tilt_degrees``: spread (one sigma) of the small turn that the others
-    get. ``zoom``: largest factor closer or farther. ``stretch``: largest factor by which width
-    and height part. ``shift``: largest shift, as a share of the side. ``edge``: share whose
-    uncovered corners repeat the edge; the others get one colour, black when ``edge`` is 0.
+    get. ``zoom``: largest factor closer or farther. ``far``: share seen from farther still, up to
+    ``farthest``, anywhere in the frame. ``stretch``: largest factor by which width and height
+    part. ``shift``: largest shift, as a share of the side. ``edge``: share whose uncovered parts
+    repeat the edge; ``surround``: share of the others where they show an enlarged quarter of the
+    picture; the rest get one colour, black when ``edge`` is 0.
     ``low_resolution``: share brought down to 20 to 96 px and up again. ``light``: strength of
     brightness, contrast and saturation changes; ``cast``: of colour casts. ``grey``: share made
     grey. ``noise``: largest sigma, of a range of 1. ``cover``: share partly hidden by a bar or box.
@@ -65,9 +67,12 @@ class AugmentOptions:
     turn_share: float = 1.0
     tilt_degrees: float = 0.0
     zoom: float = 1.0
+    far: float = 0.0
+    farthest: float = 1.0
     stretch: float = 1.0
     shift: float = 0.0
     edge: float = 0.0
+    surround: float = 0.0
     low_resolution: float = 0.0
     light: float = 0.0
     cast: float = 0.0
@@ -128,10 +133,19 @@ class Recipe:
         for name in ("epochs", "batch"):
             if getattr(self.fit, name) < 1:
                 raise ValueError(f"fit.{name} must be 1 or more")
-        for name in ("zoom", "stretch"):
+        for name in ("zoom", "farthest", "stretch"):
             if getattr(self.augment, name) < 1:
                 raise ValueError(f"augment.{name} is a factor of 1 or more")
-        for name in ("flip", "turn_share", "edge", "low_resolution", "grey", "cover"):
+        for name in (
+            "flip",
+            "turn_share",
+            "far",
+            "edge",
+            "surround",
+            "low_resolution",
+            "grey",
+            "cover",
+        ):
             _share(f"augment.{name}", getattr(self.augment, name))
         for name in ("warmup", "label_smoothing", "ema", "balance"):
             _share(f"fit.{name}", getattr(self.fit, name))
