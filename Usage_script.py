@@ -26,5 +26,7 @@ if folder is None:
         folder = input("Folder with photos [faces]: ").strip()
     except EOFError:
         print()
+    except KeyboardInterrupt:
+        sys.exit(130)
 options = ["--model", arguments.model] if arguments.model else []
 main(["predict", *options, "--", folder or "faces"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import wraps
 from importlib import import_module
@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
-from facegender.errors import FacegenderError, InputError, MissingExtraError, OutputError
+from facegender.errors import (
+    FacegenderError,
+    InputError,
+    MissingExtraError,
+    OutputError,
+    StoppedError,
+)
 from facegender.progress import Summary, printable, with_progress
 
 if TYPE_CHECKING:
@@ -65,8 +71,16 @@ def verb(*, examples: Sequence[str]) -> Callable[[Callable[P, int]], Callable[P,
         def command(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
                 code = function(*args, **kwargs)
+            except StoppedError as error:
+                typer.echo(printable(str(error)), err=True)
+                code = error.code
             except FacegenderError as error:
                 typer.echo(f"error: {printable(str(error))}", err=True)
+                code = 2
+            except OSError as error:  # a full disk, a vanished folder
+                place = f": {error.filename}" if error.filename else ""
+                reason = printable(f"{error.strerror or error}{place}")
+                typer.echo(f"error: {reason}", err=True)
                 code = 2
             except KeyboardInterrupt:
                 typer.echo("stopped", err=True)
@@ -187,6 +201,7 @@ def predict(
     )
 )
 def train(
+    context: typer.Context,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="RUN", help="The run folder, a new one.")
     ],
@@ -251,9 +266,9 @@ def train(
     recipes = _training("recipe")
     console = _training("progress").Console(quiet=quiet)
     if resume:
-        given: dict[str, object] = {"ARCHIVE": archives, "--table": table, "--split": split}
-        given.update({"--pretrained": pretrained, "--epochs": epochs, "--seed": seed})
-        if surplus := [name for name, value in given.items() if value is not None]:
+        kept = {"output", "resume", "quiet"}
+        given = [name for name in context.params if _is_given(context, name)]
+        if surplus := [name for name in given if name not in kept]:
             raise InputError(
                 f"--resume goes on as {output} was begun: leave out {', '.join(surplus)}"
             )
@@ -316,10 +331,14 @@ def evaluate(
     Every share stands with its count and 95 % interval. The test part is only
     looked at when asked for by --part test. Exit code 1: some were unreadable.
     """
+    from facegender.model_file import MODEL_NAME
     from facegender.results import check_output
 
     evaluation = _training("evaluate")
     console = _training("progress").Console(quiet=quiet)
+    named = {f"ARCHIVE {path}": path for path in archives}
+    own = {"RUN|MODEL": model, "its model file": model / MODEL_NAME, "--table": table}
+    _check_distinct(named | own | {"--output": output, "--scores": scores})
     for path in (output, scores):
         if path is not None:
             check_output(path)
@@ -360,10 +379,19 @@ def export(
     """
     from facegender.results import check_output
 
+    run = _training("run")
+    inputs = {f"the run's input {path}": path for path in run.files_of(run_folder)}
+    _check_distinct(inputs | {"--output": output})
     check_output(output)
-    _training("run").export_run(run_folder, output, licence=licence, terms=terms)
+    run.export_run(run_folder, output, licence=licence, terms=terms)
     typer.echo(f"model file: {output} ({output.stat().st_size / 1e6:.1f} MB)")
     return 0
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Tell whether a parameter stood on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _start(pretrained: str | None) -> str | None:
@@ -387,7 +415,7 @@ def _training(module: str) -> Any:
         raise MissingExtraError("train", error.name) from error
 
 
-def _check_distinct(paths: dict[str, Path | None]) -> None:
+def _check_distinct(paths: Mapping[str, Path | None]) -> None:
     """Refuse two options that name one file, for one would be written over the other.
 
     Raises:

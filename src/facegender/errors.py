@@ -23,6 +23,15 @@ class UnreadablePictureError(FacegenderError):
     """A picture cannot be decoded whole; nothing is ever answered from a part of it."""
 
 
+class StoppedError(FacegenderError):
+    """Work was asked to stop (Ctrl-C, SIGTERM) and what it had done is kept; ``code`` to exit."""
+
+    def __init__(self, message: str, code: int = 130) -> None:
+        """Say where it stopped and how to go on."""
+        super().__init__(message)
+        self.code = code
+
+
 class MissingExtraError(FacegenderError):
     """A part of facegender was asked for whose libraries are not installed."""
 

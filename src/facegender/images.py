@@ -43,7 +43,6 @@ _SIGNATURES = (
     b"\x89PNG\r\n\x1a\n",
     b"GIF87a",
     b"GIF89a",
-    b"BM",
     b"II*\x00",  # TIFF, little-endian
     b"MM\x00*",  # TIFF, big-endian
     b"\x00\x00\x00\x0cjP  ",  # JPEG 2000
@@ -102,6 +101,8 @@ def looks_like_picture(name: str, head: bytes) -> bool:
     if dot > 0 and name[dot:].lower() in _SUFFIXES:
         return True
     if head.startswith(_SIGNATURES):
+        return True
+    if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0":  # BMP: two reserved fields
         return True
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return True

@@ -136,7 +136,7 @@ class DetailsWriter(AbstractContextManager["DetailsWriter"]):
 
     def __init__(self, path: Path) -> None:
         """Take the place of the file; nothing is written before ``with``."""
-        self._replacing = _replacing(path)
+        self._replacing = replacing(path)
         self._file: TextIO | None = None
 
     def __enter__(self) -> DetailsWriter:
@@ -185,7 +185,7 @@ def write_process_results(path: Path, rows: Iterable[Prediction]) -> int:
     Raises:
         OutputError: it cannot be written there.
     """
-    with _replacing(path) as file:
+    with replacing(path) as file:
         answers: dict[str, str] = {}
         for row in rows:
             if row.status == Status.OK and row.file is not None and row.label is not None:
@@ -234,10 +234,17 @@ def _is_picture(path: Path) -> bool:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """Give a text file that becomes ``path`` at a clean end and vanishes at any other."""
+def replacing(path: Path, errors: str = "backslashreplace") -> Iterator[TextIO]:
+    """Give a text file that becomes ``path`` at a clean end; its ``buffer`` takes bytes.
+
+    ``errors`` is what happens to lone surrogates in names. The file stands under a temporary name
+    beside its place until then, and vanishes at any other end.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
     try:
-        temporary, file = _create_beside(path)
+        temporary, file = _create_beside(path, errors)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     try:
@@ -252,10 +259,10 @@ def _replacing(path: Path) -> Iterator[TextIO]:
         raise
 
 
-def _create_beside(path: Path) -> tuple[Path, TextIO]:
+def _create_beside(path: Path, errors: str = "backslashreplace") -> tuple[Path, TextIO]:
     """Create a hidden temporary file in the folder of ``path`` (of its target, for a link)."""
     place = Path(realpath(path))
     temporary = place.with_name(f".facegender-{secrets.token_hex(6)}.tmp")
     # backslashreplace turns lone surrogates into \udcxx, which JSON reads back as they were.
-    file = temporary.open("x", encoding="utf-8", errors="backslashreplace", newline="\n")
+    file = temporary.open("x", encoding="utf-8", errors=errors, newline="\n")
     return temporary, file

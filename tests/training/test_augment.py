@@ -29,7 +29,10 @@ STRONG = AugmentOptions(
     zoom=1.4,
     stretch=1.3,
     shift=0.1,
-    edge=0.5,
+    far=0.5,
+    farthest=2.5,
+    edge=0.3,
+    surround=0.5,
     low_resolution=0.5,
     light=0.8,
     cast=0.4,
@@ -225,6 +228,29 @@ def test_corners_are_black_coloured_or_repeat_the_edge() -> None:
     shaded = replace(turned, edge=0.1)  # one grey where the recipe changes no colours
     given = numbers(u1=1.0, u9=0.9, u10=0.1, u11=0.2, u12=0.6)
     assert corner(shaded, given) == pytest.approx([0.3] * 3, abs=1e-5)
+
+
+def test_a_picture_from_farther_away_is_smaller_and_lies_whole_in_the_frame() -> None:
+    options = replace(OFF, far=1.0, farthest=2.0)
+    white = torch.full((200, 64, 64, 3), 255, dtype=torch.uint8)
+    shown = augment(white, drawn(0, 0, range(200)), options)[:, 0] > 0.5  # the rest is black
+    sides = shown.any(2).sum(1)
+    assert 31 <= sides.min() <= 36 and 60 <= sides.max() <= 64  # from half the side to all of it
+    assert (shown.any(1).sum(1) - sides).abs().max() <= 1  # still square, so nothing is cut off
+
+
+def test_around_a_surrounded_picture_is_an_enlarged_quarter_of_it() -> None:
+    options = replace(OFF, far=1.0, farthest=2.0, surround=1.0)
+    quarters = torch.zeros((100, 64, 64, 3), dtype=torch.uint8)
+    for k, (rows, columns) in enumerate([(0, 0), (0, 32), (32, 0), (32, 32)]):
+        quarters[:, rows : rows + 32, columns : columns + 32] = 50 * (k + 1)
+    u = drawn(0, 0, range(100))
+    u[:, 33] = 1.0  # all at half the side
+    corners = (augment(quarters, u, options)[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]] * 255).round()
+    behind = corners.mode(1).values
+    assert set(behind.tolist()) == {50, 100, 150, 200}
+    # at most one corner is covered by the picture itself
+    assert ((corners == behind[:, None]).sum(1) >= 3).all()
 
 
 def test_cover_hides_a_part() -> None:

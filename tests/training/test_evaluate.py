@@ -189,12 +189,18 @@ def test_validation_figures_are_those_of_the_run(run_folder: Path, request_of_ru
     assert result.figures()["validation"] == stored["validation"]
 
 
-def test_a_model_file_alone_knows_no_parts(run_folder: Path, request_of_run: Request) -> None:
+def test_a_model_file_alone_knows_no_parts(
+    run_folder: Path, request_of_run: Request, tmp_path: Path
+) -> None:
     folder = Path(request_of_run.inputs[2])
-    result = evaluate(run_folder / "model.onnx", [folder])
-    assert result.parts == ["new"] * 41
+    model = tmp_path / "model.onnx"
+    model.write_bytes((run_folder / "model.onnx").read_bytes())
+    assert evaluate(model, [folder]).parts == ["new"] * 41
     with pytest.raises(InputError, match="no picture to evaluate on: none is in the part 'train'"):
-        evaluate(run_folder / "model.onnx", [folder], part="train")
+        evaluate(model, [folder], part="train")
+    # beside its split it knows them, and leaves the test part alone
+    parts = evaluate(run_folder / "model.onnx", [folder]).parts
+    assert set(parts) <= {"train", "validation"} and parts == evaluate(run_folder, [folder]).parts
 
 
 def test_score_is_what_predict_says(

@@ -31,8 +31,8 @@ def written(path: Path, text: str) -> Path:
     return path
 
 
-def test_three_recipes_ship() -> None:
-    assert [path.stem for path in SHIPPED] == ["classic", "compact", "quick"]
+def test_the_recipes_that_ship() -> None:
+    assert [path.stem for path in SHIPPED] == ["classic", "compact", "compact-far", "quick"]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -135,7 +135,9 @@ def test_whole_numbers_serve_as_floats(tmp_path: Path) -> None:
 
 
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no recipe 'clasic': use one of classic, compact, quick"):
+    with pytest.raises(
+        InputError, match="no recipe 'clasic': use one of classic, compact, compact-far"
+    ):
         read_recipe("clasic")
     with pytest.raises(InputError, match="cannot read the recipe"):
         read_recipe(tmp_path / "absent.toml")

@@ -1,6 +1,6 @@
 """Random changes to whole batches of pictures, on the device that trains.
 
-Every picture's random numbers are keyed by seed, epoch and the picture's index, so they do not
+Every picture's random numbers are keyed by seed, epoch and its place in the epoch, so they do not
 depend on the batch, on the number of devices, or on where a run was resumed.
 """
 
@@ -114,7 +114,7 @@ def _move(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
     zoom = zoom * farther
     stretch = options.stretch ** (_signed(u[5]) * 0.5)
     mirror = torch.where(u[6] < options.flip, -1.0, 1.0)
-    reach = 2.0 * options.shift + (farther - 1.0) * 0.5  # a small picture may lie anywhere
+    reach = 2.0 * options.shift + (farther - 1.0) * 0.5  # a small picture may lie off the middle
     shift_x, shift_y = _signed(u[7]) * reach, _signed(u[8]) * reach
     cos, sin = angle.cos(), angle.sin()
     across, down = zoom * stretch, zoom / stretch

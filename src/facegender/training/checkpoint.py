@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from facegender.errors import InputError
+from facegender.results import replacing
 from facegender.training.recipe import Recipe
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -92,9 +93,14 @@ def load_checkpoint(
     path = folder / CHECKPOINT_NAME
     if not path.is_file():
         return State(), []
-    with safe_open(path, framework="pt") as file:
-        facts = {key: json.loads(text) for key, text in file.metadata().items()}
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = {key: json.loads(text) for key, text in file.metadata().items()}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise InputError(
+            f"the checkpoint {path} is damaged ({error}): begin again in another output folder"
+        ) from error
     if facts["recipe"] != json.loads(json.dumps(asdict(recipe))):
         raise InputError(f"{path} was trained by another recipe: choose another output folder")
     own: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}}
@@ -121,12 +127,11 @@ def load_checkpoint(
 
 def write_tensors(path: Path, tensors: dict[str, Any], facts: dict[str, Any]) -> None:
     """Write a safetensors file whole or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    save_file(
+    data = save(
         {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-        unfinished,
         {key: json.dumps(value) for key, value in facts.items()},
     )
-    with unfinished.open("rb+") as file:
+    with replacing(path) as file:
+        file.buffer.write(data)
+        file.flush()
         os.fsync(file.fileno())
-    unfinished.replace(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from facegender.classifier import Classifier
 from facegender.errors import InputError
 from facegender.images import Pixels
 from facegender.model_file import LABELS
+from facegender.results import replacing
 from facegender.training.calibrate import calibration_error
 from facegender.training.samples import Sample, stream_samples
-from facegender.training.split import SPLIT_NAME, read_split
+from facegender.training.split import PARTS, SPLIT_NAME, read_split
 from facegender.training.store import Store, decoded
 
 CONFIDENCE = 0.95
@@ -88,8 +88,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a model file on labelled pictures, decoded as ``predict`` decodes them.
 
-    A run folder knows what it learned from: pictures are told by their content (SHA-256), and
-    each falls into the part of the split that it was in, or into ``new``.
+    A run folder (or the model file in it) knows what it learned from: pictures are told by their
+    content (SHA-256), and each falls into the part of the split that it was in, or into ``new``.
 
     Args:
         model: a model file or a run folder.
@@ -102,8 +102,10 @@ def evaluate(
     Raises:
         FacegenderError: no such model, no such archive, or no picture in the part asked for.
     """
+    if part not in (None, "new", *PARTS):
+        raise InputError(f"there is no part {part!r}: use {', '.join(PARTS)} or new")
     classifier = Classifier.load(model)
-    split = model / SPLIT_NAME
+    split = (model if model.is_dir() else model.parent) / SPLIT_NAME
     parts = (
         {row.sha256: row.part for row in read_split(split) if row.part} if split.is_file() else {}
     )
@@ -131,6 +133,11 @@ def evaluate(
         if len(pixels) == _BATCH:
             flush()
     flush()
+    if not result.samples and result.unreadable:
+        file, error = result.unreadable[0]
+        raise InputError(
+            f"none of {len(result.unreadable):,} pictures could be read; {file}: {error}"
+        )
     if not result.samples:
         raise InputError(
             f"no picture to evaluate on: none is in the part {part!r}"
@@ -192,8 +199,7 @@ def write_scores(
     probabilities: NDArray[np.floating],
 ) -> None:
     """Save the table that all figures are computed from, a row for each picture."""
-    unfinished = path.with_suffix(".tmp")
-    with unfinished.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with replacing(path, "surrogateescape") as file:
         rows = csv.writer(file)
         rows.writerow(["archive", "file", "label", "part", "source", "age", "race", "p_male"])
         for sample, part, row in zip(samples, parts, probabilities, strict=True):
@@ -203,14 +209,12 @@ def write_scores(
                     *(sample.source, sample.age, sample.race, f"{row[1]:.4f}"),
                 ]
             )
-    os.replace(unfinished, path)  # noqa: PTH105
 
 
 def write_json(path: Path, values: Any) -> None:
     """Write JSON for people, whole or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    with replacing(path) as file:
+        file.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def _recalls(correct: NDArray[np.bool_], labels: NDArray[np.int64]) -> dict[str, Any]:

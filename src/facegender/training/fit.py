@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from facegender.errors import FacegenderError
+from facegender.errors import FacegenderError, StoppedError
 from facegender.training.augment import as_floats, augment, normalise, random_numbers
 from facegender.training.checkpoint import (
     BEST_NAME,
@@ -32,6 +32,7 @@ from facegender.training.recipe import FitOptions, InputOptions, Recipe
 from facegender.training.schedule import (
     Indices,
     count_epochs,
+    count_steps,
     epoch_order,
     learning_rate,
     sampling_weights,
@@ -43,10 +44,6 @@ CHECKPOINT_SECONDS = 120.0
 # Networks that ran for hours in bf16 on a CPU; others crashed there, so they are left at fp32.
 _BF16_ON_CPU = ("dlib_resnet", "resnet18", "resnet34", "resnet50")
 _EVALUATION_BATCH = 256
-
-
-class StoppedError(FacegenderError):
-    """Training was asked to stop; its checkpoint is on disk and ``--resume`` goes on from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +125,7 @@ def fit_network(
     if resume:
         loop.load()
     weights = sampling_weights(store, train, recipe.fit.balance)
-    steps = math.ceil(len(train) / recipe.fit.batch)
+    steps = count_steps(recipe.fit, len(train))
     epochs = count_epochs(recipe.fit, steps)
     saved = time.monotonic()
     while loop.state.epoch < epochs:
@@ -159,6 +156,11 @@ def fit_network(
         speed = (state.seen - seen_before) / max(time.monotonic() - began, 1e-9)
         on_epoch(loop.end_epoch(validation, steps, epochs, speed))
         saved = time.monotonic()
+        if _any(fabric, should_stop()):
+            raise StoppedError(
+                f"stopped after epoch {state.epoch + 1} of {epochs}. Go on with:  "
+                f"facegender train --resume --output {folder}"
+            )
     return loop.history
 
 
@@ -203,7 +205,9 @@ class _Loop:
     def step(self, order: Indices, steps: int, epochs: int) -> None:
         """Learn from one batch and add it to the sums of the epoch."""
         options, fabric, state = self.recipe.fit, self.fabric, self.state
-        places = np.arange(state.step * options.batch, len(order))[: options.batch]
+        places = np.arange(state.step * options.batch, len(order))
+        if state.step < steps - 1:  # the last batch is what is left
+            places = places[: options.batch]
         at = state.epoch * steps + state.step
         rate = learning_rate(options, at, epochs * steps)
         for group in self.optimizer.param_groups:

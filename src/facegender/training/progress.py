@@ -81,7 +81,7 @@ class Console:
         rate = (at.done - self._first) / max(now - self._began, 1e-9)
         left = (at.total * (at.epochs - at.epoch) - at.done) / rate if rate else 0.0
         detail = (
-            f"loss {at.loss:.4f}  accuracy {at.accuracy:.2%}  {rate:,.0f} pictures/s  "
+            f"loss {at.loss:.3f}  accuracy {at.accuracy:.1%}  {rate:,.0f}/s  "
             f"{left / 60:.0f} min left in all"
         )
         name = f"epoch {at.epoch + 1}/{at.epochs}"

@@ -147,6 +147,12 @@ class Recipe:
             "cover",
         ):
             _share(f"augment.{name}", getattr(self.augment, name))
+        for name in ("turn_degrees", "tilt_degrees", "shift", "light", "cast", "noise"):
+            if getattr(self.augment, name) < 0:
+                raise ValueError(f"augment.{name} must not be below 0")
+        for name in ("momentum", "weight_decay", "gradient_clip", "least_steps"):
+            if getattr(self.fit, name) < 0:
+                raise ValueError(f"fit.{name} must not be below 0")
         for name in ("warmup", "label_smoothing", "ema", "balance"):
             _share(f"fit.{name}", getattr(self.fit, name))
         _share("network.dropout", self.network.dropout)

@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from facegender.classifier import Classifier
-from facegender.errors import InputError, OutputError
+from facegender.errors import InputError, OutputError, StoppedError
 from facegender.images import Pixels
 from facegender.model_file import LABELS, MODEL_NAME, ModelDescription, read_model_file
+from facegender.results import check_output, replacing
 from facegender.training.calibrate import find_temperature
 from facegender.training.checkpoint import BEST_NAME, EpochFigures, load_weights
 from facegender.training.evaluate import measure, score, write_json, write_scores
@@ -53,6 +54,9 @@ METRICS_NAME = "metrics.json"
 SAVED_NAME = "saved_model"
 
 _PARITY_PICTURES = 512
+# What a run that failed at its start may have left in its folder.
+_FINISHED_FILES = (MODEL_NAME, SAVED_NAME, SPLIT_NAME, REQUEST_NAME, CONFIG_NAME, METRICS_NAME)
+_RUN_FILES = frozenset({SPLIT_NAME, CONFIG_NAME})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ def train(
     request, recipe = _open_run(request, recipe, folder, resume)
     fabric = make_fabric(recipe, request.devices)
     fabric.launch()
+    if fabric.global_rank != 0:
+        console = Console(quiet=True)  # the first process speaks for all
     torch.manual_seed(recipe.fit.seed)  # the same random weights for the same seed
     network = build_network(recipe.network.name, dropout=recipe.network.dropout)
     start = _start(network, recipe, request)
@@ -120,7 +126,7 @@ def train(
     console.note(
         f"training on {fabric.world_size} x {fabric.device.type}, {fabric._precision.precision}"
     )
-    with _stop_on_signals() as stopped:
+    with _stop_on_signals() as stopped, _coded(stopped):
         history = fit_network(
             network,
             store,
@@ -151,19 +157,38 @@ def _open_run(
             stored = json.loads((folder / REQUEST_NAME).read_text(encoding="utf-8"))
             request = Request(**(stored | {"inputs": tuple(stored["inputs"])}))
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{folder} holds no run to resume ({error})") from error
+            raise InputError(
+                f"{folder} holds no run to resume ({error}). A run that was stopped while it read "
+                "pictures has kept nothing: start it again without --resume"
+            ) from error
         return request, read_recipe(folder / CONFIG_NAME)
-    if request is None or recipe is None:
+    if request is None or recipe is None or not request.inputs:
         raise InputError("name at least one archive or folder of labelled pictures")
     if (folder / REQUEST_NAME).exists() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
         raise InputError(
             f"{folder} holds a run already: choose another --output, or go on with it by --resume"
         )
+    _make_folder(folder)
+    return request, recipe
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the run folder and see, before any work, that it and the store can be written.
+
+    Raises:
+        OutputError: they cannot, or the folder holds other things.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if foreign := [item.name for item in folder.iterdir() if item.name not in _RUN_FILES]:
+            raise OutputError(
+                f"{folder} holds other files ({', '.join(sorted(foreign)[:3])}): name a new folder"
+            )
+        store_folder(folder).mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
-    return request, recipe
+    check_output(folder / REQUEST_NAME)
+    check_output(store_folder(folder) / REQUEST_NAME)
 
 
 def _begin_run(request: Request, recipe: Recipe, folder: Path) -> None:
@@ -201,6 +226,10 @@ def _open_store(request: Request, recipe: Recipe, folder: Path, console: Console
         if error
     ]
     console.note(f"{len(store.samples):,} pictures, {len(unreadable):,} unreadable")
+    console.note(
+        f"kept decoded in {store_folder(folder)} ({store.pixels.nbytes / 1e9:.1f} GB) for this "
+        "and other runs; it may be deleted when none is running"
+    )
     for file, error in unreadable[:5]:
         console.note(f"  unreadable: {file}: {error}")
     return store
@@ -222,7 +251,13 @@ def _split(
             errors=store.errors,
         )
     else:
-        rows = match_split(read_split(given), store.samples, store.digests, store.errors, given)
+        known = read_split(given)
+        rows = match_split(known, store.samples, store.digests, store.errors, given)
+        if resume and len(rows) != len(known):
+            raise InputError(
+                f"{folder} was begun with {len(known):,} pictures and there are {len(rows):,} now: "
+                "bring them back, or begin a new run"
+            )
     if given != path:
         write_split(path, rows)
     counts = {part: sum(row.part == part for row in rows) for part in ("train", "validation")}
@@ -307,6 +342,13 @@ def _finish(
     return metrics
 
 
+def files_of(folder: Path) -> list[Path]:
+    """Give the files that a run needs and was made from, which nothing may be written over."""
+    request, _ = _open_run(None, None, folder, resume=True)
+    given = [*request.inputs, *filter(None, (request.table, request.split))]
+    return [*map(Path, given), *(folder / name for name in _FINISHED_FILES)]
+
+
 def export_run(
     folder: Path,
     output: Path,
@@ -375,17 +417,27 @@ def _fingerprint(store: Store, rows: NDArray[np.int64]) -> str:
 
 def _save_state(network: nn.Module, path: Path) -> None:
     """Save the state dict, as ``torch.save`` does, whole or not at all."""
-    unfinished = path.with_suffix(".tmp")
     state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
-    torch.save(state, unfinished)
-    unfinished.replace(path)
+    with replacing(path) as file:
+        torch.save(state, file.buffer)
 
 
 def _write_history(path: Path, history: Sequence[EpochFigures]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as file:
         rows = csv.DictWriter(file, [item.name for item in fields(EpochFigures)])
         rows.writeheader()
         rows.writerows(asdict(figures) for figures in history)
+
+
+@contextmanager
+def _coded(stopped: list[int]) -> Iterator[None]:
+    """Give a stop the exit code of the signal that asked for it."""
+    try:
+        yield
+    except StoppedError as error:
+        if stopped:
+            error.code = 128 + stopped[0]
+        raise
 
 
 @contextmanager

@@ -13,6 +13,14 @@ from facegender.training.store import Store
 Indices = NDArray[np.int64]
 
 
+def count_steps(options: FitOptions, pictures: int) -> int:
+    """How many batches an epoch has; a single picture left over joins the batch before it.
+
+    Normalisation over a batch of one is not defined.
+    """
+    return max(1, math.ceil((pictures - 1) / options.batch))
+
+
 def count_epochs(options: FitOptions, steps: int) -> int:
     """How many epochs of so many steps: the recipe's, or more where its ``least_steps`` asks so."""
     return max(options.epochs, math.ceil(options.least_steps / steps))

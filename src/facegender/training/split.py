@@ -7,15 +7,15 @@ group is never divided: a network tested on faces it has learned by heart looks 
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
-from facegender.errors import InputError, OutputError
+from facegender.errors import InputError
 from facegender.model_file import LABELS
+from facegender.results import replacing
 from facegender.training.samples import Sample
 
 PARTS = ("train", "validation", "test")
@@ -108,27 +108,18 @@ def write_split(path: Path, assignments: Sequence[Assignment]) -> None:
 
     Raises OutputError if the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # Names from an archive need not be UTF-8; surrogateescape carries their bytes through.
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            plain = csv.writer(stream, lineterminator="\n")
-            quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
-            plain.writerow(_COLUMNS)
-            for item in assignments:
-                sample = item.sample
-                row = [sample.archive, sample.file, sample.label, item.part, item.group]
-                row += [sample.person, sample.source, sample.age, sample.race]
-                row += [item.sha256, item.error]
-                # The csv module leaves a lone carriage return bare, and then reads two lines.
-                (quoting if any("\r" in cell for cell in row) else plain).writerow(row)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error}). Check that its folder exists and has room."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Names from an archive need not be UTF-8; surrogateescape carries their bytes through.
+    with replacing(path, "surrogateescape") as stream:
+        plain = csv.writer(stream, lineterminator="\n")
+        quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        plain.writerow(_COLUMNS)
+        for item in assignments:
+            sample = item.sample
+            row = [sample.archive, sample.file, sample.label, item.part, item.group]
+            row += [sample.person, sample.source, sample.age, sample.race]
+            row += [item.sha256, item.error]
+            # The csv module leaves a lone carriage return bare, and then reads two lines.
+            (quoting if any("\r" in cell for cell in row) else plain).writerow(row)
 
 
 def read_split(path: Path) -> list[Assignment]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,7 @@ from facegender.training.samples import Sample, stream_samples
 
 _STORE_VERSION = 1
 _SPARE_BYTES = 1 << 30
+_STALE_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,9 @@ def _build_store(
 ) -> None:
     """Write a store under a temporary name and rename it when it is whole."""
     place.parent.mkdir(parents=True, exist_ok=True)
+    for stale in place.parent.glob("*.tmp"):  # of processes that were killed
+        if time.time() - stale.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(stale, ignore_errors=True)
     unfinished = place.with_name(f"{place.name}.{os.getpid()}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process with the same number
     unfinished.mkdir()

@@ -1,0 +1,168 @@
+"""The verbs train, evaluate and export, as a user runs them: whole processes, real files."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facegender.cli import main
+
+RECIPE = """
+name = "small"
+[network]
+name = "dlib_resnet"
+[input]
+height = 96
+width = 96
+[fit]
+epochs = {epochs}
+batch = 16
+precision = "32"
+learning_rate = 1e-4
+"""
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "facegender", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "200"},
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an archive of 60 coloured pictures and a recipe."""
+    folder = tmp_path_factory.mktemp("cli")
+    rng = np.random.default_rng(0)
+    with tarfile.open(folder / "faces.tar.gz", "w:gz") as archive:
+        for number in range(60):
+            label, colour = (("male", 0), ("female", 2))[number % 2]
+            pixels = rng.integers(0, 120, (40, 36, 3), np.uint8)
+            pixels[..., colour] += 120
+            data = io.BytesIO()
+            Image.fromarray(pixels).save(data, "PNG")
+            entry = tarfile.TarInfo(f"{label}/{number}.png")
+            entry.size = len(data.getvalue())
+            archive.addfile(entry, io.BytesIO(data.getvalue()))
+    (folder / "small.toml").write_text(RECIPE.format(epochs=1))
+    (folder / "long.toml").write_text(RECIPE.format(epochs=50))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> Path:
+    done = run(
+        *("train", "faces.tar.gz", "--recipe", "small.toml", "-o", "runs/one", "--test", "0.2"),
+        cwd=place,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "validation part" in done.stdout and "runs/one/model.onnx" in done.stdout
+    return place / "runs" / "one"
+
+
+def test_evaluate_writes_the_part_asked_for(place: Path, trained: Path) -> None:
+    for part in ("validation", "test"):
+        done = run(
+            *("evaluate", trained, "faces.tar.gz", "--part", part, "-o", "figures.json"), cwd=place
+        )
+        assert done.returncode == 0, done.stderr
+        assert list(json.loads((place / "figures.json").read_text())) == [part]
+    done = run("evaluate", trained, "faces.tar.gz", "-o", "figures.json", "-q", cwd=place)
+    assert sorted(json.loads((place / "figures.json").read_text())) == ["train", "validation"]
+    # the model file in the run folder knows the split too
+    run("evaluate", trained / "model.onnx", "faces.tar.gz", "-o", "again.json", "-q", cwd=place)
+    assert (place / "again.json").read_text() == (place / "figures.json").read_text()
+
+
+def test_export_and_use(place: Path, trained: Path) -> None:
+    done = run("export", trained, "-o", "mine.onnx", "--licence", "mine", cwd=place)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(place / "faces.tar.gz") as archive:
+        archive.extractall(place / "unpacked", filter="data")
+    answers = []
+    for model in ("mine.onnx", trained):
+        done = run("predict", "unpacked/male", "--model", model, "-o", "out.json", cwd=place)
+        assert done.returncode == 0, done.stderr
+        answers.append((place / "out.json").read_text())
+    assert answers[0] == answers[1]
+    assert len(json.loads(answers[0])) == 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("evaluate", "RUN", "faces.tar.gz", "-o", "faces.tar.gz"), "same file"),
+        (("evaluate", "RUN", "faces.tar.gz", "-o", "RUN/model.onnx"), "same file"),
+        (("evaluate", "RUN", "faces.tar.gz", "--scores", "a.csv", "-o", "a.csv"), "same file"),
+        (("evaluate", "RUN", "faces.tar.gz", "--part", "tset"), "no part 'tset'"),
+        (("evaluate", "RUN", "gone.tar.gz"), "does not exist"),
+        (("export", "RUN", "-o", "faces.tar.gz"), "same file"),
+        (("export", "RUN", "-o", "RUN/saved_model"), "same file"),
+        (("export", "nowhere", "-o", "a.onnx"), "no run"),
+        (("train", "faces.tar.gz", "--recipe", "small.toml", "-o", "RUN"), "holds a run already"),
+        (("train", "faces.tar.gz", "--recipe", "small.toml", "-o", "."), "holds other files"),
+        (("train", "faces.tar.gz", "--recipe", "smal", "-o", "new"), "no recipe 'smal'"),
+        (("train", "--recipe", "small.toml", "-o", "new"), "name at least one archive"),
+        (("train", "--resume", "-o", "RUN", "--recipe", "quick", "--test", "0.5"), "recipe, test"),
+        (("train", "--resume", "-o", "nowhere"), "no run to resume"),
+    ],
+)
+def test_wrong_use_ends_with_2_and_changes_nothing(
+    place: Path,
+    trained: Path,
+    arguments: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def state() -> dict[Path, bytes]:
+        paths = [path for path in place.rglob("*") if path.is_file() and ".store" not in str(path)]
+        return {path: path.read_bytes() for path in paths}
+
+    before = state()
+    monkeypatch.chdir(place)
+    with pytest.raises(SystemExit) as done:
+        main([part.replace("RUN", str(trained)) for part in arguments])
+    err = capsys.readouterr().err
+    assert done.value.code == 2, err
+    assert said in " ".join(err.split()) and "Traceback" not in err
+    assert state() == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_training_leaves_a_checkpoint_and_says_how_to_go_on(
+    place: Path, number: signal.Signals, code: int
+) -> None:
+    folder = place / "runs" / f"stopped{code}"
+    command = [sys.executable, "-m", "facegender", "train", "faces.tar.gz"]
+    process = subprocess.Popen(
+        [*command, "--recipe", "long.toml", "-o", str(folder)],
+        cwd=place,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 90
+    while not (folder / "checkpoint.safetensors").exists():  # the first epoch is done
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "facegender train --resume --output" in err and "error" not in err
+    assert (folder / "checkpoint.safetensors").is_file()
+    assert not (folder / "model.onnx").exists()
