@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         ModelFileError,
         OutputError,
+        StoppedError,
         UnreadablePictureError,
     )
     from facegender.model_file import ModelDescription
@@ -49,6 +50,7 @@ __all__ = [
     "OutputError",
     "Prediction",
     "Status",
+    "StoppedError",
     "UnreadablePictureError",
     "__version__",
     "predict_folder",
@@ -63,6 +65,7 @@ _HOMES = {
         "MissingExtraError",
         "ModelFileError",
         "OutputError",
+        "StoppedError",
         "UnreadablePictureError",
     ),
     "model_file": ("ModelDescription",),
