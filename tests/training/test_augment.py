@@ -246,11 +246,13 @@ def test_around_a_surrounded_picture_is_an_enlarged_quarter_of_it() -> None:
         quarters[:, rows : rows + 32, columns : columns + 32] = 50 * (k + 1)
     u = drawn(0, 0, range(100))
     u[:, 33] = 1.0  # all at half the side
-    corners = (augment(quarters, u, options)[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]] * 255).round()
-    behind = corners.mode(1).values
-    assert set(behind.tolist()) == {50, 100, 150, 200}
-    # at most one corner is covered by the picture itself
-    assert ((corners == behind[:, None]).sum(1) >= 3).all()
+    shown = (augment(quarters, u, options)[:, 0] * 255).round()
+    # half as large, the picture covers a quarter of the frame; enlarged behind it is one of its
+    # quarters, but for the seams, where neighbours mix
+    commonest = shown.flatten(1).mode(1).values
+    assert set(commonest.tolist()) == {50, 100, 150, 200}
+    assert ((shown == commonest.view(-1, 1, 1)).float().mean((1, 2)) > 0.7).all()
+    assert all(set(picture.unique().tolist()) >= {50, 100, 150, 200} for picture in shown)
 
 
 def test_cover_hides_a_part() -> None:

@@ -158,7 +158,7 @@ def test_parity_by_hand(expected: list[float], given: list[float], refused: bool
         assert check_parity(one, two) == pytest.approx(np.abs(one - two).max())
 
 
-def test_a_network_that_halves_badly_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_network_that_halves_badly_keeps_its_whole_weights(tmp_path: Path) -> None:
     options = InputOptions(height=24, width=24, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     network = Layer(3 * 24 * 24)
     count = 3 * 24 * 24
@@ -166,14 +166,30 @@ def test_a_network_that_halves_badly_is_refused_and_nothing_is_written(tmp_path:
         network.layer.weight.copy_(torch.tensor([[0.0], [1 + 2**-12]]).expand(2, count))
         network.layer.bias.copy_(torch.tensor([0.0, -count * (1 + 2**-12)]))
     white = np.full((3, 24, 24, 3), 255, np.uint8)
+    path = tmp_path / "model.onnx"
+    difference = export_model(network, options, ModelDescription("b", options.resize), white, path)
+    assert difference < 1e-4
+    assert path.stat().st_size > 4 * 2 * count
+
+
+class Random(nn.Module):
+    """A network that no graph can agree with."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.rand_like(x.mean((2, 3))[:, :2]) * 4
+
+
+def test_a_graph_that_answers_otherwise_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    options = InputOptions(height=24, width=24)
+    pixels = np.zeros((3, 24, 24, 3), np.uint8)
     description = ModelDescription("bad", options.resize)
     path = tmp_path / "model.onnx"
-    with pytest.raises(ParityError, match=r"differ by up to 0\.1"):
-        export_model(network, options, description, white, path)
+    with pytest.raises(ParityError, match="does not answer as the network does"):
+        export_model(Random(), options, description, pixels, path)
     assert list(tmp_path.iterdir()) == []
     path.write_bytes(b"an older file")
     with pytest.raises(ParityError):
-        export_model(network, options, description, white, path)
+        export_model(Random(), options, description, pixels, path)
     assert path.read_bytes() == b"an older file"
 
 
