@@ -39,5 +39,5 @@ class MissingExtraError(FacegenderError):
         """Name the extra that brings the missing library, with the line that installs it."""
         super().__init__(
             f"this needs the '{extra}' extra ({library} is not installed). "
-            f"Install it with:  pip install 'facegender[{extra}]'"
+            f"Install it with:  pip install 'facegender[{extra}]'  (in a clone: '.[{extra}]')"
         )
