@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import wraps
 from importlib import import_module
-from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
@@ -23,7 +22,6 @@ from facegender.errors import (
     FacegenderError,
     InputError,
     MissingExtraError,
-    OutputError,
     StoppedError,
 )
 from facegender.progress import Summary, printable, with_progress
@@ -161,13 +159,18 @@ def predict(
     from facegender.classifier import Classifier
     from facegender.model_file import MODEL_NAME
     from facegender.predict import list_files, predict_files
-    from facegender.results import DetailsWriter, check_output, write_process_results
+    from facegender.results import (
+        DetailsWriter,
+        check_distinct,
+        check_output,
+        write_process_results,
+    )
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # a bad file is a row, not a warning
     started = time.perf_counter()
     names = list_files(folder, recursive=recursive)
     in_run = None if model is None else model / MODEL_NAME
-    _check_distinct(
+    check_distinct(
         {"--output": output, "--details": details, "--model": model, "--model's file": in_run}
     )
     for path in (output, details):
@@ -274,7 +277,7 @@ def train(
             )
         metrics = run.train(None, None, output, resume=True, console=console)
     else:
-        request = run.Request(
+        request = _training("run_folder").Request(
             inputs=tuple(str(path.absolute()) for path in archives or ()),
             table=None if table is None else str(table.absolute()),
             split=None if split is None else str(split.absolute()),
@@ -332,13 +335,13 @@ def evaluate(
     looked at when asked for by --part test. Exit code 1: some were unreadable.
     """
     from facegender.model_file import MODEL_NAME
-    from facegender.results import check_output
+    from facegender.results import check_distinct, check_output
 
     evaluation = _training("evaluate")
     console = _training("progress").Console(quiet=quiet)
     named = {f"ARCHIVE {path}": path for path in archives}
     own = {"RUN|MODEL": model, "its model file": model / MODEL_NAME, "--table": table}
-    _check_distinct(named | own | {"--output": output, "--scores": scores})
+    check_distinct(named | own | {"--output": output, "--scores": scores})
     for path in (output, scores):
         if path is not None:
             check_output(path)
@@ -377,13 +380,13 @@ def export(
 
     Refused where a probability differs by more than 0.001 or a label flips.
     """
-    from facegender.results import check_output
+    from facegender.results import check_distinct, check_output
 
-    run = _training("run")
-    inputs = {f"the run's input {path}": path for path in run.files_of(run_folder)}
-    _check_distinct(inputs | {"--output": output})
+    files = _training("run_folder").files_of(run_folder)
+    inputs = {f"the run's input {path}": path for path in files}
+    check_distinct(inputs | {"--output": output})
     check_output(output)
-    run.export_run(run_folder, output, licence=licence, terms=terms)
+    _training("run").export_run(run_folder, output, licence=licence, terms=terms)
     typer.echo(f"model file: {output} ({output.stat().st_size / 1e6:.1f} MB)")
     return 0
 
@@ -413,15 +416,3 @@ def _training(module: str) -> Any:
         if error.name is None or error.name.startswith("facegender"):
             raise
         raise MissingExtraError("train", error.name) from error
-
-
-def _check_distinct(paths: Mapping[str, Path | None]) -> None:
-    """Refuse two options that name one file, for one would be written over the other.
-
-    Raises:
-        OutputError: two of them are the same file.
-    """
-    seen: dict[str, str] = {}
-    for option, path in paths.items():
-        if path is not None and (other := seen.setdefault(realpath(path), option)) != option:
-            raise OutputError(f"{other} and {option} are the same file, {path}. Name two files")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -224,6 +224,18 @@ def check_output(path: Path) -> None:
         temporary.unlink()
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_distinct(paths: Mapping[str, Path | None]) -> None:
+    """Refuse two options that name one file, for one would be written over the other.
+
+    Raises:
+        OutputError: two of them are the same file.
+    """
+    seen: dict[str, str] = {}
+    for option, path in paths.items():
+        if path is not None and (other := seen.setdefault(realpath(path), option)) != option:
+            raise OutputError(f"{other} and {option} are the same file, {path}. Name two files")
 
 
 def _is_picture(path: Path) -> bool:

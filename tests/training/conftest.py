@@ -29,7 +29,8 @@ from facegender.training.recipe import (  # noqa: E402
     NetworkOptions,
     Recipe,
 )
-from facegender.training.run import Request, train  # noqa: E402
+from facegender.training.run import train  # noqa: E402
+from facegender.training.run_folder import Request  # noqa: E402
 from facegender.training.samples import Sample  # noqa: E402
 from facegender.training.store import Store  # noqa: E402
 

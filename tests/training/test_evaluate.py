@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from facegender.classifier import Classifier
 from facegender.errors import InputError
 from facegender.training.evaluate import evaluate, measure, score, write_json, write_scores
-from facegender.training.run import Request
+from facegender.training.run_folder import Request
 from facegender.training.samples import Sample
 from facegender.training.split import read_split
 from facegender.training.store import open_store

@@ -23,7 +23,8 @@ from facegender.training.fit import Progress
 from facegender.training.network import build_network
 from facegender.training.progress import Console
 from facegender.training.recipe import FitOptions, InputOptions, Recipe, read_recipe
-from facegender.training.run import Request, export_run, train
+from facegender.training.run import export_run, train
+from facegender.training.run_folder import Request
 from facegender.training.split import Assignment, read_split
 from facegender.training.store import open_store
 

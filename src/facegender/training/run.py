@@ -8,12 +8,10 @@ the network's state dict, ``model.onnx`` the file that ``predict`` uses.
 from __future__ import annotations
 
 import csv
-import json
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -26,10 +24,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from facegender.classifier import Classifier
-from facegender.errors import InputError, OutputError, StoppedError
+from facegender.errors import InputError, StoppedError
 from facegender.images import Pixels
 from facegender.model_file import LABELS, MODEL_NAME, ModelDescription, read_model_file
-from facegender.results import check_output, replacing
+from facegender.results import replacing
 from facegender.training.calibrate import find_temperature
 from facegender.training.checkpoint import BEST_NAME, EpochFigures, load_weights
 from facegender.training.evaluate import measure, score, write_json, write_scores
@@ -37,7 +35,14 @@ from facegender.training.export import describe_again, export_model
 from facegender.training.fit import compute_logits, fit_network, make_fabric
 from facegender.training.network import Start, build_network, check_input, load_start
 from facegender.training.progress import Console
-from facegender.training.recipe import Recipe, read_recipe, recipe_values, write_toml
+from facegender.training.recipe import Recipe, recipe_values
+from facegender.training.run_folder import (
+    METRICS_NAME,
+    SAVED_NAME,
+    Request,
+    begin_run,
+    open_run,
+)
 from facegender.training.split import (
     SPLIT_NAME,
     Assignment,
@@ -48,34 +53,7 @@ from facegender.training.split import (
 )
 from facegender.training.store import Store, open_store, store_folder
 
-CONFIG_NAME = "config.toml"
-REQUEST_NAME = "run.json"
-METRICS_NAME = "metrics.json"
-SAVED_NAME = "saved_model"
-
 _PARITY_PICTURES = 512
-# What a run that failed at its start may have left in its folder.
-_FINISHED_FILES = (MODEL_NAME, SAVED_NAME, SPLIT_NAME, REQUEST_NAME, CONFIG_NAME, METRICS_NAME)
-_RUN_FILES = frozenset({SPLIT_NAME, CONFIG_NAME})
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a run was asked to do, besides its recipe; kept in ``run.json`` for ``--resume``.
-
-    ``start``: overrides the recipe's starting weights (``none``, ``dlib``, ``timm`` or a file).
-    ``licence`` and ``terms`` are written into the model file.
-    """
-
-    inputs: tuple[str, ...]
-    table: str | None = None
-    split: str | None = None
-    validation: float = 0.2
-    test: float = 0.0
-    start: str | None = None
-    devices: int | None = None
-    licence: str = ""
-    terms: str = ""
 
 
 def train(
@@ -102,7 +80,7 @@ def train(
         FacegenderError: with what was wrong, where, and what to do.
     """
     console = console or Console()
-    request, recipe = _open_run(request, recipe, folder, resume)
+    request, recipe = open_run(request, recipe, folder, resume)
     fabric = make_fabric(recipe, request.devices)
     fabric.launch()
     if fabric.global_rank != 0:
@@ -122,7 +100,7 @@ def train(
     train_rows, validation_rows = _rows(parts, "train"), _rows(parts, "validation")
     _check_labels(store, train_rows, validation_rows, console)
     if not resume and fabric.global_rank == 0:
-        _begin_run(request, recipe, folder)
+        begin_run(request, recipe, folder)
     console.note(
         f"training on {fabric.world_size} x {fabric.device.type}, {fabric._precision.precision}"
     )
@@ -146,61 +124,6 @@ def train(
     load_weights(network, folder / BEST_NAME)
     _save_state(network, folder / SAVED_NAME)
     return _finish(network, store, assignments, request, recipe, start, folder, console)
-
-
-def _open_run(
-    request: Request | None, recipe: Recipe | None, folder: Path, resume: bool
-) -> tuple[Request, Recipe]:
-    """Make a run folder, or read what the run in it was asked for."""
-    if resume:
-        try:
-            stored = json.loads((folder / REQUEST_NAME).read_text(encoding="utf-8"))
-            request = Request(**(stored | {"inputs": tuple(stored["inputs"])}))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"{folder} holds no run to resume ({error}). A run that was stopped while it read "
-                "pictures has kept nothing: start it again without --resume"
-            ) from error
-        return request, read_recipe(folder / CONFIG_NAME)
-    if request is None or recipe is None or not request.inputs:
-        raise InputError("name at least one archive or folder of labelled pictures")
-    if (folder / REQUEST_NAME).exists() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        raise InputError(
-            f"{folder} holds a run already: choose another --output, or go on with it by --resume"
-        )
-    _make_folder(folder)
-    return request, recipe
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the run folder and see, before any work, that it and the store can be written.
-
-    Raises:
-        OutputError: they cannot, or the folder holds other things.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if foreign := [item.name for item in folder.iterdir() if item.name not in _RUN_FILES]:
-            raise OutputError(
-                f"{folder} holds other files ({', '.join(sorted(foreign)[:3])}): name a new folder"
-            )
-        store_folder(folder).mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
-    check_output(folder / REQUEST_NAME)
-    check_output(store_folder(folder) / REQUEST_NAME)
-
-
-def _begin_run(request: Request, recipe: Recipe, folder: Path) -> None:
-    """Write down what was asked for, once it is known that it can be done.
-
-    Before that, the same folder may be given again with the mistake put right.
-    """
-    try:
-        (folder / CONFIG_NAME).write_text(write_toml(recipe), encoding="utf-8")
-        write_json(folder / REQUEST_NAME, asdict(request))
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
 
 
 def _start(network: nn.Module, recipe: Recipe, request: Request) -> Start:
@@ -342,13 +265,6 @@ def _finish(
     return metrics
 
 
-def files_of(folder: Path) -> list[Path]:
-    """Give the files that a run needs and was made from, which nothing may be written over."""
-    request, _ = _open_run(None, None, folder, resume=True)
-    given = [*request.inputs, *filter(None, (request.table, request.split))]
-    return [*map(Path, given), *(folder / name for name in _FINISHED_FILES)]
-
-
 def export_run(
     folder: Path,
     output: Path,
@@ -371,7 +287,7 @@ def export_run(
         ParityError: torch and the graph do not agree; nothing is written.
     """
     console = console or Console()
-    request, recipe = _open_run(None, None, folder, resume=True)
+    request, recipe = open_run(None, None, folder, resume=True)
     description = read_model_file(folder).description
     if licence is not None:
         description = replace(description, licence=licence)

@@ -1,0 +1,107 @@
+"""The run folder: what a run was asked for, and the names of the files it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from facegender.errors import InputError, OutputError
+from facegender.model_file import MODEL_NAME
+from facegender.results import check_output, replacing
+from facegender.training.evaluate import write_json
+from facegender.training.recipe import Recipe, read_recipe, write_toml
+from facegender.training.split import SPLIT_NAME
+from facegender.training.store import store_folder
+
+CONFIG_NAME = "config.toml"
+REQUEST_NAME = "run.json"
+METRICS_NAME = "metrics.json"
+SAVED_NAME = "saved_model"
+
+# What a run that failed at its start may have left in its folder.
+_FINISHED_FILES = (MODEL_NAME, SAVED_NAME, SPLIT_NAME, REQUEST_NAME, CONFIG_NAME, METRICS_NAME)
+_RUN_FILES = frozenset({SPLIT_NAME, CONFIG_NAME})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a run was asked to do, besides its recipe; kept in ``run.json`` for ``--resume``.
+
+    ``start``: overrides the recipe's starting weights (``none``, ``dlib``, ``timm`` or a file).
+    ``licence`` and ``terms`` are written into the model file.
+    """
+
+    inputs: tuple[str, ...]
+    table: str | None = None
+    split: str | None = None
+    validation: float = 0.2
+    test: float = 0.0
+    start: str | None = None
+    devices: int | None = None
+    licence: str = ""
+    terms: str = ""
+
+
+def open_run(
+    request: Request | None, recipe: Recipe | None, folder: Path, resume: bool
+) -> tuple[Request, Recipe]:
+    """Make a run folder, or read what the run in it was asked for."""
+    if resume:
+        try:
+            stored = json.loads((folder / REQUEST_NAME).read_text(encoding="utf-8"))
+            request = Request(**(stored | {"inputs": tuple(stored["inputs"])}))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"{folder} holds no run to resume ({error}). A run that was stopped while it read "
+                "pictures has kept nothing: start it again without --resume"
+            ) from error
+        return request, read_recipe(folder / CONFIG_NAME)
+    if request is None or recipe is None or not request.inputs:
+        raise InputError("name at least one archive or folder of labelled pictures")
+    if (folder / REQUEST_NAME).exists() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        raise InputError(
+            f"{folder} holds a run already: choose another --output, or go on with it by --resume"
+        )
+    _make_folder(folder)
+    return request, recipe
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the run folder and see, before any work, that it and the store can be written.
+
+    Raises:
+        OutputError: they cannot, or the folder holds other things.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if foreign := [item.name for item in folder.iterdir() if item.name not in _RUN_FILES]:
+            raise OutputError(
+                f"{folder} holds other files ({', '.join(sorted(foreign)[:3])}): name a new folder"
+            )
+        store_folder(folder).mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
+    check_output(folder / REQUEST_NAME)
+    check_output(store_folder(folder) / REQUEST_NAME)
+
+
+def begin_run(request: Request, recipe: Recipe, folder: Path) -> None:
+    """Write down what was asked for, once it is known that it can be done.
+
+    Before that, the same folder may be given again with the mistake put right.
+    """
+    try:
+        with replacing(folder / CONFIG_NAME) as file:
+            file.write(write_toml(recipe))
+        write_json(folder / REQUEST_NAME, asdict(request))
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Give the files that a run needs and was made from, which nothing may be written over."""
+    request, _ = open_run(None, None, folder, resume=True)
+    given = [*request.inputs, *filter(None, (request.table, request.split))]
+    return [*map(Path, given), *(folder / name for name in _FINISHED_FILES)]
