@@ -41,7 +41,7 @@ from facegender.training.store import Store
 
 CHECKPOINT_SECONDS = 120.0
 
-# In bf16 on a CPU dlib_resnet ran for hours and resnet18 briefly; the other two are made of the same
+# In bf16 on a CPU dlib_resnet ran for hours and resnet18 briefly; the other two have the same
 # layers and are untried. A network of another kind crashed there: all others stay at fp32.
 _BF16_ON_CPU = ("dlib_resnet", "resnet18", "resnet34", "resnet50")
 _EVALUATION_BATCH = 256
