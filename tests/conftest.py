@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made import build_model
+from skimage.data import astronaut as read_astronaut
 
 from facegender.classifier import Classifier
+from facegender.images import Pixels
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +24,12 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def classifier(model_path: Path) -> Classifier:
     return Classifier.load(model_path, threads=1)
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> Pixels:
+    """Eileen Collins, 512x512, one face (NASA, public domain; it ships with scikit-image)."""
+    return np.ascontiguousarray(read_astronaut())
 
 
 @pytest.fixture

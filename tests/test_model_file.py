@@ -50,7 +50,7 @@ BAD_FILES = {
         lambda: build_model({"resize": asdict(Resize(SIDE, SIDE)) | {"filter": "odd"}}),
         "filter",
     ),
-    "other crop": (lambda: build_model({"crop": {"rule": "aligned"}}), "crop rule"),
+    "other crop": (lambda: build_model({"crop": {"rule": "aligned", "points": []}}), "crop rule"),
     "unknown key": (lambda: build_model({"colour": 1}), "unknown keys colour"),
     "threshold": (lambda: build_model({"unknown_below": 0.2}), "unknown_below"),
 }

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from facegender.errors import ModelFileError, UnreadablePictureError
-from facegender.images import Pixels, decode, fit, from_image, read_file
+from facegender.faces import Face, Framed, Framer
+from facegender.images import Pixels, decode, from_image, read_file
 from facegender.model_file import ModelDescription, ModelFile, read_model_file
 from facegender.results import Box, Prediction, Status
 
@@ -38,6 +39,8 @@ class Classifier:
         self._session = model.session
         self._description = model.description
         self._input = model.session.get_inputs()[0].name
+        self.framer = Framer(model.description.crop, model.description.resize)
+        """Brings a picture before the network by the rules in the model file."""
 
     @classmethod
     def load(cls, path: str | PathLike[str] | None = None, *, threads: int = 0) -> Classifier:
@@ -58,7 +61,7 @@ class Classifier:
         return self._description
 
     def probabilities(self, batch: Pixels) -> NDArray[np.float32]:
-        """Run the network over pictures of its own size (see :func:`facegender.images.fit`).
+        """Run the network over pictures of its own size (see :attr:`framer`).
 
         Args:
             batch: ``uint8 [N, H, W, 3]``, RGB, of the description's size; any N.
@@ -132,8 +135,9 @@ class Classifier:
         width: int,
         height: int,
         unknown_below: float | None = None,
+        found: Face | None = None,
     ) -> Prediction:
-        """Turn one row of :meth:`probabilities` into a result row for a whole picture.
+        """Turn one row of :meth:`probabilities` into a result row for a picture.
 
         The threshold is held against the rounded probability, the one that is shown. Where both
         labels are exactly as probable there is no answer: the status is ``unknown``.
@@ -144,6 +148,7 @@ class Classifier:
             width: of the upright picture in pixels.
             height: likewise.
             unknown_below: see :meth:`predict`.
+            found: the face that the answer was read from; None for the whole picture.
         """
         threshold = self.threshold(unknown_below)
         best = int(probabilities.argmax())
@@ -155,7 +160,7 @@ class Classifier:
             face=0,
             label=self._description.labels[best] if is_known else None,
             probability=probability,
-            box=Box(0, 0, width, height),
+            box=_box(found, width, height),
             width=width,
             height=height,
         )
@@ -178,28 +183,38 @@ class Classifier:
         """Answer part by part, so that only one part's pixels are held."""
         self.threshold(unknown_below)
         for start in range(0, len(pictures), BATCH):
-            part = [
-                _read(picture, self._description) for picture in pictures[start : start + BATCH]
-            ]
-            frames = [fitted for fitted, _ in part if not isinstance(fitted, Prediction)]
+            part = [_read(picture, self.framer) for picture in pictures[start : start + BATCH]]
+            frames = [framed.pixels for framed, _ in part if isinstance(framed, Framed)]
             found = iter(self.probabilities(np.stack(frames)) if frames else ())
-            for picture, (fitted, (height, width)) in zip(
+            for picture, (framed, (height, width)) in zip(
                 pictures[start : start + BATCH], part, strict=True
             ):
-                if isinstance(fitted, Prediction):
-                    yield fitted
+                if isinstance(framed, Prediction):
+                    yield framed
                 else:
-                    yield self.answer(_name(picture), next(found), width, height, unknown_below)
+                    yield self.answer(
+                        _name(picture), next(found), width, height, unknown_below, framed.face
+                    )
 
 
 def _name(picture: Picture) -> str | None:
     return str(Path(picture)) if isinstance(picture, (str, PathLike)) else None
 
 
-def _read(
-    picture: Picture, description: ModelDescription
-) -> tuple[Pixels | Prediction, tuple[int, int]]:
-    """Bring a picture to the network's size, with its own height and width; or say why not."""
+def _box(face: Face | None, width: int, height: int) -> Box:
+    """Where an answer was read from, within a picture of that size."""
+    if face is None:
+        return Box(0, 0, width, height)
+    left, top = (
+        min(max(0, round(low)), side - 1) for low, side in ((face.x, width), (face.y, height))
+    )
+    right = min(max(left + 1, round(face.x + face.width)), width)
+    bottom = min(max(top + 1, round(face.y + face.height)), height)
+    return Box(left, top, right - left, bottom - top)
+
+
+def _read(picture: Picture, framer: Framer) -> tuple[Framed | Prediction, tuple[int, int]]:
+    """Bring a picture before the network, with its own height and width; or say why not."""
     try:
         if isinstance(picture, (str, PathLike)):
             data = read_file(Path(picture))
@@ -212,7 +227,7 @@ def _read(
             pixels = _from_array(picture)
     except UnreadablePictureError as error:
         return Prediction(_name(picture), Status.UNREADABLE, error=str(error)), (0, 0)
-    return fit(pixels, description.resize), (pixels.shape[0], pixels.shape[1])
+    return framer(pixels), (pixels.shape[0], pixels.shape[1])
 
 
 def _from_array(values: object) -> Pixels:

@@ -23,7 +23,7 @@ from facegender.images import Resize
 LABELS = ("female", "male")
 """The label order of every network's two outputs."""
 
-FORMAT = 1
+FORMAT = 2
 """Version of the description; a file with another one is refused."""
 
 DESCRIPTION_KEY = "facegender"
@@ -33,16 +33,33 @@ MODEL_NAME = "model.onnx"
 
 _DIGEST_MARK = DIGEST_KEY.encode() + b"\x12\x40"  # protobuf: key, then a 64-byte value
 _BLANK = b"0" * 64
+_LANDMARKS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """How a face is cut out of a photo before :class:`~facegender.images.Resize`.
+    """How a face is cut out of a picture. Stored in the model file.
 
-    ``rule`` is ``whole`` (the picture is the face's frame, as it is).
+    ``rule`` is ``whole`` (the picture is the face's frame, as it is) or ``aligned``: the face is
+    turned upright and cut so that its landmarks come to lie on ``points``, as nearly as turn, size
+    and shift allow. These are x and y of the person's right eye, left eye, tip of the nose, right
+    and left corner of the mouth, 0 to 1 across and down the crop.
     """
 
     rule: str = "whole"
+    points: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what :func:`facegender.faces.cut` would not do.
+
+        Raises:
+            ValueError: another rule, or not five different points.
+        """
+        if self.rule not in ("whole", "aligned"):
+            raise ValueError(f"crop rule {self.rule!r} is not one of whole, aligned")
+        wanted = _LANDMARKS if self.rule == "aligned" else 0
+        if len(set(self.points)) != wanted or any(len(point) != 2 for point in self.points):
+            raise ValueError(f"the crop rule {self.rule!r} needs {wanted} points")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +115,15 @@ class ModelDescription:
         labels = tuple(raw["labels"])
         if labels != LABELS:
             raise ValueError(f"its labels are {labels}, not {LABELS}")
-        if raw["crop"] != asdict(Crop()):
-            raise ValueError(f"its crop rule {raw['crop']!r} is not known here")
         try:
             raw["resize"] = Resize(**raw["resize"])
-        except TypeError as error:
-            raise ValueError(f"its resize rule cannot be read: {error}") from error
+            points = tuple(tuple(point) for point in raw["crop"].pop("points"))
+            raw["crop"] = Crop(points=points, **raw["crop"])
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"its resize or crop rule cannot be read: {error}") from error
         if not 0.5 <= raw["unknown_below"] <= 1.0:
             raise ValueError(f"its unknown_below {raw['unknown_below']!r} is not within 0.5 to 1")
-        return cls(**(raw | {"labels": labels, "crop": Crop()}))
+        return cls(**(raw | {"labels": labels}))
 
 
 @dataclass(frozen=True, slots=True)

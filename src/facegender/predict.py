@@ -14,7 +14,8 @@ import numpy as np
 
 from facegender.classifier import BATCH, Classifier
 from facegender.errors import InputError, UnreadablePictureError
-from facegender.images import Pixels, Resize, decode, fit, read_file
+from facegender.faces import Framed, Framer
+from facegender.images import decode, read_file
 from facegender.results import Prediction, Status, in_natural_order
 
 LOOK_AHEAD = 4 * BATCH
@@ -23,10 +24,10 @@ LOOK_AHEAD = 4 * BATCH
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """A picture at the network's size, with its own size in pixels."""
+    """A picture as the network sees it, with its own size in pixels."""
 
     file: str
-    pixels: Pixels
+    framed: Framed
     width: int
     height: int
 
@@ -133,19 +134,19 @@ def _rows(
     folder: Path, names: Sequence[str], classifier: Classifier, threshold: float
 ) -> Iterator[Prediction]:
     """Decode in threads, a bounded way ahead, while the network answers in this one."""
-    resize = classifier.description.resize
+    framer = classifier.framer
     coming = iter(names)
     pool = ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 1)), "facegender-decode")
     try:
         pending: deque[Future[_Frame | Prediction]] = deque(
-            pool.submit(_read, folder, name, resize) for name in islice(coming, LOOK_AHEAD)
+            pool.submit(_read, folder, name, framer) for name in islice(coming, LOOK_AHEAD)
         )
         window: list[_Frame | Prediction] = []
         frames = 0
         while pending:
             window.append(pending.popleft().result())
             frames += isinstance(window[-1], _Frame)
-            pending.extend(pool.submit(_read, folder, name, resize) for name in islice(coming, 1))
+            pending.extend(pool.submit(_read, folder, name, framer) for name in islice(coming, 1))
             if frames == BATCH or len(window) == LOOK_AHEAD or not pending:
                 yield from _answer(window, classifier, threshold)
                 window, frames = [], 0
@@ -157,17 +158,19 @@ def _answer(
     window: Sequence[_Frame | Prediction], classifier: Classifier, threshold: float
 ) -> Iterator[Prediction]:
     """Answer for the frames of a window, with the rows that are no frames in their places."""
-    pixels = [item.pixels for item in window if isinstance(item, _Frame)]
+    pixels = [item.framed.pixels for item in window if isinstance(item, _Frame)]
     found = iter(classifier.probabilities(np.stack(pixels)) if pixels else ())
     for item in window:
         if isinstance(item, _Frame):
-            yield classifier.answer(item.file, next(found), item.width, item.height, threshold)
+            yield classifier.answer(
+                item.file, next(found), item.width, item.height, threshold, item.framed.face
+            )
         else:
             yield item
 
 
-def _read(folder: Path, name: str, resize: Resize) -> _Frame | Prediction:
-    """Read one file down to the network's size, or say why there is nothing to answer."""
+def _read(folder: Path, name: str, framer: Framer) -> _Frame | Prediction:
+    """Read one file and bring it before the network, or say why there is nothing to answer."""
     if name.endswith("/"):
         return Prediction(name, Status.UNREADABLE, error="the folder cannot be listed")
     try:
@@ -178,4 +181,4 @@ def _read(folder: Path, name: str, resize: Resize) -> _Frame | Prediction:
     except UnreadablePictureError as error:
         return Prediction(name, Status.UNREADABLE, error=str(error))
     height, width = pixels.shape[:2]
-    return _Frame(name, fit(pixels, resize), width, height)
+    return _Frame(name, framer(pixels), width, height)

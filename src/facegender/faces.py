@@ -1,0 +1,317 @@
+"""Find faces in a picture, and cut one out by the model's crop rule.
+
+Training, evaluation and use all bring pictures before the network through a :class:`Framer`, so
+that they cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import ceil, hypot
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import Image
+
+from facegender.errors import ModelFileError
+from facegender.images import Pixels, Resize, fit
+from facegender.model_file import Crop
+
+DETECTOR_NAME = "yunet.onnx"
+
+ALIGNED = Crop(
+    "aligned", ((0.344, 0.385), (0.656, 0.385), (0.5, 0.563), (0.371, 0.745), (0.629, 0.745))
+)
+"""The crop rule of the networks that ship: forehead to chin, ear to ear, with little around."""
+
+_STRIDES = (8, 16, 32)
+_STEP = 32  # the network halves the picture five times
+_OVERLAP = 0.4
+_GREY = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One face in a picture, in pixels from the picture's top left; it may reach outside.
+
+    Attributes:
+        x: left side of its box.
+        y: upper side of its box.
+        width: of its box.
+        height: of its box.
+        score: how sure the detector is, 0 to 1.
+        landmarks: ``float32 [5, 2]``, x and y of the person's right eye, left eye, tip of the
+            nose, right and left corner of the mouth.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    score: float
+    landmarks: NDArray[np.float32]
+
+
+class FaceDetector(Protocol):
+    """Whatever finds faces."""
+
+    def detect(self, pixels: Pixels) -> list[Face]:
+        """Find all faces in ``uint8 [H, W, 3]``, RGB, upright; safe to call from many threads."""
+
+
+class YuNet:
+    """The detector that ships: YuNet with the weights of libfacedetection (3-clause BSD).
+
+    Source: W. Wu, H. Peng, S. Yu, "YuNet: A Tiny Millisecond-level Face Detector", Machine
+    Intelligence Research 20 (2023). ``tools/make_detector.py`` writes its file.
+
+    Every picture is looked at small, with a grey margin around it, which finds a face that fills
+    it; a larger one is looked at larger too, for the smaller faces in it.
+    """
+
+    CLOSE = 160
+    """Long side in pixels of the first look."""
+
+    FAR = 640
+    """Most pixels of the long side in the second look."""
+
+    def __init__(self, *, min_score: float = 0.5) -> None:
+        """Load the network.
+
+        Args:
+            min_score: faces that the detector is less sure of are left out.
+
+        Raises:
+            ModelFileError: its file is missing or cannot be run.
+        """
+        self.min_score = min_score
+        path = Path(__file__).parent / "models" / DETECTOR_NAME
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # pictures are small; threads are for several of them
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's own exceptions share no base but this
+            raise ModelFileError(f"ONNX Runtime cannot run {path}: {error}") from error
+
+    def detect(self, pixels: Pixels) -> list[Face]:
+        """Find all faces, those that fill the picture and those of 12 pixels of 640.
+
+        Returns:
+            The faces, the surest first.
+        """
+        longest = max(pixels.shape[:2])
+        found = [self._look(pixels, self.CLOSE, margin=0.3)]
+        if longest > 2 * self.CLOSE:
+            found.append(self._look(pixels, min(longest, self.FAR), margin=0.0))
+        return [_face(row) for row in _without_overlaps(np.concatenate(found))]
+
+    def _look(self, pixels: Pixels, size: int, margin: float) -> NDArray[np.float32]:
+        """Look at the picture with its long side at ``size``.
+
+        Returns:
+            ``float32 [faces, 15]``: score, x, y, width, height, and the landmarks, in the
+            picture's own pixels.
+        """
+        height, width = pixels.shape[:2]
+        scale = size / max(height, width)
+        small = Resize(max(1, round(height * scale)), max(1, round(width * scale)))
+        border = round(margin * size)
+        rows, columns = (
+            _STEP * ceil((side + 2 * border) / _STEP) for side in (small.height, small.width)
+        )
+        canvas = np.full((1, rows, columns, 3), _GREY, np.uint8)
+        top, left = (rows - small.height) // 2, (columns - small.width) // 2
+        canvas[0, top : top + small.height, left : left + small.width] = fit(pixels, small)
+        found = [
+            _decode(values[0], stride, self.min_score)
+            for values, stride in zip(
+                self._session.run(None, {"pixels": canvas}), _STRIDES, strict=True
+            )
+        ]
+        table = np.concatenate(found)
+        table[:, [1, 5, 7, 9, 11, 13]] -= left
+        table[:, [2, 6, 8, 10, 12, 14]] -= top
+        across, down = width / small.width, height / small.height
+        table[:, [1, 3, 5, 7, 9, 11, 13]] *= across
+        table[:, [2, 4, 6, 8, 10, 12, 14]] *= down
+        return table
+
+
+@cache
+def default_detector() -> FaceDetector:
+    """The detector that ships, loaded once.
+
+    Raises:
+        ModelFileError: its file is missing or cannot be run.
+    """
+    return YuNet()
+
+
+def largest(faces: Sequence[Face], width: int, height: int) -> Face | None:
+    """Choose the face that a picture shows: the largest, where near in size the more central one.
+
+    Args:
+        faces: what a detector found.
+        width: of the picture in pixels.
+        height: likewise.
+    """
+
+    def prominence(face: Face) -> float:
+        aside = hypot(
+            (face.x + face.width / 2) / width - 0.5, (face.y + face.height / 2) / height - 0.5
+        )
+        return face.width * face.height * max(0.1, 1.0 - aside)
+
+    return max(faces, key=prominence, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """What the network looks at: ``pixels`` at its size, and the face they were cut around.
+
+    ``face`` is None where the whole picture was taken.
+    """
+
+    pixels: Pixels
+    face: Face | None
+
+
+@dataclass(frozen=True, slots=True)
+class Framer:
+    """Brings a picture before the network, by the rules that its model file states.
+
+    By the rule ``aligned`` the face that the picture shows is cut out and turned upright; the
+    whole picture is taken where no face is found, and by the rule ``whole``.
+    """
+
+    crop: Crop
+    resize: Resize
+    detector: FaceDetector | None = None
+
+    def __call__(self, pixels: Pixels) -> Framed:
+        """Cut ``uint8 [H, W, 3]`` down to ``uint8 [resize.height, resize.width, 3]``."""
+        face = None
+        if self.crop.rule == "aligned":
+            height, width = pixels.shape[:2]
+            detector = self.detector or default_detector()
+            face = largest(detector.detect(pixels), width, height)
+        if face is None:
+            return Framed(fit(pixels, self.resize), None)
+        return Framed(cut(pixels, face.landmarks, self.crop, self.resize), face)
+
+
+def place(landmarks: NDArray[np.floating], crop: Crop) -> NDArray[np.float64]:
+    """Find where a crop lies in its picture: the similarity that fits the landmarks best.
+
+    Least squares over turn, size and shift (S. Umeyama, "Least-squares estimation of
+    transformation parameters between two point patterns", PAMI 1991, without reflection).
+
+    Args:
+        landmarks: ``float [5, 2]`` in the picture.
+        crop: its ``points`` are where the landmarks shall lie.
+
+    Returns:
+        ``float64 [2, 3]``: takes ``(u, v, 1)``, 0 to 1 across and down the crop, to the picture.
+
+    Raises:
+        ValueError: all landmarks are one point.
+    """
+    # As complex numbers a similarity is one product and one sum.
+    wanted = np.array(crop.points) @ (1, 1j)
+    given = landmarks.astype(np.float64) @ (1, 1j)
+    aside = wanted - wanted.mean()
+    turn = (aside.conj() * given).sum() / (abs(aside) ** 2).sum()
+    if not abs(turn) > 1e-6:
+        raise ValueError("the landmarks are one point")
+    shift = given.mean() - turn * wanted.mean()
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+
+
+def cut(pixels: Pixels, landmarks: NDArray[np.floating], crop: Crop, resize: Resize) -> Pixels:
+    """Cut a face out, upright, at the network's size; beyond the picture its edge is repeated.
+
+    Args:
+        pixels: ``uint8 [H, W, 3]``.
+        landmarks: ``float [5, 2]`` in its pixels.
+        crop: where they shall lie.
+        resize: the network's size; the crop is stretched to it.
+
+    Returns:
+        ``uint8 [resize.height, resize.width, 3]``.
+    """
+    matrix = place(landmarks, crop)
+    corners = np.array([[0, 1, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]], np.float64)
+    reach = matrix @ corners
+    height, width = pixels.shape[:2]
+    # The part of the picture that the crop touches, made smaller where the crop is (antialiasing)
+    left, top = (
+        int(np.clip(np.floor(low), 0, side - 1))
+        for low, side in zip(reach.min(1), (width, height), strict=True)
+    )
+    right, bottom = (
+        int(np.clip(np.ceil(high), low + 1, side))
+        for high, low, side in zip(reach.max(1), (left, top), (width, height), strict=True)
+    )
+    part = pixels[top:bottom, left:right]
+    side = float(np.hypot(*matrix[:, 0]))
+    scale = min(1.0, max(resize.width, resize.height) / side)
+    rows, columns = (max(1, round(count * scale)) for count in part.shape[:2])
+    across, down = columns / part.shape[1], rows / part.shape[0]
+    part = fit(part, Resize(rows, columns, resize.filter))
+    # ... and with its edges repeated as far as the crop reaches
+    low = np.floor((reach.min(1) - (left, top)) * (across, down)).astype(int)
+    high = np.ceil((reach.max(1) - (left, top)) * (across, down)).astype(int)
+    before = np.maximum(0, 1 - low)
+    after = np.maximum(0, high + 1 - (columns, rows))
+    part = np.pad(part, ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode="edge")
+    step = np.diag((across, down)) @ matrix[:, :2] @ np.diag((1 / resize.width, 1 / resize.height))
+    shift = (matrix[:, 2] - (left, top)) * (across, down) + before
+    data = [*step[0], shift[0], *step[1], shift[1]]
+    image = Image.fromarray(part).transform(
+        (resize.width, resize.height),
+        Image.Transform.AFFINE,
+        data,
+        Image.Resampling.BILINEAR,
+    )
+    return np.asarray(image)
+
+
+def _face(row: NDArray[np.float32]) -> Face:
+    score, x, y, width, height = map(float, row[:5])
+    return Face(x, y, width, height, score, row[5:].reshape(5, 2))
+
+
+def _decode(values: NDArray[np.float32], stride: int, min_score: float) -> NDArray[np.float32]:
+    """Read one output ``[rows, columns, 15]`` into a table ``[faces, 15]`` of pixels."""
+    rows, columns = np.nonzero(values[:, :, 0] > min_score)
+    found = values[rows, columns]
+    table = np.empty_like(found)
+    table[:, 0] = found[:, 0]
+    table[:, 3:5] = np.exp(np.minimum(found[:, 3:5], 10.0)) * stride
+    table[:, 1] = (found[:, 1] + columns) * stride - table[:, 3] / 2
+    table[:, 2] = (found[:, 2] + rows) * stride - table[:, 4] / 2
+    table[:, 5::2] = (found[:, 5::2] + columns[:, None]) * stride
+    table[:, 6::2] = (found[:, 6::2] + rows[:, None]) * stride
+    return table
+
+
+def _without_overlaps(table: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Keep the surest of each pile of boxes (greedy non-maximum suppression)."""
+    kept = []
+    rest = table[np.argsort(-table[:, 0], kind="stable")]
+    while len(rest):
+        first = rest[0]
+        kept.append(first)
+        ends = np.minimum(first[1:3] + first[3:5], rest[:, 1:3] + rest[:, 3:5])
+        shared = np.clip(ends - np.maximum(first[1:3], rest[:, 1:3]), 0, None).prod(1)
+        areas = rest[:, 3:5].prod(1)
+        rest = rest[shared / (areas[0] + areas - shared) < _OVERLAP]
+    return kept
