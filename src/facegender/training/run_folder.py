@@ -29,6 +29,7 @@ _RUN_FILES = frozenset({SPLIT_NAME, CONFIG_NAME})
 class Request:
     """What a run was asked to do, besides its recipe; kept in ``run.json`` for ``--resume``.
 
+    ``corrections``: a list of corrected labels for training and validation.
     ``start``: overrides the recipe's starting weights (``none``, ``dlib``, ``timm`` or a file).
     ``licence`` and ``terms`` are written into the model file.
     """
@@ -36,6 +37,7 @@ class Request:
     inputs: tuple[str, ...]
     table: str | None = None
     split: str | None = None
+    corrections: str | None = None
     validation: float = 0.2
     test: float = 0.0
     start: str | None = None
@@ -103,5 +105,5 @@ def begin_run(request: Request, recipe: Recipe, folder: Path) -> None:
 def files_of(folder: Path) -> list[Path]:
     """Give the files that a run needs and was made from, which nothing may be written over."""
     request, _ = open_run(None, None, folder, resume=True)
-    given = [*request.inputs, *filter(None, (request.table, request.split))]
+    given = [*request.inputs, *filter(None, (request.table, request.split, request.corrections))]
     return [*map(Path, given), *(folder / name for name in _FINISHED_FILES)]
