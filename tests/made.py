@@ -12,8 +12,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from facegender.images import Resize
+from facegender.images import Pixels, Resize
 from facegender.model_file import DESCRIPTION_KEY, DIGEST_KEY, ModelDescription, seal
+from facegender.training.samples import Sample
+from facegender.training.store import Store
 
 SIDE = 32
 
@@ -73,3 +75,9 @@ def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def store_of(samples: list[Sample], digests: list[str], pixels: Pixels) -> Store:
+    """A store in memory of readable pictures, all taken whole."""
+    nowhere = np.full((len(samples), 2, 3), np.nan, np.float32)
+    return Store(samples, digests, [""] * len(samples), pixels, pixels, nowhere)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from facegender import Classifier, Status, predict_folder
-from facegender.images import decode, fit
-from facegender.model_file import LABELS, read_model_file, shipped_model
+from facegender.images import decode
+from facegender.model_file import LABELS, shipped_model
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -53,9 +53,9 @@ def test_it_answers_for_the_portraits(shipped: Classifier) -> None:
 
 
 def test_a_row_never_depends_on_its_neighbours(shipped: Classifier) -> None:
-    resize = shipped.description.resize
     portraits = [
-        fit(decode(path.read_bytes()), resize) for path in sorted((ROOT / "faces").glob("*.jpg"))
+        shipped.framer(decode(path.read_bytes())).pixels
+        for path in sorted((ROOT / "faces").glob("*.jpg"))
     ]
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 256, portraits[0].shape, np.uint8) for _ in range(27)]
@@ -77,10 +77,9 @@ def test_it_is_the_network_that_was_measured(shipped: Classifier) -> None:
     samples = [sample for sample, _ in streamed]
     digests = [sha256(data).hexdigest() for _, data in streamed]
     parts = [row.part for row in assign_parts(samples, digests, seed=0, test=0.2)]
-    resize = read_model_file().description.resize
     seen = [item for item, part in zip(streamed, parts, strict=True) if part != "test"]
     truth = np.array([LABELS.index(sample.label) for sample, _ in seen])
-    pixels = np.stack([fit(decode(data), resize) for _, data in seen])
+    pixels = np.stack([shipped.framer(decode(data)).pixels for _, data in seen])
     correct = shipped.probabilities(pixels).argmax(1) == truth
     assert len(correct) > 1000
     assert correct.mean() > 0.95, "far below the figure in its own description"

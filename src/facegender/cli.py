@@ -216,8 +216,8 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="quick, compact, classic, or a TOML file.")
-    ] = "compact",
+        str, typer.Option(metavar="NAME|FILE", help="best, fast, quick, classic, or a TOML file.")
+    ] = "best",
     table: Annotated[
         Path | None,
         typer.Option(
@@ -233,6 +233,13 @@ def train(
     ] = 0.0,
     split: Annotated[
         Path | None, typer.Option(metavar="FILE.csv", help="Use the split of an earlier run.")
+    ] = None,
+    corrections: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Labels to learn and choose by instead: sha256 and label, empty to leave out.",
+        ),
     ] = None,
     pretrained: Annotated[
         str | None,
@@ -281,6 +288,7 @@ def train(
             inputs=tuple(str(path.absolute()) for path in archives or ()),
             table=None if table is None else str(table.absolute()),
             split=None if split is None else str(split.absolute()),
+            corrections=None if corrections is None else str(corrections.absolute()),
             validation=validation,
             test=test,
             start=_start(pretrained),
@@ -319,6 +327,10 @@ def evaluate(
             show_default="all but test",
         ),
     ] = None,
+    corrections: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Labels to measure by instead, as for train."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE.json", help="Where to write the figures."),
@@ -341,13 +353,20 @@ def evaluate(
     console = _training("progress").Console(quiet=quiet)
     named = {f"ARCHIVE {path}": path for path in archives}
     own = {"RUN|MODEL": model, "its model file": model / MODEL_NAME, "--table": table}
+    own["--corrections"] = corrections
     check_distinct(named | own | {"--output": output, "--scores": scores})
     for path in (output, scores):
         if path is not None:
             check_output(path)
     with console.counting("evaluating") as count:
         result = evaluation.evaluate(
-            model, archives, table, part=part, on_picture=count, on_skip=console.skipped
+            model,
+            archives,
+            table,
+            part=part,
+            corrections=corrections,
+            on_picture=count,
+            on_skip=console.skipped,
         )
     figures = result.figures()
     if output is not None:

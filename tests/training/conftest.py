@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made import store_of
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -66,7 +67,7 @@ def make_store(count: int, side: int = SIDE) -> Store:
         for i in range(count)
     ]
     pixels = [np.asarray(draw_face(s.label, i, (side, side))) for i, s in enumerate(samples)]
-    return Store(samples, [f"{i:064x}" for i in range(count)], [""] * count, np.stack(pixels))
+    return store_of(samples, [f"{i:064x}" for i in range(count)], np.stack(pixels))
 
 
 def png(image: Image.Image, **options: object) -> bytes:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from facegender.faces import ALIGNED, Framer
+from facegender.images import Pixels, Resize, fit
 from facegender.training.augment import (
     DRAWS,
     LUMA,
@@ -19,6 +21,7 @@ from facegender.training.augment import (
     random_numbers,
 )
 from facegender.training.recipe import AugmentOptions, InputOptions, read_recipe
+from facegender.training.store import normal_frame
 
 OFF = AugmentOptions(flip=0)
 STRONG = AugmentOptions(
@@ -95,7 +98,7 @@ def test_input_pixels_are_not_changed() -> None:
 
 
 @pytest.mark.parametrize("grey", [False, True])
-@pytest.mark.parametrize("recipe", ["classic", "compact", "quick", "strong"])
+@pytest.mark.parametrize("recipe", ["best", "classic", "quick", "strong"])
 def test_same_result_in_any_batch(recipe: str, grey: bool) -> None:
     options = STRONG if recipe == "strong" else read_recipe(recipe).augment
     x = pictures(24)
@@ -273,9 +276,32 @@ def test_low_resolution_takes_detail_away_and_keeps_the_mean() -> None:
 
 
 def test_normalise_and_back() -> None:
-    options = read_recipe("compact").input
+    options = read_recipe("best").input
     x = pictures(4)
     normal = normalise(as_floats(x, False), options)
     expected = (x[0, 0, 0].double() / 255 - torch.tensor(options.mean)) / torch.tensor(options.std)
     torch.testing.assert_close(normal[0, :, 0, 0].double(), expected, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(denormalise(normal, options), x.numpy())
+
+
+def test_a_crop_is_the_one_that_the_network_sees_in_use(astronaut: Pixels) -> None:
+    """With nothing random, what is cut from the store's wide picture is what a framer cuts."""
+    framer = Framer(ALIGNED, Resize(128, 128))
+    framed = framer(astronaut)
+    wide = torch.from_numpy(fit(astronaut, Resize(512, 512)).copy())[None]
+    assert framed.face is not None
+    frame = torch.from_numpy(normal_frame(framed.face.landmarks, framer.crop, astronaut.shape))
+    options = AugmentOptions(flip=0)
+    row = torch.full((1, DRAWS), 0.5)
+    cut = augment(wide, row, options, frames=frame[None], size=(128, 128))
+    shown = (cut[0].permute(1, 2, 0) * 255).numpy()
+    assert np.abs(shown - framed.pixels).mean() < 2
+    taken = augment(wide, row, replace(options, whole=1.0), frames=frame[None], size=(512, 512))
+    torch.testing.assert_close(taken, as_floats(wide, False), rtol=0, atol=2e-5)
+
+
+def test_a_picture_without_a_face_is_taken_whole() -> None:
+    x = pictures(2)
+    frames = torch.full((2, 2, 3), torch.nan)
+    shown = augment(x, drawn(0, 0, range(2)), OFF, frames=frames)
+    torch.testing.assert_close(shown, as_floats(x, False), rtol=0, atol=2e-5)

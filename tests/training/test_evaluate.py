@@ -208,7 +208,7 @@ def test_score_is_what_predict_says(
 ) -> None:
     folder = Path(request_of_run.inputs[2])
     classifier = Classifier.load(run_folder)
-    store = open_store([folder], None, classifier.description.resize, tmp_path)
+    store = open_store([folder], None, classifier.framer, tmp_path)
     rows = np.arange(0, len(store.samples), 7)
     told: list[int] = []
     scores = score(classifier, store, rows, on_picture=told.append)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 import facegender
 from facegender.classifier import Classifier
 from facegender.errors import ModelFileError
+from facegender.faces import Framer
 from facegender.images import Pixels, Resize, decode, fit
-from facegender.model_file import DESCRIPTION_KEY, ModelDescription, read_model_file
+from facegender.model_file import DESCRIPTION_KEY, Crop, ModelDescription, read_model_file
 from facegender.training.augment import as_floats, normalise
 from facegender.training.export import ParityError, check_parity, describe_again, export_model
 from facegender.training.fit import compute_logits
@@ -51,7 +52,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module,
     torch.manual_seed(1)
     network = Layer(3 * 16 * 20)
     description = ModelDescription(
-        "grey", GREY.resize, grey=True, temperature=0.37, start="random weights"
+        "grey", GREY.framer.resize, grey=True, temperature=0.37, start="random weights"
     )
     path = tmp_path_factory.mktemp("export") / "new folder" / "model.onnx"
     difference = export_model(network, GREY, description, noise(70, 16, 20), path)
@@ -167,7 +168,9 @@ def test_a_network_that_halves_badly_keeps_its_whole_weights(tmp_path: Path) -> 
         network.layer.bias.copy_(torch.tensor([0.0, -count * (1 + 2**-12)]))
     white = np.full((3, 24, 24, 3), 255, np.uint8)
     path = tmp_path / "model.onnx"
-    difference = export_model(network, options, ModelDescription("b", options.resize), white, path)
+    difference = export_model(
+        network, options, ModelDescription("b", options.framer.resize), white, path
+    )
     assert difference < 1e-4
     assert path.stat().st_size > 4 * 2 * count
 
@@ -182,7 +185,7 @@ class Random(nn.Module):
 def test_a_graph_that_answers_otherwise_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     options = InputOptions(height=24, width=24)
     pixels = np.zeros((3, 24, 24, 3), np.uint8)
-    description = ModelDescription("bad", options.resize)
+    description = ModelDescription("bad", options.framer.resize)
     path = tmp_path / "model.onnx"
     with pytest.raises(ParityError, match="does not answer as the network does"):
         export_model(Random(), options, description, pixels, path)
@@ -234,7 +237,7 @@ def awkward(tmp_path_factory: pytest.TempPathFactory, draw: Callable[..., Image.
 def test_training_and_predict_see_the_same_pixels(
     awkward: Path, tmp_path: Path, resize: Resize
 ) -> None:
-    store = open_store([awkward], None, resize, tmp_path)
+    store = open_store([awkward], None, Framer(Crop(), resize), tmp_path)
     assert len(store.samples) == 40
     assert set(store.errors) == {""}
     for sample, pixels in zip(store.samples, store.pixels, strict=True):
@@ -252,7 +255,7 @@ def test_from_file_to_answer_torch_and_predict_agree(
     )
     network = build_network(description.recipe["network"]["name"])
     network.load_state_dict(torch.load(run_folder / "saved_model", weights_only=True))
-    store = open_store([awkward], None, description.resize, tmp_path)
+    store = open_store([awkward], None, Framer(description.crop, description.resize), tmp_path)
     logits = compute_logits(network, store, np.arange(len(store.samples)), options)
     expected = (logits / description.temperature).softmax(1).numpy()
     paths = [awkward / sample.file for sample in store.samples]

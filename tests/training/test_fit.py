@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made import store_of
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -147,7 +148,7 @@ def coloured(reds: list[int], labels: str) -> Store:
     pixels[..., 1] = 100
     names = {"f": "female", "m": "male"}
     samples = [Sample("a", f"{i}.png", names[letter]) for i, letter in enumerate(labels)]
-    return Store(samples, [""] * len(reds), [""] * len(reds), pixels)
+    return store_of(samples, [""] * len(reds), pixels)
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 600])
@@ -387,7 +388,9 @@ def main():
     labels = np.load(folder.parent / "labels.npy")
     samples = [Sample("a", str(n), LABELS[label]) for n, label in enumerate(labels)]
     blank = [""] * len(samples)
-    store = Store(samples, blank, blank, np.load(folder.parent / "pixels.npy"))
+    pixels = np.load(folder.parent / "pixels.npy")
+    nowhere = np.full((len(samples), 2, 3), np.nan, np.float32)
+    store = Store(samples, blank, blank, pixels, pixels, nowhere)
     torch.manual_seed(0)
     network = build_network(recipe.network.name)
     if what == "logits":

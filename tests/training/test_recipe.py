@@ -32,7 +32,7 @@ def written(path: Path, text: str) -> Path:
 
 
 def test_the_recipes_that_ship() -> None:
-    assert [path.stem for path in SHIPPED] == ["classic", "compact-far", "compact", "quick"]
+    assert [path.stem for path in SHIPPED] == ["best", "classic", "fast", "quick"]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -135,7 +135,7 @@ def test_whole_numbers_serve_as_floats(tmp_path: Path) -> None:
 
 
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no recipe 'clasic': use one of classic, compact"):
+    with pytest.raises(InputError, match="no recipe 'clasic': use one of best, classic"):
         read_recipe("clasic")
     with pytest.raises(InputError, match="cannot read the recipe"):
         read_recipe(tmp_path / "absent.toml")
@@ -159,7 +159,7 @@ def test_not_utf8(tmp_path: Path) -> None:
 
 def test_the_input_rule_is_the_model_files() -> None:
     options = InputOptions(96, 112, "lanczos", "pad")
-    assert options.resize == Resize(96, 112, "lanczos", "pad", antialias=True)
+    assert options.framer.resize == Resize(96, 112, "lanczos", "pad", antialias=True)
 
 
 def test_with_changes_changes_only_what_is_given() -> None:

@@ -18,14 +18,16 @@ from PIL import Image
 
 from facegender.classifier import Classifier
 from facegender.errors import InputError, OutputError, StoppedError
+from facegender.faces import Framer
 from facegender.model_file import read_model_file
+from facegender.training.evaluate import evaluate
 from facegender.training.fit import Progress
 from facegender.training.network import build_network
 from facegender.training.progress import Console
 from facegender.training.recipe import FitOptions, InputOptions, Recipe, read_recipe
 from facegender.training.run import export_run, train
 from facegender.training.run_folder import Request
-from facegender.training.split import Assignment, read_split
+from facegender.training.split import PARTS, Assignment, read_split
 from facegender.training.store import open_store
 
 QUIET = Console(quiet=True)
@@ -148,7 +150,7 @@ def test_description_says_what_was_done(
 ) -> None:
     description = read_model_file(run_folder).description
     assert description.name == "tiny"
-    assert description.resize == recipe.input.resize
+    assert description.resize == recipe.input.framer.resize
     assert (description.licence, description.terms) == ("none", "made by code")
     assert description.start == "random weights"
     assert description.recipe["fit"]["epochs"] == 3
@@ -205,6 +207,44 @@ def test_split_of_an_earlier_run_is_used_as_it_is(
     with pytest.raises(StoppedError):
         train(again, replace(short, fit=replace(short.fit, seed=5)), folder, console=CtrlC(1))
     assert (folder / "split.csv").read_bytes() == (run_folder / "split.csv").read_bytes()
+
+
+def test_corrections_change_what_is_learned_and_judged_and_nothing_of_the_test_part(
+    run_folder: Path,
+    request_of_run: Request,
+    short: Recipe,
+    split: list[Assignment],
+    tmp_path: Path,
+) -> None:
+    single = [row for row in split if sum(row.sha256 == other.sha256 for other in split) == 1]
+    by_part = {part: [row for row in single if row.part == part] for part in PARTS}
+    changed, left_out = by_part["train"][:2]
+    judged, untouched = by_part["validation"][0], by_part["test"][0]
+
+    def other(row: Assignment) -> str:
+        return "male" if row.sample.label == "female" else "female"
+
+    path = tmp_path / "corrections.csv"
+    lines = [f"{row.sha256},{other(row)}" for row in (changed, judged, untouched)]
+    path.write_text("\n".join(["sha256,label", *lines, f"{left_out.sha256},"]))
+    folder = beside(run_folder, "corrected")
+    train(replace(request_of_run, corrections=str(path)), short, folder, console=QUIET)
+    assert (folder / "split.csv").read_bytes() == (run_folder / "split.csv").read_bytes()
+    description, before = (read_model_file(f).description for f in (folder, run_folder))
+    assert description.data["train"] == before.data["train"] - 1
+    assert description.data["validation"] == before.data["validation"]
+    assert description.data["fingerprint"] != before.data["fingerprint"]
+    with (folder / "scores.csv").open(newline="") as file:
+        scored = {row["file"]: row["label"] for row in csv.DictReader(file)}
+    assert scored[judged.sample.file] == other(judged)
+    result = evaluate(folder, [Path(i) for i in request_of_run.inputs], part="test")
+    labels = {sample.file: sample.label for sample in result.samples}
+    assert labels[untouched.sample.file] == untouched.sample.label
+    corrected = evaluate(
+        folder, [Path(i) for i in request_of_run.inputs], part="test", corrections=path
+    )
+    labels = {sample.file: sample.label for sample in corrected.samples}
+    assert labels[untouched.sample.file] == other(untouched)
 
 
 def test_another_seed_makes_another_split_with_the_same_test_part(
@@ -350,7 +390,9 @@ def test_export_again_answers_alike(run_folder: Path, tmp_path: Path) -> None:
     again = read_model_file(tmp_path / "other.onnx")
     assert again.description == described
     assert described == replace(read_model_file(run_folder).description, terms="changed")
-    store = open_store([_folder(run_folder)], None, described.resize, tmp_path / "store")
+    store = open_store(
+        [_folder(run_folder)], None, Framer(described.crop, described.resize), tmp_path / "store"
+    )
     one, two = (Classifier.load(path) for path in (run_folder, tmp_path / "other.onnx"))
     assert (one.probabilities(store.pixels) == two.probabilities(store.pixels)).all()
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from made import store_of
 from numpy.typing import NDArray
 
 from facegender.training.recipe import FitOptions
@@ -30,7 +31,7 @@ def grouped(sizes: dict[tuple[str, str], int]) -> tuple[Store, Indices]:
         for i in range(size)
     ]
     blank = [""] * len(samples)
-    store = Store(samples, blank, blank, np.zeros((len(samples), 1, 1, 3), np.uint8))
+    store = store_of(samples, blank, np.zeros((len(samples), 1, 1, 3), np.uint8))
     return store, np.arange(len(samples), dtype=np.int64)
 
 

@@ -14,10 +14,14 @@ import pytest
 from PIL import Image
 
 from facegender.errors import InputError
+from facegender.faces import ALIGNED, Framer
 from facegender.images import Resize, decode, fit
+from facegender.model_file import Crop
 from facegender.training.store import open_store
 
 RESIZE = Resize(24, 20)
+WHOLE = Framer(Crop(), RESIZE)
+PORTRAITS = Path(__file__).parents[2] / "faces"
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def entries(folder: Path) -> list[str]:
 
 
 def test_pixels_are_exactly_those_of_the_one_decoder(faces: Path, tmp_path: Path) -> None:
-    store = open_store([faces], None, RESIZE, tmp_path / "store")
+    store = open_store([faces], None, WHOLE, tmp_path / "store")
     assert store.pixels.shape == (7, 24, 20, 3)
     assert store.pixels.dtype == np.uint8
     assert sorted(s.file for s in store.samples) == sorted(
@@ -73,19 +77,23 @@ def test_many_pictures_keep_their_order(tmp_path: Path, draw: Callable[..., Imag
         )
     told: list[int] = []
     store = open_store(
-        [tmp_path / "faces"], None, Resize(2, 2), tmp_path / "s", on_picture=told.append
+        [tmp_path / "faces"],
+        None,
+        Framer(Crop(), Resize(2, 2)),
+        tmp_path / "s",
+        on_picture=told.append,
     )
     assert [int(row[0, 0, 0]) + 256 * int(row[0, 0, 1]) for row in store.pixels] == list(range(300))
     assert told[0] == 256
 
 
 def test_opened_again_without_decoding(faces: Path, tmp_path: Path) -> None:
-    first = open_store([faces], None, RESIZE, tmp_path / "store")
+    first = open_store([faces], None, WHOLE, tmp_path / "store")
     told: list[str] = []
     (place,) = (tmp_path / "store").iterdir()
     before = (place / "pixels.u8").stat().st_mtime_ns
     again = open_store(
-        [faces], None, RESIZE, tmp_path / "store", on_skip=lambda *both: told.append(str(both))
+        [faces], None, WHOLE, tmp_path / "store", on_skip=lambda *both: told.append(str(both))
     )
     assert (place / "pixels.u8").stat().st_mtime_ns == before
     assert entries(tmp_path / "store") == [place.name]
@@ -103,21 +111,21 @@ def test_made_again_when_something_changed(faces: Path, tmp_path: Path) -> None:
     def count() -> int:
         return len(entries(folder))
 
-    open_store([faces], None, RESIZE, folder)
-    open_store([faces], None, Resize(24, 20, aspect="pad"), folder)
+    open_store([faces], None, WHOLE, folder)
+    open_store([faces], None, Framer(Crop(), Resize(24, 20, aspect="pad")), folder)
     assert count() == 2
     table.write_text("file,person\nmale/odd.png,ann\n", encoding="utf-8")
-    with_table = open_store([faces], table, RESIZE, folder)
+    with_table = open_store([faces], table, WHOLE, folder)
     assert {s.person for s in with_table.samples} == {"", "ann"}
     assert count() == 3
     table.write_text("file,person\nmale/odd.png,bob\n", encoding="utf-8")
-    assert {s.person for s in open_store([faces], table, RESIZE, folder).samples} == {"", "bob"}
+    assert {s.person for s in open_store([faces], table, WHOLE, folder).samples} == {"", "bob"}
     assert count() == 4
     odd = faces / "male" / "odd.png"
     status = odd.stat()
     Image.new("RGB", (5, 5)).save(odd)
     os.utime(odd, ns=(status.st_atime_ns, status.st_mtime_ns))  # told by its size alone
-    store = open_store([faces], None, RESIZE, folder)
+    store = open_store([faces], None, WHOLE, folder)
     assert count() == 5
     place = next(i for i, s in enumerate(store.samples) if s.file == "male/odd.png")
     assert not store.pixels[place].any()
@@ -138,7 +146,7 @@ def test_a_link_to_an_archive_stands_for_the_archive(
     (tmp_path / "link.tar").symlink_to("real.tar")
     for seed in (1, 2):
         pack(seed)
-        store = open_store([tmp_path / "link.tar"], None, RESIZE, tmp_path / "store")
+        store = open_store([tmp_path / "link.tar"], None, WHOLE, tmp_path / "store")
         assert store.samples[0].file == f"male/{seed}.png"
 
 
@@ -152,7 +160,7 @@ def test_names_that_are_no_utf8_come_back(tmp_path: Path, draw: Callable[..., Im
         data.seek(0)
         tar.addfile(info, data)
     for _ in range(2):
-        store = open_store([tmp_path / "a.tar"], None, RESIZE, tmp_path / "store")
+        store = open_store([tmp_path / "a.tar"], None, WHOLE, tmp_path / "store")
         assert [s.file for s in store.samples] == [name]
 
 
@@ -162,7 +170,7 @@ def test_nothing_half_written_remains(faces: Path, tmp_path: Path) -> None:
     whole = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"a\.tar"):
-        open_store([tmp_path / "a.tar"], None, RESIZE, tmp_path / "store")
+        open_store([tmp_path / "a.tar"], None, WHOLE, tmp_path / "store")
     assert entries(tmp_path / "store") == []
 
     def stop(done: int) -> None:
@@ -171,15 +179,15 @@ def test_nothing_half_written_remains(faces: Path, tmp_path: Path) -> None:
     for number in range(300):
         (faces / "male" / f"{number}.png").write_bytes(b"x")
     with pytest.raises(KeyboardInterrupt):
-        open_store([faces], None, RESIZE, tmp_path / "store", on_picture=stop)
+        open_store([faces], None, WHOLE, tmp_path / "store", on_picture=stop)
     assert entries(tmp_path / "store") == []
 
 
 def test_what_a_killed_process_left_is_in_nobodys_way(faces: Path, tmp_path: Path) -> None:
-    open_store([faces], None, RESIZE, tmp_path / "store")
+    open_store([faces], None, WHOLE, tmp_path / "store")
     (place,) = (tmp_path / "store").iterdir()
     place.rename(place.with_name(f"{place.name}.{os.getpid()}.tmp"))
-    open_store([faces], None, RESIZE, tmp_path / "store")
+    open_store([faces], None, WHOLE, tmp_path / "store")
     assert entries(tmp_path / "store") == [place.name]
 
 
@@ -190,7 +198,40 @@ def test_missing_input_or_table(faces: Path, tmp_path: Path, what: str) -> None:
         open_store(
             [absent if what == "input" else faces],
             absent if what == "table" else None,
-            RESIZE,
+            WHOLE,
             tmp_path / "store",
         )
     assert entries(tmp_path / "store") == []
+
+
+def test_faces_are_cut_as_in_use_and_kept_to_be_cut_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "male"
+    folder.mkdir(parents=True)
+    for name in ("joe_biden.jpg", "barack_obama.jpg"):
+        (folder / name).write_bytes((PORTRAITS / name).read_bytes())
+    Image.new("RGB", (60, 50), "teal").save(folder / "no_face.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    framer = Framer(ALIGNED, Resize(48, 40))
+    store = open_store([folder.parent], None, framer, tmp_path / "store")
+    assert store.wide.shape == (4, 60, 50, 3)
+    for sample, shown, wide, frame in zip(
+        store.samples, store.pixels, store.wide, store.frames, strict=True
+    ):
+        if "broken" in sample.file:
+            assert not shown.any() and not wide.any() and np.isnan(frame).all()
+            continue
+        pixels = decode((folder.parent / sample.file).read_bytes())
+        framed = framer(pixels)
+        assert np.array_equal(shown, framed.pixels)
+        assert np.array_equal(wide, fit(pixels, Resize(60, 50)))
+        assert np.isnan(frame).all() == (framed.face is None) == ("no_face" in sample.file)
+        if framed.face:  # the middle of the crop is where the face is, from -1 to 1
+            middle = framed.face.landmarks.mean(0) / pixels.shape[1::-1] * 2 - 1
+            np.testing.assert_allclose(frame @ (0, 0.12, 1), middle, atol=0.1)
+
+
+def test_another_crop_rule_is_another_store(faces: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    open_store([faces], None, WHOLE, folder)
+    open_store([faces], None, Framer(ALIGNED, RESIZE), folder)
+    assert len(list(folder.iterdir())) == 2

@@ -20,7 +20,7 @@ from facegender.training.recipe import AugmentOptions, InputOptions
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in grey (ITU-R BT.601, as Pillow has them)."""
 
-DRAWS = 36
+DRAWS = 37
 """Random numbers that one picture gets for one epoch."""
 
 
@@ -69,7 +69,13 @@ def denormalise(x: Tensor, options: InputOptions) -> Pixels:
 
 
 def augment(
-    pixels: Tensor, numbers: Tensor, options: AugmentOptions, *, grey: bool = False
+    pixels: Tensor,
+    numbers: Tensor,
+    options: AugmentOptions,
+    *,
+    frames: Tensor | None = None,
+    size: tuple[int, int] | None = None,
+    grey: bool = False,
 ) -> Tensor:
     """Change every picture of a batch at random, as :class:`AugmentOptions` describes.
 
@@ -77,14 +83,17 @@ def augment(
         pixels: ``uint8 [N, H, W, 3]``.
         numbers: ``float32 [N, DRAWS]`` from :func:`random_numbers`, on the same device.
         options: what to do, and how strongly.
+        frames: ``float32 [N, 2, 3]``, where each picture's crop lies in it (see ``Store``); None
+            takes all pictures whole.
+        size: height and width of the result; None keeps those of ``pixels``.
         grey: whether the network sees grey only.
 
     Returns:
-        ``float32 [N, 3, H, W]`` in 0..1, ready for :func:`normalise`.
+        ``float32 [N, 3, *size]`` in 0..1, ready for :func:`normalise`.
     """
     u = numbers.T  # u[k] is the k-th number of every picture; signed(k) is it in -1..1
     x = as_floats(pixels, grey)
-    x = _move(x, u, options)
+    x = _move(x, u, options, frames, size or (x.shape[2], x.shape[3]))
     x = _coarsen(x, u, options)
     x = _recolour(x, u, options)
     if options.noise:
@@ -100,8 +109,10 @@ def _signed(values: Tensor) -> Tensor:
     return values * 2.0 - 1.0
 
 
-def _move(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
-    """Mirror, turn, zoom, stretch and shift in one resampling."""
+def _move(
+    x: Tensor, u: Tensor, options: AugmentOptions, frames: Tensor | None, size: tuple[int, int]
+) -> Tensor:
+    """Cut out, mirror, turn, zoom, stretch and shift in one resampling."""
     turned = u[0] < options.turn_share
     # a normal number out of two even ones (Box and Muller)
     normal = (-2.0 * (1.0 - u[2]).log()).sqrt() * (2.0 * torch.pi * u[3]).cos()
@@ -110,7 +121,10 @@ def _move(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
     )
     angle = torch.deg2rad(degrees)
     zoom = options.zoom ** _signed(u[4])
-    farther = 1.0 + (u[32] < options.far) * (options.farthest - 1.0) * u[33]
+    whole = torch.ones_like(u[36], dtype=torch.bool)
+    if frames is not None:
+        whole = (u[36] < options.whole) | frames.isnan().any(2).any(1)
+    farther = 1.0 + (whole & (u[32] < options.far)) * (options.farthest - 1.0) * u[33]
     zoom = zoom * farther
     stretch = options.stretch ** (_signed(u[5]) * 0.5)
     mirror = torch.where(u[6] < options.flip, -1.0, 1.0)
@@ -118,7 +132,7 @@ def _move(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
     shift_x, shift_y = _signed(u[7]) * reach, _signed(u[8]) * reach
     cos, sin = angle.cos(), angle.sin()
     across, down = zoom * stretch, zoom / stretch
-    shape = x.shape[2] / x.shape[3]  # grids count in sides, turns in pixels
+    shape = size[0] / size[1]  # grids count in sides, turns in pixels
     theta = torch.stack(
         [
             torch.stack([cos * across * mirror, -sin * across * shape, shift_x], 1),
@@ -126,7 +140,10 @@ def _move(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
         ],
         1,
     )
-    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
+    if frames is not None:
+        cut = torch.cat([frames[:, :, :2] @ theta[:, :, :2], _apply(frames, theta[:, :, 2])], 2)
+        theta = torch.where(whole.view(-1, 1, 1), theta, cut)
+    grid = functional.affine_grid(theta, [*x.shape[:2], *size], align_corners=False)
     repeated = u[9] < options.edge
     shade = u[10:13].T.reshape(-1, 3, 1, 1) * (1.0 if options.edge else 0.0)
     if x.shape[1] == 3 and not options.light:
@@ -142,6 +159,11 @@ def _move(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
     return filled
 
 
+def _apply(frames: Tensor, points: Tensor) -> Tensor:
+    """Take one point ``[N, 2]`` of every crop to its picture, ``[N, 2, 1]``."""
+    return frames[:, :, :2] @ points.unsqueeze(2) + frames[:, :, 2:]
+
+
 def _surround(x: Tensor, grid: Tensor, u: Tensor) -> Tensor:
     """Sample pictures by a grid and show an enlarged quarter of each where it leaves them."""
     half = torch.full_like(u[34], 0.5)
@@ -150,7 +172,7 @@ def _surround(x: Tensor, grid: Tensor, u: Tensor) -> Tensor:
     quarter = torch.stack(
         [torch.stack([half, none, sides[0]], 1), torch.stack([none, half, sides[1]], 1)], 1
     )
-    behind = functional.affine_grid(quarter, list(x.shape), align_corners=False)
+    behind = functional.affine_grid(quarter, [*x.shape[:2], *grid.shape[1:3]], align_corners=False)
     inside = (grid.abs() <= 1.0).all(3).unsqueeze(1)
     front, back = (
         functional.grid_sample(x, places, padding_mode="border", align_corners=False)

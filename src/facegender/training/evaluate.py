@@ -21,6 +21,7 @@ from facegender.images import Pixels
 from facegender.model_file import LABELS
 from facegender.results import replacing
 from facegender.training.calibrate import calibration_error
+from facegender.training.corrections import correct, read_corrections
 from facegender.training.samples import Sample, stream_samples
 from facegender.training.split import PARTS, SPLIT_NAME, read_split
 from facegender.training.store import Store, decoded
@@ -83,6 +84,7 @@ def evaluate(
     table: Path | None = None,
     *,
     part: str | None = None,
+    corrections: Path | None = None,
     on_picture: Callable[[int], None] | None = None,
     on_skip: Callable[[str, str], None] | None = None,
 ) -> Evaluation:
@@ -96,6 +98,7 @@ def evaluate(
         inputs: archives or folders.
         table: CSV joined on the path inside the archive.
         part: only this one; None takes every part but ``test``, which is looked at on purpose only.
+        corrections: a list of corrected labels to measure by.
         on_picture: called with the number of pictures done.
         on_skip: called with the name and reason of a member that was passed over.
 
@@ -109,6 +112,7 @@ def evaluate(
     parts = (
         {row.sha256: row.part for row in read_split(split) if row.part} if split.is_file() else {}
     )
+    known = read_corrections(corrections) if corrections else {}
     result = Evaluation([], [], [], [])
     pixels: list[Pixels] = []
 
@@ -120,14 +124,17 @@ def evaluate(
                 on_picture(len(result.probabilities))
 
     stream = stream_samples(inputs, table, on_skip=on_skip)
-    for sample, digest, picture, error in decoded(stream, classifier.description.resize):
+    for sample, digest, picture, error in decoded(stream, lambda it: classifier.framer(it).pixels):
         found = parts.get(digest, "new")
         if found != part and (part is not None or found == "test"):
             continue
         if picture is None:
             result.unreadable.append((sample.file, error))
             continue
-        result.samples.append(sample)
+        (corrected,) = correct([sample], [digest], known)
+        if corrected is None:
+            continue
+        result.samples.append(corrected)
         result.parts.append(found)
         pixels.append(picture)
         if len(pixels) == _BATCH:
@@ -164,7 +171,7 @@ def measure(
         same shares under ``sources``, ``ages`` and ``races`` where the samples say them.
     """
     correct = probabilities.argmax(1) == labels
-    result: dict[str, Any] = {"accuracy": _share(correct), "recall": _recalls(correct, labels)}
+    result: dict[str, Any] = {"accuracy": share(correct), "recall": _recalls(correct, labels)}
     recalls = [value["share"] for value in result["recall"].values()]
     result["balanced_accuracy"] = _rounded(float(np.mean(recalls)))
     if len(recalls) == len(LABELS):
@@ -182,7 +189,7 @@ def measure(
         keys = np.array(values)
         groups = {
             str(key): {
-                "accuracy": _share(correct[keys == key]),
+                "accuracy": share(correct[keys == key]),
                 "recall": _recalls(correct[keys == key], labels[keys == key]),
             }
             for key in sorted(set(values) - {""})
@@ -220,14 +227,14 @@ def write_json(path: Path, values: Any) -> None:
 def _recalls(correct: NDArray[np.bool_], labels: NDArray[np.int64]) -> dict[str, Any]:
     """Share of each label's pictures that were told right; labels without pictures are left out."""
     return {
-        name: _share(correct[labels == index])
+        name: share(correct[labels == index])
         for index, name in enumerate(LABELS)
         if (labels == index).any()
     }
 
 
-def _share(correct: NDArray[np.bool_]) -> dict[str, Any]:
-    """Count, correct, share and its Wilson interval."""
+def share(correct: NDArray[np.bool_]) -> dict[str, Any]:
+    """Sum up right and wrong answers: ``{count, correct, share, interval}`` (Wilson, 95 %)."""
     count, right = len(correct), int(correct.sum())
     if not count:
         return {"count": 0, "correct": 0, "share": None, "interval": None}
@@ -244,25 +251,30 @@ def _coverage(certainty: NDArray[np.floating], correct: NDArray[np.bool_]) -> li
     """Accuracy of the surest part of the answers, and the certainty from which on they count."""
     order = np.argsort(-certainty, kind="stable")
     rows = []
-    for share in (1.0, 0.99, 0.98, 0.95, 0.9, 0.8):
-        count = max(1, round(share * len(order)))
+    for answered in (1.0, 0.99, 0.98, 0.95, 0.9, 0.8):
+        count = max(1, round(answered * len(order)))
         kept = order[:count]
         rows.append(
             {
-                "answered": share,
+                "answered": answered,
                 "threshold": _rounded(float(certainty[kept[-1]])),
-                "accuracy": _share(correct[kept]),
+                "accuracy": share(correct[kept]),
             }
         )
     return rows
 
 
-def _age_group(age: str) -> str:
-    """Name the group of an age in years or of an age band such as ``(25, 32)``."""
+def age_in_years(age: str) -> float | None:
+    """Read an age in years, or the middle of a band such as ``(25, 32)``; None if there is none."""
     numbers = [float(text) for text in re.findall(r"\d+(?:\.\d+)?", age)[:2]]
-    if not numbers:
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def _age_group(age: str) -> str:
+    """Name the group of an age as a table says it."""
+    years = age_in_years(age)
+    if years is None:
         return ""
-    years = sum(numbers) / len(numbers)
     for low, high in _AGES:
         if years <= high:
             return f"{low:02d}-{high}" if high < 150 else f"{low}+"

@@ -267,10 +267,15 @@ class _Loop:
         """Read, move to the device, augment and normalise the pictures at some places."""
         recipe, device = self.recipe, self.fabric.device
         indices = order[places]
-        pixels = torch.from_numpy(np.ascontiguousarray(self.store.pixels[indices])).to(device)
+        pixels = torch.from_numpy(np.ascontiguousarray(self.store.wide[indices])).to(device)
         numbers = random_numbers(recipe.fit.seed, self.state.epoch, places)
         x = augment(
-            pixels, torch.from_numpy(numbers).to(device), recipe.augment, grey=recipe.input.grey
+            pixels,
+            torch.from_numpy(numbers).to(device),
+            recipe.augment,
+            frames=torch.from_numpy(self.store.frames[indices]).to(device),
+            size=(recipe.input.height, recipe.input.width),
+            grey=recipe.input.grey,
         )
         x = normalise(x, recipe.input).contiguous(memory_format=torch.channels_last)
         return x, self.labels[torch.from_numpy(indices)].to(device)

@@ -13,7 +13,9 @@ from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from facegender.errors import InputError
+from facegender.faces import ALIGNED, Framer
 from facegender.images import Resize
+from facegender.model_file import Crop
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class NetworkOptions:
 class InputOptions:
     """What the network is fed: its size in pixels, how pictures get there, and normalisation.
 
+    ``crop``: ``whole``, or ``aligned`` for faces found, turned upright and cut out.
     ``mean`` and ``std`` are of pixels scaled to 0..1, one for each of R, G, B.
     """
 
@@ -39,29 +42,33 @@ class InputOptions:
     grey: bool = False
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop: str = "whole"
 
     @property
-    def resize(self) -> Resize:
-        """The resize rule as the model file stores it."""
-        return Resize(self.height, self.width, self.filter, self.aspect)
+    def framer(self) -> Framer:
+        """The crop and resize rules as the model file stores them."""
+        crop = ALIGNED if self.crop == ALIGNED.rule else Crop(self.crop)
+        return Framer(crop, Resize(self.height, self.width, self.filter, self.aspect))
 
 
 @dataclass(frozen=True, slots=True)
 class AugmentOptions:
     """What is done at random to every training picture; 0 switches a thing off.
 
+    ``whole``: share taken whole where the input's crop is ``aligned``; the others are cut out.
     ``flip``: share mirrored. ``turn_degrees``: largest turn; ``turn_share`` of the pictures get
     one, evenly within it; ``tilt_degrees``: spread (one sigma) of the small turn that the others
-    get. ``zoom``: largest factor closer or farther. ``far``: share seen from farther still, up to
-    ``farthest``, anywhere in the frame. ``stretch``: largest factor by which width and height
-    part. ``shift``: largest shift, as a share of the side. ``edge``: share whose uncovered parts
-    repeat the edge; ``surround``: share of the others where they show an enlarged quarter of the
-    picture; the rest get one colour, black when ``edge`` is 0.
+    get. ``zoom``: largest factor closer or farther. ``far``: share of the whole pictures seen from
+    farther still, up to ``farthest``, anywhere in the frame. ``stretch``: largest factor by which
+    width and height part. ``shift``: largest shift, as a share of the side. ``edge``: share whose
+    uncovered parts repeat the edge; ``surround``: share of the others where they show an enlarged
+    quarter of the picture; the rest get one colour, black when ``edge`` is 0.
     ``low_resolution``: share brought down to 20 to 96 px and up again. ``light``: strength of
     brightness, contrast and saturation changes; ``cast``: of colour casts. ``grey``: share made
     grey. ``noise``: largest sigma, of a range of 1. ``cover``: share partly hidden by a bar or box.
     """
 
+    whole: float = 0.0
     flip: float = 0.5
     turn_degrees: float = 0.0
     turn_share: float = 1.0
@@ -126,7 +133,7 @@ class Recipe:
         Raises:
             ValueError: with the key that is wrong.
         """
-        self.input.resize  # noqa: B018  (checks size, filter and aspect)
+        self.input.framer  # noqa: B018  (checks crop, size, filter and aspect)
         _one_of("fit.optimizer", self.fit.optimizer, ("adamw", "sgd"))
         _one_of("fit.schedule", self.fit.schedule, ("cosine", "constant"))
         _one_of("fit.precision", self.fit.precision, ("auto", "32", "bf16"))
@@ -137,6 +144,7 @@ class Recipe:
             if getattr(self.augment, name) < 1:
                 raise ValueError(f"augment.{name} is a factor of 1 or more")
         for name in (
+            "whole",
             "flip",
             "turn_share",
             "far",

@@ -30,6 +30,7 @@ from facegender.model_file import LABELS, MODEL_NAME, ModelDescription, read_mod
 from facegender.results import replacing
 from facegender.training.calibrate import find_temperature
 from facegender.training.checkpoint import BEST_NAME, EpochFigures, load_weights
+from facegender.training.corrections import correct, read_corrections
 from facegender.training.evaluate import measure, score, write_json, write_scores
 from facegender.training.export import describe_again, export_model
 from facegender.training.fit import compute_logits, fit_network, make_fabric
@@ -96,7 +97,7 @@ def train(
     assignments = _split(request, recipe, store, folder, console, resume)
     if fabric.global_rank == 0:
         fabric.barrier()
-    parts = np.array([row.part for row in assignments])
+    store, parts = _correct(store, assignments, request, console)
     train_rows, validation_rows = _rows(parts, "train"), _rows(parts, "validation")
     _check_labels(store, train_rows, validation_rows, console)
     if not resume and fabric.global_rank == 0:
@@ -123,7 +124,7 @@ def train(
     _write_history(folder / "history.csv", history)
     load_weights(network, folder / BEST_NAME)
     _save_state(network, folder / SAVED_NAME)
-    return _finish(network, store, assignments, request, recipe, start, folder, console)
+    return _finish(network, store, parts, request, recipe, start, folder, console)
 
 
 def _start(network: nn.Module, recipe: Recipe, request: Request) -> Start:
@@ -138,7 +139,7 @@ def _open_store(request: Request, recipe: Recipe, folder: Path, console: Console
         store = open_store(
             [Path(item) for item in request.inputs],
             Path(request.table) if request.table else None,
-            recipe.input.resize,
+            recipe.input.framer,
             store_folder(folder),
             on_picture=count,
             on_skip=console.skipped,
@@ -149,8 +150,9 @@ def _open_store(request: Request, recipe: Recipe, folder: Path, console: Console
         if error
     ]
     console.note(f"{len(store.samples):,} pictures, {len(unreadable):,} unreadable")
+    kept = store.pixels.nbytes + (store.wide is not store.pixels) * store.wide.nbytes
     console.note(
-        f"kept decoded in {store_folder(folder)} ({store.pixels.nbytes / 1e9:.1f} GB) for this "
+        f"kept decoded in {store_folder(folder)} ({kept / 1e9:.1f} GB) for this "
         "and other runs; it may be deleted when none is running"
     )
     for file, error in unreadable[:5]:
@@ -189,6 +191,33 @@ def _split(
     return rows
 
 
+def _correct(
+    store: Store, assignments: Sequence[Assignment], request: Request, console: Console
+) -> tuple[Store, NDArray[np.str_]]:
+    """Put corrected labels in; what is left out belongs to no part. The test part stays as it is.
+
+    Returns:
+        The store, and each picture's part.
+    """
+    parts = np.array([row.part for row in assignments])
+    if not request.corrections:
+        return store, parts
+    samples = list(store.samples)
+    changed = 0
+    given = correct(samples, store.digests, read_corrections(Path(request.corrections)))
+    left_out = []
+    for row, sample in enumerate(given):
+        if parts[row] in ("train", "validation") and sample != samples[row]:
+            if sample is None:
+                left_out.append(row)
+            else:
+                samples[row] = sample
+                changed += 1
+    parts[left_out] = ""
+    console.note(f"corrections: {changed:,} labels changed, {len(left_out):,} pictures left out")
+    return replace(store, samples=samples), parts
+
+
 def _rows(parts: NDArray[np.str_], part: str) -> NDArray[np.int64]:
     return np.flatnonzero(parts == part).astype(np.int64)
 
@@ -212,7 +241,7 @@ def _check_labels(
 def _finish(
     network: nn.Module,
     store: Store,
-    assignments: Sequence[Assignment],
+    parts: NDArray[np.str_],
     request: Request,
     recipe: Recipe,
     start: Start,
@@ -221,7 +250,6 @@ def _finish(
 ) -> dict[str, Any]:
     """Calibrate on validation, export, and measure the file itself on validation."""
     path = folder / MODEL_NAME
-    parts = np.array([row.part for row in assignments])
     rows = _rows(parts, "validation")
     labels = store.labels[rows]
     console.note("calibrating on validation")
@@ -231,7 +259,8 @@ def _finish(
     learned = _rows(parts, "train")
     description = ModelDescription(
         name=recipe.name,
-        resize=recipe.input.resize,
+        resize=recipe.input.framer.resize,
+        crop=recipe.input.framer.crop,
         grey=recipe.input.grey,
         unknown_below=recipe.unknown_below,
         temperature=round(temperature, 4),

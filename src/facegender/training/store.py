@@ -11,35 +11,47 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facegender.errors import InputError, OutputError, UnreadablePictureError
+from facegender.faces import Framed, Framer, place
 from facegender.images import Pixels, Resize, decode, fit
-from facegender.model_file import LABELS
+from facegender.model_file import LABELS, Crop
 from facegender.training.samples import Sample, stream_samples
 
-_STORE_VERSION = 1
+_STORE_VERSION = 2
+_WIDE = 1.25
+_PIXELS, _WIDE_PIXELS, _FRAMES = "pixels.u8", "wide.u8", "frames.f32"
 _SPARE_BYTES = 1 << 30
 _STALE_SECONDS = 86_400
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Every picture of some archives at the network's size, as ``fit`` brings it there.
+    """Every picture of some archives at the network's size, as a ``Framer`` brings it there.
 
     ``samples``, ``digests`` (SHA-256 of the files) and ``errors`` ("" where readable) run parallel
     to ``pixels``, ``uint8 [N, H, W, 3]``, memory-mapped; an unreadable picture's pixels are zeros.
+
+    Where faces are cut out, ``wide`` holds the whole pictures to cut from anew in training,
+    ``uint8 [N, 1.25 H, 1.25 W, 3]``, and ``frames`` where each crop lies in them: ``float32 [N, 2,
+    3]``, taking places in the crop to places in the picture, both from -1 to 1; NaN where no face
+    was found. By the rule ``whole``, ``wide`` is ``pixels`` and all frames are NaN.
     """
 
     samples: list[Sample]
     digests: list[str]
     errors: list[str]
     pixels: Pixels
+    wide: Pixels
+    frames: NDArray[np.float32]
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -55,7 +67,7 @@ def store_folder(run: Path) -> Path:
 def open_store(
     inputs: Sequence[Path],
     table: Path | None,
-    resize: Resize,
+    framer: Framer,
     folder: Path,
     *,
     on_picture: Callable[[int], None] | None = None,
@@ -64,12 +76,12 @@ def open_store(
     """Decode all pictures of some archives into a store, or open the one made before.
 
     The store's name is a fingerprint of the inputs (names, sizes, times), the table's content and
-    the resize rule, so another input makes another store.
+    the framer's rules, so another input makes another store.
 
     Args:
         inputs: archives or folders.
         table: CSV joined on the path inside the archive, or None.
-        resize: how pictures are brought to the network's size.
+        framer: how pictures are brought before the network.
         folder: where stores are kept; made when missing.
         on_picture: called with the number of pictures done so far.
         on_skip: called with the name and reason of a member that was passed over.
@@ -78,27 +90,45 @@ def open_store(
         InputError: no samples, a damaged archive, a wrong table.
         OutputError: not enough space.
     """
-    place = folder / _fingerprint(inputs, table, resize)
-    if not place.is_dir():
-        _build_store(place, stream_samples(inputs, table, on_skip=on_skip), resize, on_picture)
-    with (place / "samples.csv").open(
+    found = folder / _fingerprint(inputs, table, framer)
+    if not found.is_dir():
+        _build_store(found, stream_samples(inputs, table, on_skip=on_skip), framer, on_picture)
+    with (found / "samples.csv").open(
         encoding="utf-8", errors="surrogateescape", newline=""
     ) as file:
         rows = list(csv.DictReader(file))
     names = [item.name for item in fields(Sample)]
-    shape = (len(rows), resize.height, resize.width, 3)
+
+    def mapped(name: str, size: Resize) -> Pixels:
+        shape = (len(rows), size.height, size.width, 3)
+        return np.memmap(found / name, np.uint8, "r", shape=shape)
+
+    pixels = mapped(_PIXELS, framer.resize)
+    wide = mapped(_WIDE_PIXELS, _widened(framer)) if _is_cut(framer) else pixels
     return Store(
         [Sample(**{name: row[name] for name in names}) for row in rows],
         [row["sha256"] for row in rows],
         [row["error"] for row in rows],
-        np.memmap(place / "pixels.u8", np.uint8, "r", shape=shape),
+        pixels,
+        wide,
+        np.fromfile(found / _FRAMES, np.float32).reshape(-1, 2, 3),
     )
 
 
-def _fingerprint(inputs: Sequence[Path], table: Path | None, resize: Resize) -> str:
+def _is_cut(framer: Framer) -> bool:
+    return framer.crop.rule != "whole"
+
+
+def _widened(framer: Framer) -> Resize:
+    """How the whole pictures are kept that crops are taken from in training."""
+    size = framer.resize
+    return replace(size, height=round(size.height * _WIDE), width=round(size.width * _WIDE))
+
+
+def _fingerprint(inputs: Sequence[Path], table: Path | None, framer: Framer) -> str:
     """Name a store by what went into it."""
     digest = hashlib.blake2b(digest_size=8)
-    facts: list[Any] = [_STORE_VERSION, asdict(resize)]
+    facts: list[Any] = [_STORE_VERSION, asdict(framer.resize), asdict(framer.crop)]
     for path in inputs:
         if not path.exists():
             raise InputError(f"there is no {path}")
@@ -118,7 +148,7 @@ def _fingerprint(inputs: Sequence[Path], table: Path | None, resize: Resize) -> 
 def _build_store(
     place: Path,
     stream: Iterator[tuple[Sample, bytes]],
-    resize: Resize,
+    framer: Framer,
     on_picture: Callable[[int], None] | None,
 ) -> None:
     """Write a store under a temporary name and rename it when it is whole."""
@@ -129,27 +159,38 @@ def _build_store(
     unfinished = place.with_name(f"{place.name}.{os.getpid()}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process with the same number
     unfinished.mkdir()
-    blank = np.zeros((resize.height, resize.width, 3), np.uint8)
+    is_cut = _is_cut(framer)
+    size, wide_size = framer.resize, _widened(framer)
+    blank = np.zeros((size.height, size.width, 3), np.uint8)
+    wide_blank = np.zeros((wide_size.height, wide_size.width, 3), np.uint8)
+    bytes_each = blank.nbytes + is_cut * wide_blank.nbytes
+    nowhere = np.full((2, 3), np.nan, np.float32)
     try:
         with (
-            (unfinished / "pixels.u8").open("wb") as pixels,
+            (unfinished / _PIXELS).open("wb") as pixels,
+            (unfinished / _WIDE_PIXELS).open("wb") as wide,
+            (unfinished / _FRAMES).open("wb") as frames,
             (unfinished / "samples.csv").open(
                 "w", encoding="utf-8", errors="surrogateescape", newline=""
             ) as table,
         ):
             rows = csv.writer(table)
             rows.writerow([*(item.name for item in fields(Sample)), "sha256", "error"])
-            for done, (sample, digest, picture, error) in enumerate(decoded(stream, resize), 1):
+            kept = decoded(stream, lambda picture: _keep(picture, framer))
+            for done, (sample, digest, entry, error) in enumerate(kept, 1):
                 values = [getattr(sample, item.name) for item in fields(Sample)]
                 rows.writerow([*values, digest, error])
-                pixels.write((blank if picture is None else picture).tobytes())
+                pixels.write((entry.pixels if entry else blank).tobytes())
+                frames.write((entry.frame if entry else nowhere).tobytes())
+                if is_cut:
+                    wide.write((entry.wide if entry else wide_blank).tobytes())
                 if done % 256 == 0:
                     if on_picture:
                         on_picture(done)
                     if shutil.disk_usage(unfinished).free < _SPARE_BYTES:
                         raise OutputError(
                             f"less than 1 GiB is free at {place.parent}: the pictures are kept "
-                            f"there at {blank.nbytes:,} bytes each; free some space or use "
+                            f"there at {bytes_each:,} bytes each; free some space or use "
                             "another output folder"
                         )
         try:
@@ -161,28 +202,60 @@ def _build_store(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One picture of a store; see :class:`Store`."""
+
+    pixels: Pixels
+    wide: Pixels
+    frame: NDArray[np.float32]
+
+
+def _keep(picture: Pixels, framer: Framer) -> _Entry:
+    """Bring one picture into the shape that a store keeps."""
+    framed: Framed = framer(picture)
+    frame = np.full((2, 3), np.nan, np.float32)
+    if framed.face:
+        frame = normal_frame(framed.face.landmarks, framer.crop, picture.shape)
+    wide = fit(picture, _widened(framer)) if _is_cut(framer) else framed.pixels
+    return _Entry(framed.pixels, wide, frame)
+
+
+def normal_frame(
+    landmarks: NDArray[np.floating], crop: Crop, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Find where a crop lies in a picture of that shape, as :class:`Store` has it: ``[2, 3]``."""
+    matrix = place(landmarks, crop)
+    half = matrix[:, :2] / 2
+    middle = matrix[:, 2] + half.sum(1)
+    size = np.array([[shape[1]], [shape[0]]])
+    normal = np.column_stack([half, middle]) * 2 / size
+    normal[:, 2] -= 1.0
+    return np.asarray(normal, np.float32)
+
+
 def decoded(
-    stream: Iterator[tuple[Sample, bytes]], resize: Resize
-) -> Iterator[tuple[Sample, str, Pixels | None, str]]:
-    """Decode in threads, a few pictures ahead, in the stream's order.
+    stream: Iterator[tuple[Sample, bytes]], work: Callable[[Pixels], T]
+) -> Iterator[tuple[Sample, str, T | None, str]]:
+    """Decode and work on pictures in threads, a few ahead, in the stream's order.
 
     Returns:
-        For each sample: itself, the SHA-256 of its bytes, its pixels at the network's size or None,
+        For each sample: itself, the SHA-256 of its bytes, what ``work`` made of its pixels or None,
         and why it cannot be read or "".
     """
 
-    def work(data: bytes) -> tuple[str, Pixels | None, str]:
+    def prepare(data: bytes) -> tuple[str, T | None, str]:
         digest = hashlib.sha256(data).hexdigest()
         try:
-            return digest, fit(decode(data), resize), ""
+            return digest, work(decode(data)), ""
         except UnreadablePictureError as error:
             return digest, None, str(error)
 
     threads = os.cpu_count() or 1
-    pending: deque[tuple[Sample, Future[tuple[str, Pixels | None, str]]]] = deque()
+    pending: deque[tuple[Sample, Future[tuple[str, T | None, str]]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for sample, data in stream:
-            pending.append((sample, pool.submit(work, data)))
+            pending.append((sample, pool.submit(prepare, data)))
             if len(pending) > 8 * threads:
                 done, future = pending.popleft()
                 yield done, *future.result()
