@@ -1,0 +1,212 @@
+"""Worse pictures made of good ones: what a network must stand that was shown good ones.
+
+Every condition takes an upright picture, ``uint8 [H, W, 3]``, the landmarks of its face or None,
+and a random generator, and gives another picture. Nothing here is shared with the augmentation
+that networks are trained with.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from facegender.images import Pixels
+
+Landmarks = NDArray[np.float32]
+Condition = Callable[[Pixels, Landmarks | None, np.random.Generator], Pixels]
+
+DEGREES = (15, 30, 45)
+SIZES = (96, 64, 48, 32, 24)
+BLURS = (0.01, 0.02, 0.03, 0.05)
+QUALITIES = (50, 30, 20, 10)
+
+
+def turned(degrees: float, fill: str) -> Condition:
+    """Turn by ``degrees`` to either side; the corners are filled by ``fill``.
+
+    ``black``, ``grey``, ``edge`` (the border's mean colour), or ``photo``: the picture is turned
+    as part of a wider one, which is then cut to the same frame (its surroundings are mirrored, for
+    the archive has no wider picture).
+    """
+
+    def change(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
+        angle = degrees * rng.choice((-1, 1))
+        if fill == "photo":
+            height, width = pixels.shape[:2]
+            wide = np.pad(pixels, ((height // 2,) * 2, (width // 2,) * 2, (0, 0)), "symmetric")
+            image = Image.fromarray(wide).rotate(angle, Image.Resampling.BICUBIC)
+            left, top = width // 2, height // 2
+            return np.asarray(image.crop((left, top, left + width, top + height)))
+        colour = {"black": (0, 0, 0), "grey": (128, 128, 128)}.get(fill) or _border(pixels)
+        image = Image.fromarray(pixels)
+        return np.asarray(image.rotate(angle, Image.Resampling.BICUBIC, fillcolor=colour))
+
+    return change
+
+
+def small(side: int) -> Condition:
+    """Bring the longer side down to ``side`` pixels."""
+
+    def change(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
+        image = Image.fromarray(pixels)
+        scale = side / max(image.size)
+        if scale >= 1:
+            return pixels
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
+
+    return change
+
+
+def blurred(share: float) -> Condition:
+    """Blur by a Gaussian whose sigma is ``share`` of the longer side."""
+
+    def change(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
+        blur = ImageFilter.GaussianBlur(share * max(pixels.shape[:2]))
+        return np.asarray(Image.fromarray(pixels).filter(blur))
+
+    return change
+
+
+def compressed(quality: int) -> Condition:
+    """Save as JPEG of that quality and read again."""
+
+    def change(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+        return np.asarray(Image.open(file).convert("RGB"))
+
+    return change
+
+
+def clean(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
+    """The picture as it is."""
+    return pixels
+
+
+def grey(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
+    """Three equal channels."""
+    return np.asarray(Image.fromarray(pixels).convert("L").convert("RGB"))
+
+
+def dark(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
+    """A quarter of the light, with the noise of a dark picture (sigma 4 of 255)."""
+    shade = (pixels / 255.0) * 0.25 * 255 + rng.normal(0, 4, pixels.shape)
+    return np.clip(np.rint(shade), 0, 255).astype(np.uint8)
+
+
+def tinted(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
+    """A strong cast: one channel at 60 %, another at 140 %."""
+    gains = rng.permutation((0.6, 1.0, 1.4))
+    return np.clip(np.rint(pixels * gains), 0, 255).astype(np.uint8)
+
+
+def mask(pixels: Pixels, landmarks: Landmarks | None, rng: np.random.Generator) -> Pixels:
+    """A surgical mask: from the middle of the nose down over the chin."""
+    points = _frame(pixels, landmarks)
+    return _painted(pixels, [points(x, y) for x, y in MASK], (170, 200, 210))
+
+
+def sunglasses(pixels: Pixels, landmarks: Landmarks | None, rng: np.random.Generator) -> Pixels:
+    """A dark band over both eyes."""
+    points = _frame(pixels, landmarks)
+    return _painted(pixels, [points(x, y) for x, y in GLASSES], (20, 20, 20))
+
+
+def scarf(pixels: Pixels, landmarks: Landmarks | None, rng: np.random.Generator) -> Pixels:
+    """Cloth over hair, forehead, ears and neck: all but an oval from brows to chin."""
+    points = _frame(pixels, landmarks)
+    turns = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    oval = [points(0.5 + 0.31 * np.cos(t), 0.57 + 0.36 * np.sin(t)) for t in turns]
+    inside = Image.new("L", (pixels.shape[1], pixels.shape[0]), 0)
+    ImageDraw.Draw(inside).polygon(oval, fill=255)
+    cloth = np.full_like(pixels, rng.integers(40, 200, 3, dtype=np.uint8))
+    return np.where(np.asarray(inside)[..., None] > 0, pixels, cloth)
+
+
+def tight(pixels: Pixels, landmarks: Landmarks | None, rng: np.random.Generator) -> Pixels:
+    """Only brows to below the mouth; nothing of hair, ears and chin."""
+    height, width = pixels.shape[:2]
+    points = _frame(pixels, landmarks)
+    corners = np.array([points(x, y) for x in (0.2, 0.8) for y in (0.2, 0.9)])
+    left, top = np.clip(corners.min(0), 0, (width - 8, height - 8)).astype(int)
+    right, bottom = np.clip(corners.max(0), (left + 8, top + 8), (width, height)).astype(int)
+    return np.ascontiguousarray(pixels[top:bottom, left:right])
+
+
+def loose(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
+    """The picture in a frame of 2.2 times its size, off the middle, before a blurred backdrop."""
+    height, width = pixels.shape[:2]
+    image = Image.fromarray(pixels)
+    rows, columns = round(2.2 * height), round(2.2 * width)
+    blur = ImageFilter.GaussianBlur(0.08 * max(rows, columns))
+    wide = image.resize((columns, rows)).filter(blur)
+    left, top = (
+        int((0.5 + 0.4 * rng.uniform(-1, 1)) * (outer - inner))
+        for outer, inner in ((columns, width), (rows, height))
+    )
+    wide.paste(image, (left, top))
+    return np.asarray(wide)
+
+
+CONDITIONS: dict[str, Condition] = {
+    "clean": clean,
+    **{
+        f"turned {degrees} {fill}": turned(degrees, fill)
+        for fill in ("black", "grey", "edge", "photo")
+        for degrees in DEGREES
+    },
+    "grey": grey,
+    **{f"{side} px": small(side) for side in SIZES},
+    **{f"blur {share:g}": blurred(share) for share in BLURS},
+    **{f"JPEG {quality}": compressed(quality) for quality in QUALITIES},
+    "dark": dark,
+    "tinted": tinted,
+    "mask": mask,
+    "sunglasses": sunglasses,
+    "scarf": scarf,
+    "tight": tight,
+    "loose": loose,
+}
+
+MASK = ((0.14, 0.52), (0.5, 0.47), (0.86, 0.52), (0.84, 0.8), (0.66, 1.0), (0.34, 1.0), (0.16, 0.8))
+GLASSES = ((0.12, 0.31), (0.88, 0.31), (0.86, 0.47), (0.56, 0.49), (0.44, 0.49), (0.14, 0.47))
+FACE = ((0.344, 0.385), (0.656, 0.385), (0.5, 0.563), (0.371, 0.745), (0.629, 0.745))
+"""Where eyes, nose and mouth corners lie in the unit square that shapes are drawn in."""
+
+
+def _frame(
+    pixels: Pixels, landmarks: Landmarks | None
+) -> Callable[[float, float], tuple[float, float]]:
+    """From the unit square around the face to pixels; around the picture where none is known."""
+    if landmarks is None:
+        height, width = pixels.shape[:2]
+        return lambda x, y: (x * width, y * height)
+    square = np.array(FACE) @ (1, 1j)
+    given = landmarks.astype(float) @ (1, 1j)
+    aside = square - square.mean()
+    turn = (aside.conj() * given).sum() / (abs(aside) ** 2).sum()
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        at = turn * (complex(x, y) - square.mean()) + given.mean()
+        return at.real, at.imag
+
+    return place
+
+
+def _painted(
+    pixels: Pixels, shape: list[tuple[float, float]], colour: tuple[int, int, int]
+) -> Pixels:
+    image = Image.fromarray(pixels)
+    ImageDraw.Draw(image).polygon(shape, fill=colour)
+    return np.asarray(image)
+
+
+def _border(pixels: Pixels) -> tuple[int, int, int]:
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    red, green, blue = (int(value) for value in border.mean(0))
+    return red, green, blue
