@@ -174,6 +174,11 @@ def test_ctrl_c_writes_nothing(
     assert written() == []
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell does to its background jobs, whose children would inherit it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize(
     ("number", "code", "said"), [(signal.SIGINT, 130, b"stopped\n"), (signal.SIGTERM, 143, b"")]
 )
@@ -191,6 +196,7 @@ def test_a_real_stop(
     process = subprocess.Popen(
         [*command, "--model", str(model_path), "-o", str(tmp_path / "o.json")],
         stderr=subprocess.PIPE,
+        preexec_fn=heed_interrupts,
     )
     deadline = time.monotonic() + 20
     while not list(tmp_path.glob(".facegender-*")):  # until the work has begun
