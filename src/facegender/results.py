@@ -74,7 +74,7 @@ class Prediction:
         face: index of the face in the picture, from 0; None where there is no face.
         label: ``male`` or ``female``; None unless the status is ``ok``.
         probability: of the more probable label, 0.5 to 1, four places; with ``unknown`` too.
-        box: where the face is; the whole picture where the model's crop rule is ``whole``.
+        box: where the face is; the whole picture where none was found, or the model takes it whole.
         width: of the upright picture in pixels; None where it could not be read.
         height: likewise.
         error: why there is no answer; None where there is one.
