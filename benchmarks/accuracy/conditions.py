@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from facegender.faces import ALIGNED, place
 from facegender.images import Pixels
 
 Landmarks = NDArray[np.float32]
@@ -175,8 +176,7 @@ CONDITIONS: dict[str, Condition] = {
 
 MASK = ((0.14, 0.52), (0.5, 0.47), (0.86, 0.52), (0.84, 0.8), (0.66, 1.0), (0.34, 1.0), (0.16, 0.8))
 GLASSES = ((0.12, 0.31), (0.88, 0.31), (0.86, 0.47), (0.56, 0.49), (0.44, 0.49), (0.14, 0.47))
-FACE = ((0.344, 0.385), (0.656, 0.385), (0.5, 0.563), (0.371, 0.745), (0.629, 0.745))
-"""Where eyes, nose and mouth corners lie in the unit square that shapes are drawn in."""
+"""In the unit square of the crop rule ``ALIGNED``."""
 
 
 def _frame(
@@ -186,16 +186,8 @@ def _frame(
     if landmarks is None:
         height, width = pixels.shape[:2]
         return lambda x, y: (x * width, y * height)
-    square = np.array(FACE) @ (1, 1j)
-    given = landmarks.astype(float) @ (1, 1j)
-    aside = square - square.mean()
-    turn = (aside.conj() * given).sum() / (abs(aside) ** 2).sum()
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        at = turn * (complex(x, y) - square.mean()) + given.mean()
-        return at.real, at.imag
-
-    return place
+    matrix = place(landmarks, ALIGNED)
+    return lambda x, y: tuple(matrix @ (x, y, 1.0))
 
 
 def _painted(
