@@ -370,9 +370,10 @@ function makeBox(row, picture, text) {
   const [wide, high] = [picture.first.width, picture.first.height];
   const [left, top] = [Math.max(0, x / wide), Math.max(0, y / high)];
   const [right, bottom] = [Math.min(1, (x + width) / wide), Math.min(1, (y + height) / high)];
-  const number = picture.faces.length > 1 ? `${picture.faces.indexOf(row) + 1} · ` : "";
+  const tag = picture.faces.length > 1 // of many faces a small one shows its number alone
+    ? [String(picture.faces.indexOf(row) + 1), make("em", {}, ` · ${text}`)] : [text];
   const box = make("div", { className: `box ${row.status === "ok" ? row.label : "unknown"}` },
-    make("span", {}, number + text));
+    make("span", {}, ...tag));
   box.classList.toggle("low", top < 0.1);
   box.classList.toggle("right", left > 0.6);
   Object.assign(box.style, {
