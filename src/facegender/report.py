@@ -32,6 +32,7 @@ CAVEAT = "The answer is a guess at a label that people gave, not a fact about a 
 
 _PER_BLOCK = 64  # pictures whose small copies the page takes up at a time
 _PAGE = Path(__file__).parent / "page"
+_SCRIPTS = ("words", "pictures", "marks", "overview", "gallery", "larger", "report")  # in order
 _URL = re.compile(r"[!-\[\]-~]+")  # browsers read other characters, and a backslash, their own way
 _T = TypeVar("_T")
 
@@ -159,11 +160,8 @@ def link_to(picture: Path, report: Path) -> str:
 
 def _page() -> tuple[str, str]:
     """Put the page together, and give what stands before and after its data."""
-    style, words, script, page = (
-        (_PAGE / name).read_text("utf-8")
-        for name in ("report.css", "words.js", "report.js", "report.html")
-    )
-    script = words + script
+    style, page = ((_PAGE / name).read_text("utf-8") for name in ("report.css", "report.html"))
+    script = "\n".join((_PAGE / f"{name}.js").read_text("utf-8") for name in _SCRIPTS)
     policy = (
         "default-src 'none'; img-src 'self' file: data:; base-uri 'none'; form-action 'none'; "
         f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"

@@ -1,4 +1,5 @@
 // What the page says, by language. {x} is filled in.
+"use strict";
 const WORDS = {
   en: {
     title: "facegender report:", documentTitle: "facegender report: {x}", skipToGallery: "Skip to the pictures",
