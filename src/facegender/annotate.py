@@ -215,4 +215,4 @@ def _answer(row: Mapping[str, Any]) -> str:
     said = str(label or row.get("status"))
     if label and row.get("status") != "ok":
         said += "?"
-    return said if probability is None else f"{said} {100 * probability:.0f} %"
+    return said if probability is None else f"{said} {100 * probability:.1f} %"
