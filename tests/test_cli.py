@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from made import build_model, encode, picture
@@ -247,11 +248,11 @@ def test_a_stopped_run_goes_on_and_ends_like_an_unbroken_one(
 ) -> None:
     names = {f"{n}.png": encode(picture("male" if n % 3 else "female", seed=n)) for n in range(60)}
     large = encode(picture(size=(1600, 1200), seed=1))
-    folder = photos(names | {f"x{n}.png": large for n in range(100)} | {"9.jpg": b"x"})
+    folder = photos(names | {f"x{n}.png": large for n in range(50)} | {"9.jpg": b"x"})
 
     def start(out: Path) -> subprocess.Popen[bytes]:
         out.mkdir(exist_ok=True)
-        files = ("-o", str(out / "o.json"), "--details", str(out / "d.jsonl"))
+        files = ("-o", str(out / "o.json"), "--details", str(out / "d.jsonl"), "--faces", "whole")
         return subprocess.Popen(
             [
                 sys.executable,
@@ -270,21 +271,24 @@ def test_a_stopped_run_goes_on_and_ends_like_an_unbroken_one(
 
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     process = start(broken)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     empty = 5 * 4096  # a journal with its two tables and nothing in them
-    while sum(file.stat().st_size for file in broken.glob("*.journal")) <= empty:
+    while (
+        sum(file.stat().st_size for file in broken.glob("*.journal")) <= empty
+        or list(broken.glob("*.journal-journal"))  # what SQLite goes back by, while it writes
+    ):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == code
     assert number == signal.SIGKILL or b"the same command goes on from there" in err
     if number != signal.SIGKILL:
         assert [file.name for file in broken.iterdir()] == [".facegender-o.json.journal"]
 
     again, unbroken = start(broken), start(whole)
-    assert b"were answered by the run before" in again.communicate(timeout=60)[0]
-    assert b"run before" not in unbroken.communicate(timeout=60)[0]
+    assert b"were answered by the run before" in again.communicate(timeout=120)[0]
+    assert b"run before" not in unbroken.communicate(timeout=120)[0]
     assert again.returncode == unbroken.returncode == 1
     for name in ("o.json", "d.jsonl"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
@@ -338,3 +342,34 @@ def test_version_and_help_import_nothing_heavy() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     version, heavy = out.stdout.split("\n")[:2]
     assert version.startswith("facegender ") and heavy == ""
+
+
+def test_a_report_and_copies(run: Callable[..., int], photos: Photos) -> None:
+    folder = photos({**TWO, "in/é #1.png": MALE, "bad.jpg": b"text"})
+    options = ("--recursive", "--report", "r.html", "--annotate", "copies", "--blur")
+    assert run("predict", folder, *options) == 1
+    copies = Path("copies")
+    assert sorted(path.relative_to(copies).as_posix() for path in copies.rglob("*.jpg")) == [
+        *("10.png.jpg", "2.png.jpg", "in/é #1.png.jpg")
+    ]
+    page = Path("r.html").read_text("utf-8")
+    assert "bad.jpg" in page and quote("é #1.png") in page
+    small = page.split('class="thumbnails">')[1].split("</script>")[0].split("\n")
+    assert [bool(line) for line in small] == [True, True, False, True]
+    assert written() == [
+        *(".facegender-process_results.json.journal", "copies", "process_results.json", "r.html")
+    ]
+    (folder / "bad.jpg").unlink()
+    assert run("predict", folder, *options) == 0  # the small copies are kept, too
+    again = Path("r.html").read_text("utf-8").split('class="thumbnails">')[1]
+    assert again.split("</script>")[0].split("\n") == [line for line in small if line]
+
+
+def test_copies_never_go_into_the_input(
+    run: Callable[..., int], photos: Photos, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = photos(TWO)
+    assert run("predict", folder, "--annotate", folder) == 2
+    assert run("predict", folder, "--annotate", folder / "inside", "--recursive") == 2
+    assert "is part of the input" in capsys.readouterr().err
+    assert sorted(item.name for item in folder.iterdir()) == sorted(TWO)

@@ -1,7 +1,7 @@
 """Sources never trained on: leave one out, train, and measure on it.
 
-    python benchmarks/accuracy/unseen.py --data ../shared/data --runs runs/unseen \
-        --recipe fast --epochs 4 -o benchmarks/results/unseen.json
+    python benchmarks/accuracy/unseen.py --data ../shared/data --split runs/best/split.csv \
+        --runs runs/unseen --recipe fast --epochs 2 -o benchmarks/results/unseen.json
 
 For each source a network is trained from dlib's weights on all others (their test part left out as
 ever) and measured on the whole source. The figures say how a recipe does on pictures of a kind that
@@ -62,7 +62,7 @@ def archives(data: Path) -> list[Path]:
 
 
 def measured(run: Path, source: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Score the run's test part and measure the source's pictures in it, children left out too."""
+    """Score the run's test part and measure the source's pictures in it, of all ages."""
     scores = run / "unseen.csv"
     if not scores.is_file():
         command = [sys.executable, "-m", "facegender", "evaluate", str(run), "--part", "test"]
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--split", type=Path, required=True, metavar="FILE.csv")
     parser.add_argument("--runs", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--recipe", default="fast")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.json")
     given = parser.parse_args()
     result: dict[str, Any] = {"recipe": given.recipe, "epochs": given.epochs, "sources": {}}

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from facegender.errors import OutputError
-from facegender.images import Pixels, Resize, fit
+from facegender.errors import OutputError, UnreadablePictureError
+from facegender.images import LIMITS, Limits, Pixels, Resize, decode, fit, read_file
 
 COLOURS = {"female": "#7b3fb5", "male": "#00766c"}
 """Of boxes and labels; the report uses the same. White text on either has a contrast over 5."""
@@ -63,6 +63,34 @@ def annotate(pixels: Pixels, rows: Sequence[Mapping[str, Any]], *, blur: bool = 
     file = io.BytesIO()
     image.save(file, "JPEG", quality=_QUALITY, subsampling=0)  # lines keep their colour
     return file.getvalue()
+
+
+def copy_picture(
+    source: Path | bytes,
+    rows: Sequence[Mapping[str, Any]],
+    folder: Path,
+    *,
+    blur: bool = False,
+    limits: Limits = LIMITS,
+) -> Path:
+    """Read a picture again and write its copy; see :func:`annotate` and :func:`write_copy`.
+
+    Args:
+        source: its file, or the file's content.
+        rows: all rows of the picture.
+        folder: where to.
+        blur: hide the faces.
+        limits: what the picture may cost.
+
+    Raises:
+        UnreadablePictureError: it cannot be read any more.
+        OutputError: the copy cannot be written.
+    """
+    data = source if isinstance(source, bytes) else read_file(source, limits)
+    if data is None:
+        raise UnreadablePictureError("is no picture by its name and content")
+    copy = annotate(decode(data, limits), rows, blur=blur)
+    return write_copy(folder, str(rows[0]["file"]), copy)
 
 
 def write_copy(folder: Path, file: str, data: bytes) -> Path:

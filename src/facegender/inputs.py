@@ -50,11 +50,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Names of files in a folder, relative to it; their keys begin with ``prefix``."""
+    """Names of files in a folder, relative to it; their keys begin with ``prefix``.
+
+    ``is_list`` where they were named one by one.
+    """
 
     root: Path
     names: Sequence[str]
     prefix: str = ""
+    is_list: bool = False
 
     def __iter__(self) -> Iterator[Item]:
         """Give the files in order, each with the state that it has now."""
@@ -130,6 +134,10 @@ class Inputs:
         """Name the archives that are read."""
         return (part.path for part in self.parts if isinstance(part, Archive))
 
+    def folders(self) -> Iterator[Path]:
+        """Name the folders that are read, but not those of files named one by one."""
+        return (part.root for part in self.parts if isinstance(part, Folder) and not part.is_list)
+
 
 def gather(
     names: Sequence[str | os.PathLike[str]],
@@ -174,7 +182,7 @@ def gather(
         else:
             files.append(name)
     if files:
-        parts.append(Folder(Path(), _once(in_natural_order(files))))
+        parts.append(Folder(Path(), _once(in_natural_order(files)), is_list=True))
     return Inputs(tuple(parts))
 
 

@@ -91,7 +91,7 @@ def predict_items(
     unknown_below: float | None = None,
     limits: Limits = LIMITS,
     detector: Path | None = None,
-    thumbnail: int = 0,
+    has_thumbnails: bool = False,
     seconds: float = SECONDS,
     journal: Journal | None = None,
     retry_errors: bool = False,
@@ -105,7 +105,7 @@ def predict_items(
         unknown_below: likewise.
         limits: what a picture may cost.
         detector: a YuNet file for OpenCV instead of the detector that ships.
-        thumbnail: long side in pixels of a small JPEG to make of each picture; 0 for none.
+        has_thumbnails: make a small JPEG of each picture, for the report.
         seconds: how long the reading of one picture may take.
         journal: where answers are kept and, of an earlier run, found.
         retry_errors: read those again that an earlier run could not.
@@ -115,7 +115,7 @@ def predict_items(
         ValueError: a threshold outside 0.5 to 1.
     """
     described = classifier.description
-    reader = Reader(described.crop, described.resize, faces, limits, detector, thumbnail)
+    reader = Reader(described.crop, described.resize, faces, limits, detector, has_thumbnails)
     threshold = classifier.threshold(unknown_below)
     total = items.total if isinstance(items, Inputs) else length_hint(items, LOOK_AHEAD)
     total = LOOK_AHEAD if total is None else total

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-from PIL import Image
 
 from facegender.errors import InputError
 from facegender.faces import FACES, Framed, Framer
@@ -23,6 +20,7 @@ from facegender.images import (
     read_file,
 )
 from facegender.model_file import Crop
+from facegender.report import thumbnail
 
 LOOK = 1280
 """Long side in pixels at which a large JPEG is looked at for faces."""
@@ -38,7 +36,7 @@ class Reader:
         faces: one of :data:`FACES`.
         limits: what a picture may cost.
         detector: a YuNet file for OpenCV instead of the detector that ships.
-        thumbnail: long side in pixels of a small JPEG to make of each picture; 0 for none.
+        has_thumbnail: make a small JPEG of each picture, for the report.
     """
 
     crop: Crop
@@ -46,7 +44,7 @@ class Reader:
     faces: str = "auto"
     limits: Limits = LIMITS
     detector: Path | None = None
-    thumbnail: int = 0
+    has_thumbnail: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is no way to take a picture.
@@ -115,7 +113,7 @@ def _reading(picture: Reduced, reader: Reader, decode_whole: Callable[[], Pixels
         tuple(Framed(frame.pixels, frame.face and frame.face.scaled(scale)) for frame in frames),
         picture.width,
         picture.height,
-        _thumbnail(pixels, reader.thumbnail) if reader.thumbnail else b"",
+        thumbnail(pixels) if reader.has_thumbnail else b"",
     )
 
 
@@ -126,12 +124,3 @@ def _framer(crop: Crop, resize: Resize, detector: Path | None) -> Framer:
     from facegender.opencv_detector import OpenCVYuNet
 
     return Framer(crop, resize, OpenCVYuNet(detector))
-
-
-def _thumbnail(pixels: Pixels, long_side: int) -> bytes:
-    """Make a small JPEG of a picture."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((long_side, long_side))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=80)
-    return file.getvalue()

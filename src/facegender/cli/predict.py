@@ -12,10 +12,12 @@ import typer
 
 from facegender.cli.verb import verb
 from facegender.errors import InputError, StoppedError
-from facegender.progress import Summary, with_progress
+from facegender.progress import Summary, printable, with_progress
 
 if TYPE_CHECKING:
-    from facegender.results import Prediction
+    from facegender.classifier import Classifier
+    from facegender.predict import Answered
+    from facegender.report import About, ReportPicture
 
 
 @verb(
@@ -56,6 +58,20 @@ def predict(
             show_default="by the name, else jsonl",
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Also write a page to look through, offline, and to mark wrong answers in.",
+        ),
+    ] = None,
+    annotate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Also write copies with boxes and answers drawn in, as JPEG."
+        ),
+    ] = None,
+    blur: Annotated[bool, typer.Option("--blur", help="Hide the faces in the copies.")] = False,
     faces: Annotated[
         str,
         typer.Option(
@@ -125,24 +141,34 @@ def predict(
     import warnings
 
     from facegender.classifier import Classifier
+    from facegender.copies import Copies
     from facegender.details import DetailsWriter, format_of
     from facegender.images import LIMITS, Limits
     from facegender.inputs import gather
     from facegender.journal import Journal
     from facegender.model_file import MODEL_NAME
     from facegender.predict import predict_items
-    from facegender.results import check_distinct, check_output, write_process_results
+    from facegender.report import write_report
+    from facegender.results import ProcessResultsWriter, check_distinct, check_output
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # a bad file is a row, not a warning
     started = time.perf_counter()
     limits = Limits(max_pixels or LIMITS.pixels, max_bytes or LIMITS.bytes)
     if form is not None and details is None:
         raise InputError("--format is the format of the details: name a file with --details too")
+    if blur and annotate is None:
+        raise InputError("--blur hides faces in copies: name their folder with --annotate too")
     found = gather(inputs, recursive=recursive, limits=limits)
     in_run = None if model is None else model / MODEL_NAME
-    outputs = {"--output": output, "--details": details}
+    outputs = {"--output": output, "--details": details, "--report": report}
     given = {f"the input {archive}": archive for archive in found.archives()}
     check_distinct(outputs | {"--model": model, "--model's file": in_run} | given)
+    for folder in found.folders():
+        if annotate is not None and annotate.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"--annotate {annotate} is part of the input {folder}, where the copies would be "
+                "taken for photos. Name another folder"
+            )
     if details is not None:
         format_of(details, form)
     for path in outputs.values():
@@ -157,51 +183,98 @@ def predict(
         "unknown_below": classifier.threshold(unknown_below),
         "limits": [limits.pixels, limits.bytes],
         "detector": None if detector is None else _state(detector),
+        "thumbnails": report is not None,
     }
-    with Journal(output, options) as journal:
-        if journal.is_fresh and not quiet:
-            typer.echo("the run before had another model or other options: begun anew", err=True)
-        answered = predict_items(
-            found,
-            classifier,
-            faces=faces,
-            unknown_below=unknown_below,
-            limits=limits,
-            detector=detector,
-            seconds=time_limit,
-            journal=journal,
-            retry_errors=retry_errors,
-        )
+    try:
         with ExitStack() as stack:
-            writer = None
+            journal = stack.enter_context(Journal(output, options))
+            if journal.is_fresh and not quiet:
+                typer.echo(
+                    "the run before had another model or other options: begun anew", err=True
+                )
+            writers: list[ProcessResultsWriter | DetailsWriter] = [
+                stack.enter_context(ProcessResultsWriter(output, has_unknown=unknown))
+            ]
             if details is not None:
-                writer = stack.enter_context(DetailsWriter(details, form))
+                writers.append(stack.enter_context(DetailsWriter(details, form)))
+            copies = None
+            if annotate is not None:
+                copies = stack.enter_context(Copies(annotate, blur, limits, time_limit))
+            answered = predict_items(
+                found,
+                classifier,
+                faces=faces,
+                unknown_below=unknown_below,
+                limits=limits,
+                detector=detector,
+                has_thumbnails=report is not None,
+                seconds=time_limit,
+                journal=journal,
+                retry_errors=retry_errors,
+            )
 
-            def rows() -> Iterator[Prediction]:
+            def watched() -> Iterator[Answered]:
                 for each in with_progress(answered, found.total, quiet=quiet):
                     summary.add(each)
                     for row in each.rows:
-                        if writer is not None:
+                        for writer in writers:
                             writer.append(row)
-                        yield row
+                    if copies is not None:
+                        copies.add(each)
+                    yield each
 
-            try:
-                write_process_results(output, rows(), has_unknown=unknown)
-            except (KeyboardInterrupt, SystemExit) as stop:
-                code = stop.code if isinstance(stop, SystemExit) else 130
-                raise StoppedError(
-                    f"stopped after {summary.pictures:,} pictures; what is answered is kept, and "
-                    "the same command goes on from there",
-                    code if isinstance(code, int) else 130,
-                ) from stop
+            if report is None:
+                for _ in watched():
+                    pass
+            else:
+                pictures = (_in_report(each, report) for each in watched())
+                write_report(report, pictures, _about(classifier, inputs))
         if not summary.counts["unreadable"]:
             journal.remove()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        code = stop.code if isinstance(stop, SystemExit) else 130
+        raise StoppedError(
+            f"stopped after {summary.pictures:,} pictures; what is answered is kept, and "
+            "the same command goes on from there",
+            code if isinstance(code, int) else 130,
+        ) from stop
     if not quiet:
-        written = [path for path in outputs.values() if path is not None]
+        written = [path for path in (*outputs.values(), annotate) if path is not None]
         summary.show(", ".join(inputs), written, time.perf_counter() - started)
+        for name in copies.failed if copies is not None else ():
+            typer.echo(f"no copy could be drawn of {printable(name)}")
         if summary.counts["unreadable"]:
             typer.echo("the same command with --retry-errors reads only these again")
     return 1 if summary.counts["unreadable"] else 0
+
+
+def _in_report(answered: Answered, report: Path) -> ReportPicture:
+    """Give a picture as the report's page shows it."""
+    from facegender.report import ReportPicture, link_to
+
+    path = answered.item.path
+    rows = tuple(row.to_dict() for row in answered.rows)
+    return ReportPicture(
+        rows, answered.thumbnail or None, None if path is None else link_to(path, report)
+    )
+
+
+def _about(classifier: Classifier, inputs: list[str]) -> About:
+    """Say on the report's page how it was made."""
+    from datetime import datetime
+
+    from facegender import __version__
+    from facegender.report import About
+
+    described = classifier.description
+    return About(
+        model=described.name,
+        fingerprint=classifier.digest[:16],
+        version=__version__,
+        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        input=", ".join(inputs),
+        terms=" ".join(filter(None, (described.licence, described.terms))),
+    )
 
 
 def _state(path: Path) -> list[str | int]:
