@@ -21,7 +21,7 @@ from facegender.errors import OutputError
 from facegender.inputs import OWN_FILES, Item
 from facegender.results import Prediction, Status
 
-_COMMIT_SECONDS = 1.0
+_COMMIT_SECONDS = 0.5
 _TABLES = """
     CREATE TABLE IF NOT EXISTS run (options TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS picture (
@@ -118,7 +118,7 @@ class Journal:
         return Kept(rows, found[2])
 
     def add(self, item: Item, rows: Sequence[Prediction], thumbnail: bytes = b"") -> None:
-        """Keep what was found in a file; on disk within a second or so.
+        """Keep what was found in a file; on disk half a second later.
 
         Raises:
             OutputError: the disk is full, or the file's folder is gone.
