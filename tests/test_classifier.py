@@ -10,7 +10,10 @@ from made import SIDE, build_model, encode, picture
 from PIL import Image
 
 from facegender.classifier import BATCH, Classifier
-from facegender.errors import ModelFileError
+from facegender.errors import InputError, ModelFileError
+from facegender.faces import Framed
+from facegender.images import Pixels
+from facegender.reading import Reading
 from facegender.results import Box, Prediction, Status
 
 FRAME = (SIDE, SIDE, 3)
@@ -119,7 +122,9 @@ def test_unreadable_path_is_a_row(classifier: Classifier, tmp_path: Path, name: 
 
 
 def answer(classifier: Classifier, p: tuple[float, float], below: float | None) -> Prediction:
-    return classifier.answer("a", np.array(p, np.float32), 4, 4, below)
+    reading = Reading((Framed(np.zeros(FRAME, np.uint8), None),), 4, 4)
+    (row,) = classifier.rows("a", reading, iter([np.array(p, np.float32)]), below)
+    return row
 
 
 @pytest.mark.parametrize(
@@ -128,10 +133,10 @@ def answer(classifier: Classifier, p: tuple[float, float], below: float | None) 
         ((0.2, 0.8), None, "ok", "male", 0.8),
         ((0.8, 0.2), None, "ok", "female", 0.8),
         ((0.8, 0.2), 0.8, "ok", "female", 0.8),
-        ((0.8, 0.2), 0.8001, "unknown", None, 0.8),
+        ((0.8, 0.2), 0.8001, "unknown", "female", 0.8),
         ((0.29996, 0.70004), 0.7, "ok", "male", 0.7),
         ((0.30004, 0.69996), 0.7, "ok", "male", 0.7),  # as shown, rounded
-        ((0.5, 0.5), None, "unknown", None, 0.5),
+        ((0.5, 0.5), None, "unknown", "female", 0.5),
         ((0.49999, 0.50001), None, "ok", "male", 0.5),
         ((0.0, 1.0), 1.0, "ok", "male", 1.0),
         ((0.4999999, 0.4999998), None, "ok", "female", 0.5),
@@ -142,7 +147,7 @@ def test_answer(
     p: tuple[float, float],
     below: float | None,
     status: str,
-    label: str | None,
+    label: str,
     probability: float,
 ) -> None:
     row = answer(classifier, p, below)
@@ -167,3 +172,37 @@ def test_alone_among_forty_and_shuffled(classifier: Classifier) -> None:
     together = classifier.predict(pictures)
     assert [classifier.predict(item) for item in pictures[:3]] == together[:3]
     assert classifier.predict(pictures[::-1]) == together[::-1]
+
+
+def crowd(astronaut: Pixels) -> Pixels:
+    """Three astronauts, the one in the middle larger."""
+    head = Image.fromarray(astronaut[20:220, 130:330])
+    scene = Image.new("RGB", (900, 500), (90, 110, 90))
+    for size, at in ((120, (40, 60)), (260, (320, 120)), (120, (720, 300))):
+        scene.paste(head.resize((size, size)), at)
+    return np.asarray(scene)
+
+
+def test_every_face_has_a_row_and_the_largest_is_the_answer(astronaut: Pixels) -> None:
+    shipped = Classifier.load(threads=1)
+    rows = shipped.predict_faces(crowd(astronaut))
+    assert [row.face for row in rows] == [0, 1, 2]
+    assert {row.crop for row in rows} == {"aligned"} and {row.label for row in rows} == {"female"}
+    assert [row.box.width > 90 for row in rows if row.box] == [True, False, False]
+    assert (
+        shipped.predict(crowd(astronaut))
+        == rows[0]
+        == shipped.predict_faces(crowd(astronaut), faces="auto")[0]
+    )
+    (whole,) = shipped.predict_faces(crowd(astronaut), faces="whole")
+    assert (whole.crop, whole.score, whole.box) == ("whole", None, Box(0, 0, 900, 500))
+
+
+def test_a_picture_without_a_face_gets_no_label(astronaut: Pixels) -> None:
+    shipped = Classifier.load(threads=1)
+    sky = np.full((300, 400, 3), (120, 160, 220), np.uint8)
+    rows = shipped.predict([sky, astronaut])
+    assert [row.status for row in rows] == [Status.NO_FACE, Status.OK]
+    assert rows[0].label is None and (rows[0].width, rows[0].height) == (400, 300)
+    with pytest.raises(InputError, match="all"):
+        shipped.predict(sky, faces="all")

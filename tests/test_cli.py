@@ -14,10 +14,11 @@ from made import build_model, encode, picture
 
 from facegender import cli
 from facegender.errors import MissingExtraError
-from facegender.results import Prediction
+from facegender.journal import Journal
 
 Photos = Callable[..., Path]
 MALE, FEMALE = encode(picture("male", seed=1)), encode(picture("female", seed=2))
+COMMAND = (sys.executable, "-m", "facegender", "predict")
 TWO = {"10.png": MALE, "2.png": FEMALE}
 
 
@@ -49,8 +50,9 @@ def test_predict(
     assert text == '{\n  "2.png": "female",\n  "10.png": "male",\n  "é中.png": "male"\n}\n'
     out, err = capsys.readouterr()
     assert err == ""
-    counts = dict(line.split() for line in out.splitlines()[:5])
-    assert counts == {"male": "2", "female": "1", "unknown": "0", "unreadable": "0", "skipped": "1"}
+    counts = dict(line.split() for line in out.splitlines()[:6])
+    names = ("male", "female", "unknown", "no_face", "unreadable", "skipped")
+    assert counts == dict(zip(names, "210001", strict=True))
     assert "3 pictures in" in out and "results: process_results.json" in out
     assert written() == ["process_results.json"]
 
@@ -64,12 +66,69 @@ def test_unreadable_pictures(
     rows = [json.loads(line) for line in Path("d.jsonl").read_text().splitlines()]
     assert list(rows[0]) == [
         *("file", "face", "status", "label", "probability"),
-        *("box", "width", "height", "error"),
+        *("box", "score", "crop", "width", "height", "error"),
     ]
     assert [row["status"] for row in rows] == ["ok"] * 2 + ["unreadable"] * 7
     out, err = capsys.readouterr()
     assert "bad 0[red].jpg: the content is not a picture" in out and "and 2 more" in out
-    assert err == "" and "results: o.json, d.jsonl" in out
+    assert err == "" and "results: o.json, d.jsonl" in out and "--retry-errors" in out
+
+
+def test_what_could_not_be_read_is_tried_again_when_asked_for(
+    run: Callable[..., int], photos: Photos, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = photos({**TWO, "bad.jpg": b"text", "gone.jpg": b"text"})
+    mended = folder / "bad.jpg"
+    assert run("predict", folder) == 1
+    before = mended.stat()
+    assert run("predict", folder) == 1
+    assert "4 of them were answered by the run before" in capsys.readouterr().out
+    mended.write_bytes(MALE[: before.st_size])
+    os.utime(mended, ns=(before.st_atime_ns, before.st_mtime_ns))  # looks like the same file
+    (folder / "gone.jpg").unlink()
+    assert run("predict", folder, "--retry-errors") == 1
+    assert "2 of them were answered" in capsys.readouterr().out
+    mended.write_bytes(MALE)  # another size: no longer the same file
+    assert run("predict", folder) == 0
+    assert json.loads(Path("process_results.json").read_text())["bad.jpg"] == "male"
+    assert written() == ["process_results.json"]
+    assert run("predict", folder) == 0
+    assert "answered by the run before" not in capsys.readouterr().out.split("results")[-2]
+
+
+def test_another_model_or_option_begins_anew(
+    run: Callable[..., int], photos: Photos, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = photos({**TWO, "bad.jpg": b"text"})
+    assert run("predict", folder) == 1
+    assert run("predict", folder, "--unknown-below", "0.6") == 1
+    out, err = capsys.readouterr()
+    assert "begun anew" in err and "run before" not in out
+
+
+def test_a_second_run_into_the_same_output_stops(
+    run: Callable[..., int], photos: Photos, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Journal(Path("process_results.json"), {}):
+        assert run("predict", photos(TWO)) == 2
+        assert "another run is writing process_results.json" in capsys.readouterr().err
+    assert run("predict", photos(TWO)) == 0
+
+
+def test_unknown_is_a_guess_unless_asked_for(run: Callable[..., int], photos: Photos) -> None:
+    folder = photos(TWO)
+    for options, labels in (((), ["female", "male"]), (("--unknown",), ["unknown"] * 2)):
+        assert run("predict", folder, "--unknown-below", "1", *options) == 0
+        assert list(json.loads(Path("process_results.json").read_text()).values()) == labels
+
+
+def test_several_inputs(run: Callable[..., int], photos: Photos) -> None:
+    photos({"a/1.png": MALE, "b/1.png": FEMALE})
+    Path("in").symlink_to(photos({}))
+    assert run("predict", "in/a", "in/b", "in/a/1.png", "--details", "d.csv") == 0
+    assert json.loads(Path("process_results.json").read_text()) == {
+        **{"in/a/1.png": "male", "in/b/1.png": "female"}
+    }
 
 
 @pytest.mark.parametrize("files", [{}, {"notes.txt": b"hello"}])
@@ -91,8 +150,6 @@ def test_options(
     assert run("predict", folder, "--recursive", "--quiet") == 0
     assert json.loads(Path("process_results.json").read_text()) == {"b/1.png": "male"}
     assert capsys.readouterr() == ("", "")
-    assert run("predict", folder, "--recursive", "--unknown-below", "1") == 0
-    assert json.loads(Path("process_results.json").read_text()) == {}
 
 
 def test_results_in_the_folder_itself(run: Callable[..., int], photos: Photos) -> None:
@@ -110,8 +167,11 @@ def test_names_that_are_no_unicode(run: Callable[..., int], photos: Photos) -> N
 
 WRONG_USE: dict[str, tuple[list[str], str]] = {
     "no folder": (["predict"], "Missing argument"),
-    "missing folder": (["predict", "nowhere"], "the folder nowhere is not there"),
-    "a file": (["predict", "photos/2.png"], "is not a folder"),
+    "missing folder": (["predict", "nowhere"], "nowhere is not there"),
+    "a pattern": (["predict", "photos/*.tiff"], "nothing fits the pattern"),
+    "faces": (["predict", "photos", "--faces", "some"], "not one of auto, detect, whole"),
+    "format": (["predict", "photos", "--details", "d", "--format", "xml"], "'xml' is not one of"),
+    "no details": (["predict", "photos", "--format", "csv"], "--details"),
     "output folder": (["predict", "photos", "-o", "no/out.json"], "folder no is not there"),
     "details folder": (["predict", "photos", "--details", "no/d"], "folder no is not there"),
     "not writable": (["predict", "photos", "-o", "/proc/out.json"], "cannot write /proc/out.json"),
@@ -166,12 +226,12 @@ def test_output_over_the_model(run: Callable[..., int], photos: Photos, tmp_path
 def test_ctrl_c_writes_nothing(
     run: Callable[..., int], photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(self: object, row: Prediction) -> None:
+    def stop(self: object, answered: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("facegender.progress.Summary.add", stop)
     assert run("predict", photos(TWO), "--details", "d.jsonl") == 130
-    assert written() == []
+    assert [name for name in written() if not name.endswith(".journal")] == []
 
 
 def heed_interrupts() -> None:
@@ -180,32 +240,54 @@ def heed_interrupts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGINT, 130, b"stopped\n"), (signal.SIGTERM, 143, b"")]
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
-def test_a_real_stop(
-    number: signal.Signals,
-    code: int,
-    said: bytes,
-    photos: Photos,
-    model_path: Path,
-    tmp_path: Path,
+def test_a_stopped_run_goes_on_and_ends_like_an_unbroken_one(
+    number: signal.Signals, code: int, photos: Photos, model_path: Path, tmp_path: Path
 ) -> None:
-    data = encode(picture(size=(1200, 900), seed=1))
-    folder = photos({f"{n}.png": data for n in range(150)})
-    command = [sys.executable, "-m", "facegender", "predict", str(folder)]
-    process = subprocess.Popen(
-        [*command, "--model", str(model_path), "-o", str(tmp_path / "o.json")],
-        stderr=subprocess.PIPE,
-        preexec_fn=heed_interrupts,
-    )
-    deadline = time.monotonic() + 20
-    while not list(tmp_path.glob(".facegender-*")):  # until the work has begun
+    names = {f"{n}.png": encode(picture("male" if n % 3 else "female", seed=n)) for n in range(60)}
+    large = encode(picture(size=(1600, 1200), seed=1))
+    folder = photos(names | {f"x{n}.png": large for n in range(100)} | {"9.jpg": b"x"})
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        out.mkdir(exist_ok=True)
+        files = ("-o", str(out / "o.json"), "--details", str(out / "d.jsonl"))
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "facegender",
+                "predict",
+                str(folder),
+                "--model",
+                str(model_path),
+                *files,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=heed_interrupts,
+        )
+
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    process = start(broken)
+    deadline = time.monotonic() + 60
+    empty = 5 * 4096  # a journal with its two tables and nothing in them
+    while sum(file.stat().st_size for file in broken.glob("*.journal")) <= empty:
         assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.01)
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (code, said)
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["photos"]
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert number == signal.SIGKILL or b"the same command goes on from there" in err
+    if number != signal.SIGKILL:
+        assert [file.name for file in broken.iterdir()] == [".facegender-o.json.journal"]
+
+    again, unbroken = start(broken), start(whole)
+    assert b"were answered by the run before" in again.communicate(timeout=60)[0]
+    assert b"run before" not in unbroken.communicate(timeout=60)[0]
+    assert again.returncode == unbroken.returncode == 1
+    for name in ("o.json", "d.jsonl"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_progress_on_a_terminal(

@@ -7,7 +7,17 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from facegender.faces import ALIGNED, Face, Framer, YuNet, cut, default_detector, largest, place
+from facegender.faces import (
+    ALIGNED,
+    Face,
+    Framer,
+    YuNet,
+    cut,
+    default_detector,
+    largest,
+    place,
+    search,
+)
 from facegender.images import Pixels, Resize, fit
 from facegender.model_file import Crop
 
@@ -122,12 +132,63 @@ def test_a_picture_without_a_face_is_taken_whole() -> None:
 
 def test_the_rule_whole_asks_no_detector(astronaut: Pixels) -> None:
     class Never:
-        def detect(self, pixels: Pixels) -> list[Face]:
+        def detect(self, pixels: Pixels, *, min_score: float = 0.5) -> list[Face]:
             raise AssertionError
 
     framed = Framer(Crop(), Resize(32, 32), Never())(astronaut)
     assert framed.face is None and framed.pixels.shape == (32, 32, 3)
     assert default_detector() is default_detector()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_picture_on_its_side_is_searched_at_its_four_turns(
+    astronaut: Pixels, yunet: YuNet, turns: int
+) -> None:
+    (upright,) = search(astronaut, yunet)
+    lying = np.ascontiguousarray(np.rot90(astronaut, turns))
+    (found,) = search(lying, yunet)
+    assert found.score == pytest.approx(upright.score, abs=0.05)
+    straight, back = (
+        cut(pixels, face.landmarks, ALIGNED, Resize(64, 64))
+        for pixels, face in ((astronaut, upright), (lying, found))
+    )
+    assert np.abs(straight.astype(int) - back).mean() < 4  # cut out upright all the same
+    box = np.zeros((512, 512), bool)
+    box[round(upright.y) :, round(upright.x) :][: round(upright.height), : round(upright.width)] = 1
+    rows, columns = np.nonzero(np.rot90(box, turns))
+    assert (found.x, found.y) == pytest.approx((columns.min(), rows.min()), abs=6)
+
+
+def test_a_face_cut_off_at_all_sides_is_found_with_more_around(
+    astronaut: Pixels, yunet: YuNet
+) -> None:
+    tight = np.ascontiguousarray(astronaut[88:162, 186:262])
+    found = search(tight, yunet)
+    assert len(found) == 1 and found[0].landmarks[:2].mean() == pytest.approx(
+        np.subtract(EYES, (186, 88)).mean(), abs=6
+    )
+
+
+def test_nothing_is_found_where_no_one_is(yunet: YuNet) -> None:
+    for name in ("coffee", "brick", "grass", "coins", "chelsea"):
+        picture = np.asarray(Image.fromarray(getattr(data, name)()).convert("RGB"))
+        assert search(picture, yunet) == [], name
+
+
+def test_auto_leaves_out_what_stands_beside_a_face_that_fills_the_picture(
+    astronaut: Pixels,
+) -> None:
+    face_crop = astronaut[40:200, 150:300].copy()
+    small = Image.fromarray(astronaut[66:176, 176:272]).resize((26, 30))
+    face_crop[2:32, 2:28] = np.asarray(small)
+    aligned, whole = Framer(ALIGNED, Resize(64, 64)), Framer(Crop(), Resize(64, 64))
+    assert len(aligned.find(face_crop, "detect")) == 2
+    (shown,) = aligned.find(face_crop, "auto")
+    assert shown is not None and shown.width > 60
+    assert whole.find(face_crop, "auto") == aligned.find(face_crop, "whole") == (None,)
+    wide = np.full((900, 1300, 3), 90, np.uint8)
+    wide[100:580, 100:550] = np.asarray(Image.fromarray(face_crop).resize((450, 480)))
+    assert len(aligned.find(wide, "auto")) == 2 and len(whole.find(wide, "auto")) == 2
 
 
 @pytest.mark.parametrize(

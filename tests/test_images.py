@@ -2,16 +2,27 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from made import encode, picture
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
+from facegender import images
 from facegender.errors import UnreadablePictureError
-from facegender.images import Resize, decode, fit, from_image, looks_like_picture, read_file
+from facegender.images import (
+    Limits,
+    Resize,
+    decode,
+    decode_reduced,
+    fit,
+    from_image,
+    looks_like_picture,
+    read_file,
+)
 
 SHADES = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 SMOOTH = np.asarray(Image.linear_gradient("L").resize((90, 70)))
@@ -152,6 +163,73 @@ def test_no_picture_is_unreadable(data: bytes, message: str) -> None:
         decode(data)
 
 
+def heic(image: Image.Image) -> bytes:
+    """A HEIC file of a picture."""
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    return encode(image, "HEIF", quality=90)
+
+
+def test_heic_is_read_by_its_content() -> None:
+    data = heic(Image.fromarray(COLOUR))
+    assert looks_like_picture("IMG_0001", data[:16])
+    pixels = decode(data)
+    assert pixels.shape == (70, 90, 3) and np.abs(pixels.astype(int) - COLOUR).mean() < 12
+    with pytest.raises(UnreadablePictureError):
+        decode(data[: len(data) // 2])
+
+
+def test_heic_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = heic(Image.fromarray(COLOUR))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    images._can_read_heic.cache_clear()
+    with pytest.raises(UnreadablePictureError, match=r"facegender\[heif\]"):
+        decode(data)
+    images._can_read_heic.cache_clear()
+
+
+@pytest.mark.parametrize("turn", [1, 6])
+def test_a_large_jpeg_is_decoded_smaller(turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    data = encode(Image.fromarray(COLOUR).resize((1800, 1400)), "JPEG", exif=exif.tobytes())
+    whole, half = decode(data), decode_reduced(data, 900)
+    upright = (1800, 1400) if turn == 1 else (1400, 1800)
+    assert (half.width, half.height) == upright == whole.shape[1::-1]
+    assert half.pixels.shape[:2] == (upright[1] // 2, upright[0] // 2) and half.scale == 2.0
+    small = fit(whole, Resize(*half.pixels.shape[:2]))
+    assert np.abs(half.pixels.astype(int) - small).mean() < 2
+    same = decode_reduced(data, 1801)
+    assert same.scale == 1.0 and np.array_equal(same.pixels, whole)
+    png = decode_reduced(encode(Image.fromarray(COLOUR)), 10)
+    assert png.scale == 1.0 and np.array_equal(png.pixels, COLOUR)
+    for cut in (0.3, 0.7, 0.95):
+        with pytest.raises(UnreadablePictureError):
+            decode_reduced(data[: int(len(data) * cut)] + b"\xff\xd9", 900)
+
+
+def test_colours_are_brought_to_srgb() -> None:
+    flat = Image.new("RGB", (8, 8), (200, 100, 50))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    for useless in (srgb, lab, b"no profile", b""):
+        assert decode(encode(flat, icc_profile=useless))[0, 0].tolist() == [200, 100, 50]
+    # A profile with red and blue changed for each other, made of sRGB's by its two tags' names
+    swapped = srgb.replace(b"rXYZ", b"?XYZ").replace(b"bXYZ", b"rXYZ").replace(b"?XYZ", b"bXYZ")
+    renamed = swapped.replace("sRGB".encode("utf-16-be"), "mine".encode("utf-16-be"))
+    renamed = renamed.replace(b"sRGB built-in", b"mine built-in")
+    red, _, blue = decode(encode(flat, icc_profile=renamed))[0, 0].tolist()
+    assert red < 100 < blue
+
+
+def test_limits() -> None:
+    data = encode(picture(size=(40, 30), seed=1))
+    with pytest.raises(UnreadablePictureError, match="40x30 is over the limit of 1,000 pixels"):
+        decode(data, Limits(pixels=1000))
+    assert decode(data, Limits(pixels=1200)).shape == (30, 40, 3)
+    with pytest.raises(ValueError, match="limits"):
+        Limits(pixels=0)
+
+
 def test_too_many_pixels() -> None:
     head = b"P5\n20000 20000\n255\n"
     with pytest.raises(UnreadablePictureError, match="limit"):
@@ -188,7 +266,11 @@ def test_looks_like_picture(name: str, head: bytes, expected: bool) -> None:
     assert looks_like_picture(name, head) is expected
 
 
-def test_read_file(tmp_path: Path) -> None:
+def refuse(path: Path, *args: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_read_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(picture(seed=1))
     (tmp_path / "a.png").write_bytes(data)
     (tmp_path / "._a.png").write_bytes(b"\x00\x05\x16\x07" + bytes(60))
@@ -198,6 +280,12 @@ def test_read_file(tmp_path: Path) -> None:
     assert read_file(tmp_path / "._a.png") is None
     assert read_file(tmp_path / "notes") is None
     assert read_file(tmp_path / "pipe.jpg") is None
+    with pytest.raises(UnreadablePictureError, match="limit of 9"):
+        read_file(tmp_path / "a.png", Limits(bytes=9))
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Path, "open", refuse)
+        with pytest.raises(UnreadablePictureError, match="cannot be read: Permission denied"):
+            read_file(tmp_path / "a.png")
     for name, reason in {"": "folder", "no.jpg": "not there", "a\0.jpg": "cannot be read"}.items():
         with pytest.raises(UnreadablePictureError, match=reason):
             read_file(tmp_path / name)

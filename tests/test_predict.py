@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import tarfile
 import threading
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,10 @@ import pytest
 from made import encode, picture
 from PIL import Image
 
-from facegender import predict as module
 from facegender.classifier import BATCH, Classifier
 from facegender.errors import InputError
-from facegender.predict import LOOK_AHEAD, list_files, predict_files, predict_folder
+from facegender.inputs import Item, list_files
+from facegender.predict import LOOK_AHEAD, predict_folder, predict_items
 from facegender.results import Prediction, Status
 
 Photos = Callable[..., Path]
@@ -102,23 +104,6 @@ def test_no_permission(classifier: Classifier, photos: Photos) -> None:
     assert "Permission denied" in (rows[0].error or "")
 
 
-def test_permission_denied_is_a_row(
-    classifier: Classifier, photos: Photos, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = photos({"a.png": GOOD, "b.png": GOOD})
-    really_open = Path.open
-
-    def refuse(path: Path, *args: object, **kwargs: object) -> object:
-        if path.name == "a.png":
-            raise PermissionError(13, "Permission denied")
-        return really_open(path, *args, **kwargs)  # type: ignore[call-overload]
-
-    monkeypatch.setattr(Path, "open", refuse)
-    rows = rows_of(folder, classifier)
-    assert [row.status for row in rows] == [Status.UNREADABLE, Status.OK]
-    assert rows[0].error == "cannot be read: Permission denied"
-
-
 def test_a_folder_inside_that_cannot_be_listed(
     classifier: Classifier, photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,11 +123,31 @@ def test_a_folder_inside_that_cannot_be_listed(
     ]
 
 
-@pytest.mark.parametrize("name", ["missing", "file.png"])
-def test_no_folder(name: str, classifier: Classifier, photos: Photos) -> None:
-    folder = photos({"file.png": GOOD})
+def test_no_folder(classifier: Classifier, photos: Photos) -> None:
     with pytest.raises(InputError, match="folder"):  # at the call, before any row is asked for
-        predict_folder(folder / name, classifier=classifier)
+        predict_folder(photos({}) / "missing", classifier=classifier)
+
+
+def test_archives_give_the_rows_of_their_folder(
+    classifier: Classifier, photos: Photos, tmp_path: Path
+) -> None:
+    files = {
+        "2.png": GOOD,
+        "10.jpg": JPEG,
+        "in/cut.png": GOOD[:-40],
+        "in/no.txt": b"x",
+        "0.jpg": b"",
+    }
+    folder = photos(files)
+    expected = {row.file: row for row in rows_of(folder, classifier, recursive=True)}
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(folder, arcname="")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        for name, data in files.items():
+            packed.writestr(name, data)
+    for name in ("a.tar.gz", "a.zip"):
+        rows = {row.file: row for row in predict_folder(tmp_path / name, classifier=classifier)}
+        assert rows == expected
 
 
 def test_empty_folder(classifier: Classifier, photos: Photos) -> None:
@@ -169,7 +174,8 @@ def test_rows_do_not_depend_on_neighbours(classifier: Classifier, photos: Photos
         [alone] = rows_of(photos({name: files[name]}, name=f"only {name}"), classifier)
         assert alone == together[name]
     names = list_files(folder)[::-1]
-    backwards = list(predict_files(folder, names, classifier=classifier))
+    items = [Item(name, folder / name) for name in names]
+    backwards = [row for each in predict_items(items, classifier) for row in each.rows]
     assert [row.file for row in backwards] == names
     assert {row.file: row for row in backwards} == together
 
@@ -183,21 +189,53 @@ def test_same_answer_as_the_classifier(classifier: Classifier, photos: Photos) -
     ]
 
 
-def test_it_streams(
-    classifier: Classifier, photos: Photos, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    total = 4 * LOOK_AHEAD
-    folder = photos({f"{n}.png": GOOD for n in range(total)})
-    read: list[str] = []
-    really_read = module.read_file
-    monkeypatch.setattr(module, "read_file", lambda p: (read.append(p.name), really_read(p))[1])
-    rows = predict_folder(folder, classifier=classifier)
-    assert not read
+def test_it_streams(classifier: Classifier, photos: Photos) -> None:
+    folder = photos({f"{n}.png": GOOD for n in range(4 * LOOK_AHEAD)})
+    taken: list[str] = []
+
+    def items() -> Iterator[Item]:
+        for name in list_files(folder):
+            taken.append(name)
+            yield Item(name, folder / name)
+
+    rows = predict_items(items(), classifier)
+    assert not taken
     next(rows)
-    assert len(read) <= LOOK_AHEAD + BATCH
+    assert len(taken) <= LOOK_AHEAD + BATCH
     rows.close()  # type: ignore[attr-defined]
-    assert len(read) <= LOOK_AHEAD + BATCH
-    assert not [t for t in threading.enumerate() if t.name.startswith("facegender-decode")]
+    assert len(taken) <= LOOK_AHEAD + BATCH
+    assert not [t for t in threading.enumerate() if t.name.startswith("facegender-worker")]
+
+
+CRASHING = """
+import os, signal, time
+import PIL.Image
+really_open = PIL.Image.open
+def open(file, *args, **kwargs):
+    data = file.getvalue()
+    if data.endswith(b"CRASH"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if data.endswith(b"HANG"):
+        time.sleep(600)
+    return really_open(file, *args, **kwargs)
+PIL.Image.open = open
+"""
+
+
+def test_what_crashes_or_hangs_a_decoder_costs_its_own_row(
+    classifier: Classifier, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reading processes start with a decoder that dies of one file and hangs on another."""
+    (tmp_path / "sitecustomize.py").write_text(CRASHING)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    files = {f"{n}.png": GOOD for n in range(40)}
+    files |= {"7.png": GOOD + b"CRASH", "8.png": GOOD + b"HANG", "30.png": GOOD + b"CRASH"}
+    folder = photos(files)
+    items = [Item(name, folder / name) for name in list_files(folder)]
+    rows = {each.item.key: each.rows[0] for each in predict_items(items, classifier, seconds=5.0)}
+    assert rows["7.png"].error == "the process that read it died (SIGSEGV)" == rows["30.png"].error
+    assert rows["8.png"].error == "took longer than 5 seconds"
+    assert all(rows[name].label == "male" for name in set(files) - {"7.png", "8.png", "30.png"})
 
 
 def test_wrong_threshold_is_said_at_the_call(classifier: Classifier, photos: Photos) -> None:

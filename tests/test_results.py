@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from made import encode, picture
 from facegender.errors import OutputError
 from facegender.results import (
     Box,
-    DetailsWriter,
     Prediction,
     Status,
     check_output,
@@ -24,7 +24,7 @@ UNDECODABLE = os.fsdecode(b"caf\xe9.jpg")
 
 
 def ok(name: str, label: str = "male") -> Prediction:
-    return Prediction(name, Status.OK, 0, label, 0.9, WHOLE, 4, 5)
+    return Prediction(name, Status.OK, 0, label, 0.9, WHOLE, None, "whole", 4, 5)
 
 
 def unreadable(name: str) -> Prediction:
@@ -32,7 +32,7 @@ def unreadable(name: str) -> Prediction:
 
 
 OK = {"file": "a", "status": Status.OK, "face": 0, "label": "male", "probability": 0.9}
-OK |= {"box": WHOLE, "width": 4, "height": 5}
+OK |= {"box": WHOLE, "crop": "whole", "width": 4, "height": 5}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,9 @@ OK |= {"box": WHOLE, "width": 4, "height": 5}
         {"box": None},
         {"width": None},
         {"error": "why"},
-        {"status": Status.UNKNOWN},
+        {"crop": None},
+        {"crop": "loose"},
+        {"status": Status.NO_FACE},
         {"status": Status.UNREADABLE},
         {"status": Status.SKIPPED},
     ],
@@ -61,7 +63,7 @@ def test_a_row_says_one_thing(changes: dict[str, Any]) -> None:
 
 
 def test_other_rows() -> None:
-    Prediction("a", Status.UNKNOWN, 0, None, 0.51, WHOLE, 4, 5)
+    Prediction(**(OK | {"status": Status.UNKNOWN, "score": 0.9, "crop": "aligned"}))
     Prediction("a", Status.NO_FACE, width=4, height=5)
     Prediction("a", Status.SKIPPED)
     with pytest.raises(ValueError, match="error"):
@@ -77,18 +79,34 @@ def test_statuses_are_closed() -> None:
 def test_plain_file_is_exact(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     rows = [ok("10.jpg"), unreadable("3.jpg"), ok("é中 1.jpg", "female"), ok("2.jpg", "female")]
-    rows += [Prediction("u", Status.UNKNOWN, 0, None, 0.5, WHOLE, 4, 5)]
     assert write_process_results(path, rows) == 3
-    assert path.read_text("utf-8") == (
-        '{\n  "2.jpg": "female",\n  "10.jpg": "male",\n  "é中 1.jpg": "female"\n}\n'
-    )
+    text = '{\n  "2.jpg": "female",\n  "10.jpg": "male",\n  "é中 1.jpg": "female"\n}\n'
+    assert path.read_text("utf-8") == text
+    write_process_results(path, [rows[3], rows[0], rows[1], rows[2]])  # as a folder gives them
+    assert path.read_text("utf-8") == text
     assert write_process_results(path, iter(())) == 0
     assert json.loads(path.read_text()) == {}
     assert [item.name for item in tmp_path.iterdir()] == ["out.json"]
 
 
+def test_a_guess_stands_unless_unknown_is_asked_for(tmp_path: Path) -> None:
+    unsure = replace(ok("b"), status=Status.UNKNOWN, probability=0.51)
+    faceless = Prediction("c", Status.NO_FACE, width=4, height=5)
+    for has_unknown, label in ((False, "male"), (True, "unknown")):
+        rows = [ok("a"), unsure, faceless]
+        write_process_results(tmp_path / "o", rows, has_unknown=has_unknown)
+        assert json.loads((tmp_path / "o").read_text()) == {"a": "male", "b": label}
+
+
+def test_a_row_comes_back_from_its_dictionary() -> None:
+    for row in (ok("é"), unreadable("b"), Prediction("c", Status.NO_FACE, width=4, height=5)):
+        assert Prediction.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+    with pytest.raises((KeyError, TypeError)):
+        Prediction.from_dict({"file": "a"})
+
+
 def test_first_face_counts(tmp_path: Path) -> None:
-    second = Prediction("a", Status.OK, 1, "female", 0.9, WHOLE, 4, 5)
+    second = replace(ok("a", "female"), face=1)
     write_process_results(tmp_path / "o", [ok("a"), second])
     assert json.loads((tmp_path / "o").read_text()) == {"a": "male"}
 
@@ -99,26 +117,6 @@ def test_names_that_are_no_unicode(tmp_path: Path) -> None:
         UNDECODABLE,
         'q"\\\n\t.jpg',
     }
-    with DetailsWriter(tmp_path / "d.jsonl") as details:
-        details.append(ok(UNDECODABLE))
-    row = json.loads((tmp_path / "d.jsonl").read_text("utf-8"))
-    assert os.fsencode(row["file"]) == b"caf\xe9.jpg"
-
-
-def test_details_are_exact(tmp_path: Path) -> None:
-    path = tmp_path / "d.jsonl"
-    with DetailsWriter(path) as details:
-        for row in (ok("é.jpg"), Prediction("notes", Status.SKIPPED), unreadable("b.jpg")):
-            details.append(row)
-        assert not path.exists()
-    assert path.read_text("utf-8").splitlines() == [
-        '{"file": "é.jpg", "face": 0, "status": "ok", "label": "male", "probability": 0.9, '
-        '"box": {"x": 0, "y": 0, "width": 4, "height": 5}, "width": 4, "height": 5, "error": null}',
-        '{"file": "b.jpg", "face": null, "status": "unreadable", "label": null, '
-        '"probability": null, "box": null, "width": null, "height": null, "error": "cut off"}',
-    ]
-    with pytest.raises(ValueError, match="with"):
-        details.append(ok("late"))
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -132,9 +130,6 @@ def test_nothing_half_written(error: type[BaseException], tmp_path: Path) -> Non
 
     with pytest.raises(error):
         write_process_results(path, rows())
-    with pytest.raises(error), DetailsWriter(path) as details:
-        details.append(ok("a"))
-        raise error
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

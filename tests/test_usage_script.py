@@ -43,7 +43,7 @@ def test_usage_script(
 def test_wrong_folder(tmp_path: Path, model_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "nowhere", "--model", str(model_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: the folder nowhere is not there")
+    assert done.returncode == 2 and done.stderr.startswith("error: nowhere is not there")
     assert not list(tmp_path.iterdir())
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from facegender.classifier import Classifier
+    from facegender.details import DetailsWriter
     from facegender.errors import (
         FacegenderError,
         InputError,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from facegender.predict import predict_folder
     from facegender.results import (
         Box,
-        DetailsWriter,
         Prediction,
         Status,
         write_process_results,
@@ -59,6 +59,7 @@ __all__ = [
 
 _HOMES = {
     "classifier": ("Classifier",),
+    "details": ("DetailsWriter",),
     "errors": (
         "FacegenderError",
         "InputError",
@@ -70,7 +71,7 @@ _HOMES = {
     ),
     "model_file": ("ModelDescription",),
     "predict": ("predict_folder",),
-    "results": ("Box", "DetailsWriter", "Prediction", "Status", "write_process_results"),
+    "results": ("Box", "Prediction", "Status", "write_process_results"),
 }
 
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from facegender.errors import ModelFileError, UnreadablePictureError
-from facegender.faces import Face, Framed, Framer
-from facegender.images import Pixels, decode, from_image, read_file
+from facegender.faces import Face, Framer
+from facegender.images import Pixels, from_image
 from facegender.model_file import ModelDescription, ModelFile, read_model_file
+from facegender.reading import Reader, Reading, read_picture, read_pixels
 from facegender.results import Box, Prediction, Status
 
 BATCH = 16
@@ -39,6 +40,8 @@ class Classifier:
         self._session = model.session
         self._description = model.description
         self._input = model.session.get_inputs()[0].name
+        self.digest = model.digest
+        """SHA-256 of the model file, in hex."""
         self.framer = Framer(model.description.crop, model.description.resize)
         """Brings a picture before the network by the rules in the model file."""
 
@@ -97,73 +100,109 @@ class Classifier:
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a str is one path, not a row of paths
-        self, pictures: Picture, *, unknown_below: float | None = None
+        self, pictures: Picture, *, faces: str = ..., unknown_below: float | None = ...
     ) -> Prediction: ...
 
     @overload
     def predict(
-        self, pictures: Sequence[Picture], *, unknown_below: float | None = None
+        self, pictures: Sequence[Picture], *, faces: str = ..., unknown_below: float | None = ...
     ) -> list[Prediction]: ...
 
     def predict(
-        self, pictures: Picture | Sequence[Picture], *, unknown_below: float | None = None
+        self,
+        pictures: Picture | Sequence[Picture],
+        *,
+        faces: str = "auto",
+        unknown_below: float | None = None,
     ) -> Prediction | list[Prediction]:
-        """Answer for one picture or for a list of them.
+        """Answer for one picture or for a list of them: of several faces the one that it shows.
 
         Args:
             pictures: a path, a Pillow picture, or ``uint8`` pixels, RGB ``[H, W, 3]`` or grey
                 ``[H, W]``; or a list of these.
+            faces: ``detect`` finds faces, ``whole`` takes each picture as one face, as it is;
+                ``auto`` finds them too; see :meth:`facegender.faces.Framer.find`.
             unknown_below: answers less probable than this are ``unknown``; None takes the
                 network's own threshold.
 
         Returns:
             One row, or a list with a row for each picture. A picture that cannot be read has a
-            row with the status ``unreadable``.
+            row with the status ``unreadable``, one without a face ``no_face``.
 
         Raises:
             TypeError: something that is no picture, or pixels that are not ``uint8``.
             ValueError: pixels of another shape, or a threshold outside 0.5 to 1.
+            InputError: another word for ``faces``.
         """
         if isinstance(pictures, (str, PathLike, Image.Image, np.ndarray)):
-            return next(self._rows([pictures], unknown_below))
-        return list(self._rows(pictures, unknown_below))
+            return next(self._rows([pictures], faces, unknown_below))[0]
+        return [rows[0] for rows in self._rows(pictures, faces, unknown_below)]
 
-    def answer(
+    def predict_faces(
+        self, picture: Picture, *, faces: str = "detect", unknown_below: float | None = None
+    ) -> list[Prediction]:
+        """Answer for every face in a picture, the one that it shows first.
+
+        Example:
+            >>> for row in classifier.predict_faces("party.jpg"):  # doctest: +SKIP
+            ...     print(row.box, row.label, row.probability)
+
+        Args:
+            picture: as for :meth:`predict`.
+            faces: likewise.
+            unknown_below: likewise.
+
+        Returns:
+            A row for each face; or one without an answer (``no_face``, ``unreadable``).
+
+        Raises:
+            TypeError, ValueError, InputError: as :meth:`predict`.
+        """
+        return list(next(self._rows([picture], faces, unknown_below)))
+
+    def rows(
         self,
         file: str | None,
-        probabilities: NDArray[np.float32],
-        width: int,
-        height: int,
+        reading: Reading,
+        probabilities: Iterator[NDArray[np.float32]],
         unknown_below: float | None = None,
-        found: Face | None = None,
-    ) -> Prediction:
-        """Turn one row of :meth:`probabilities` into a result row for a picture.
+    ) -> tuple[Prediction, ...]:
+        """Turn a picture's probabilities into its result rows.
 
         The threshold is held against the rounded probability, the one that is shown. Where both
-        labels are exactly as probable there is no answer: the status is ``unknown``.
+        labels are exactly as probable the status is ``unknown``.
 
         Args:
             file: the picture's name.
-            probabilities: ``float32 [2]``.
-            width: of the upright picture in pixels.
-            height: likewise.
+            reading: the picture.
+            probabilities: what :meth:`probabilities` gave for its frames, ``float32 [2]`` each.
             unknown_below: see :meth:`predict`.
-            found: the face that the answer was read from; None for the whole picture.
         """
         threshold = self.threshold(unknown_below)
-        best = int(probabilities.argmax())
-        probability = min(1.0, max(0.5, round(float(probabilities[best]), 4)))
-        is_known = probability >= threshold and probabilities[0] != probabilities[1]
-        return Prediction(
-            file=file,
-            status=Status.OK if is_known else Status.UNKNOWN,
-            face=0,
-            label=self._description.labels[best] if is_known else None,
-            probability=probability,
-            box=_box(found, width, height),
-            width=width,
-            height=height,
-        )
+        width, height = reading.width, reading.height
+        if not reading.frames:
+            return (Prediction(file, Status.NO_FACE, width=width, height=height),)
+        rows = []
+        for index, frame in enumerate(reading.frames):
+            both = next(probabilities)
+            best = int(both.argmax())
+            probability = min(1.0, max(0.5, round(float(both[best]), 4)))
+            is_known = probability >= threshold and both[0] != both[1]
+            rows.append(
+                Prediction(
+                    file=file,
+                    status=Status.OK if is_known else Status.UNKNOWN,
+                    face=index,
+                    label=self._description.labels[best],
+                    probability=probability,
+                    box=_box(frame.face, width, height),
+                    score=round(frame.face.score, 2) if frame.face else None,
+                    crop="aligned" if frame.face else "whole",
+                    width=width,
+                    height=height,
+                )
+            )
+        return tuple(rows)
 
     def threshold(self, unknown_below: float | None) -> float:
         """Give the threshold below which an answer is ``unknown``: the caller's or the network's.
@@ -178,23 +217,21 @@ class Classifier:
         return unknown_below
 
     def _rows(
-        self, pictures: Sequence[Picture], unknown_below: float | None
-    ) -> Iterator[Prediction]:
+        self, pictures: Sequence[Picture], faces: str, unknown_below: float | None
+    ) -> Iterator[tuple[Prediction, ...]]:
         """Answer part by part, so that only one part's pixels are held."""
+        reader = Reader(self._description.crop, self._description.resize, faces)
         self.threshold(unknown_below)
         for start in range(0, len(pictures), BATCH):
-            part = [_read(picture, self.framer) for picture in pictures[start : start + BATCH]]
-            frames = [framed.pixels for framed, _ in part if isinstance(framed, Framed)]
-            found = iter(self.probabilities(np.stack(frames)) if frames else ())
-            for picture, (framed, (height, width)) in zip(
-                pictures[start : start + BATCH], part, strict=True
-            ):
-                if isinstance(framed, Prediction):
-                    yield framed
+            part = [(picture, _read(picture, reader)) for picture in pictures[start:][:BATCH]]
+            readings = [read for _, read in part if isinstance(read, Reading)]
+            pixels = [frame.pixels for reading in readings for frame in reading.frames]
+            found = iter(self.probabilities(np.stack(pixels)) if pixels else ())
+            for picture, read in part:
+                if isinstance(read, Prediction):
+                    yield (read,)
                 else:
-                    yield self.answer(
-                        _name(picture), next(found), width, height, unknown_below, framed.face
-                    )
+                    yield self.rows(_name(picture), read, found, unknown_below)
 
 
 def _name(picture: Picture) -> str | None:
@@ -213,21 +250,19 @@ def _box(face: Face | None, width: int, height: int) -> Box:
     return Box(left, top, right - left, bottom - top)
 
 
-def _read(picture: Picture, framer: Framer) -> tuple[Framed | Prediction, tuple[int, int]]:
-    """Bring a picture before the network, with its own height and width; or say why not."""
+def _read(picture: Picture, reader: Reader) -> Reading | Prediction:
+    """Bring a picture before the network, or say why not."""
     try:
         if isinstance(picture, (str, PathLike)):
-            data = read_file(Path(picture))
-            if data is None:
+            reading = read_picture(Path(picture), reader)
+            if reading is None:
                 raise UnreadablePictureError("is no picture by its name and content")
-            pixels = decode(data)
-        elif isinstance(picture, Image.Image):
-            pixels = from_image(picture)
-        else:
-            pixels = _from_array(picture)
+            return reading
+        if isinstance(picture, Image.Image):
+            return read_pixels(from_image(picture), reader)
+        return read_pixels(_from_array(picture), reader)
     except UnreadablePictureError as error:
-        return Prediction(_name(picture), Status.UNREADABLE, error=str(error)), (0, 0)
-    return framer(pixels), (pixels.shape[0], pixels.shape[1])
+        return Prediction(_name(picture), Status.UNREADABLE, error=str(error))
 
 
 def _from_array(values: object) -> Pixels:

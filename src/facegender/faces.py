@@ -7,14 +7,13 @@ that they cannot drift apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil, hypot
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,6 +28,17 @@ ALIGNED = Crop(
 )
 """The crop rule of the networks that ship: forehead to chin, ear to ear, with little around."""
 
+FACES = ("auto", "detect", "whole")
+"""The ways to bring a picture before the network; see :meth:`Framer.find`."""
+
+MIN_SCORE = 0.5
+"""How sure a detector must be of a face at the first look."""
+
+_RETRY_SCORE = 0.3  # ... where that found none, with more around the picture
+_SURE = 0.9  # of a face that stands upright; those that lie are seen, too, but less surely
+_GAIN = 0.03  # by which a turn of the picture must make the surest face surer
+_TURNED_SCORE = 0.7  # at a turn of the picture
+_FILLED = 0.5  # of a picture that is a face crop, at least this share is its face's crop
 _STRIDES = (8, 16, 32)
 _STEP = 32  # the network halves the picture five times
 _OVERLAP = 0.4
@@ -56,12 +66,22 @@ class Face:
     score: float
     landmarks: NDArray[np.float32]
 
+    def scaled(self, factor: float) -> Face:
+        """Give the same face in the same picture of another size."""
+        if factor == 1.0:
+            return self
+        x, y, width, height = (factor * side for side in (self.x, self.y, self.width, self.height))
+        return Face(x, y, width, height, self.score, self.landmarks * np.float32(factor))
+
 
 class FaceDetector(Protocol):
     """Whatever finds faces."""
 
-    def detect(self, pixels: Pixels) -> list[Face]:
-        """Find all faces in ``uint8 [H, W, 3]``, RGB, upright; safe to call from many threads."""
+    def detect(self, pixels: Pixels, *, min_score: float = ...) -> list[Face]:
+        """Find all faces in ``uint8 [H, W, 3]``, RGB, upright; safe to call from many threads.
+
+        Those that it is less sure of than ``min_score`` are left out.
+        """
 
 
 class YuNet:
@@ -80,16 +100,14 @@ class YuNet:
     FAR = 640
     """Most pixels of the long side in the second look."""
 
-    def __init__(self, *, min_score: float = 0.5) -> None:
+    def __init__(self) -> None:
         """Load the network.
-
-        Args:
-            min_score: faces that the detector is less sure of are left out.
 
         Raises:
             ModelFileError: its file is missing or cannot be run.
         """
-        self.min_score = min_score
+        import onnxruntime  # not before a face is looked for
+
         path = Path(__file__).parent / "models" / DETECTOR_NAME
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # pictures are small; threads are for several of them
@@ -101,19 +119,25 @@ class YuNet:
         except Exception as error:  # ONNX Runtime's own exceptions share no base but this
             raise ModelFileError(f"ONNX Runtime cannot run {path}: {error}") from error
 
-    def detect(self, pixels: Pixels) -> list[Face]:
+    def detect(self, pixels: Pixels, *, min_score: float = MIN_SCORE) -> list[Face]:
         """Find all faces, those that fill the picture and those of 12 pixels of 640.
+
+        Args:
+            pixels: ``uint8 [H, W, 3]``, RGB, upright.
+            min_score: faces that the detector is less sure of are left out.
 
         Returns:
             The faces, the surest first.
         """
         longest = max(pixels.shape[:2])
-        found = [self._look(pixels, self.CLOSE, margin=0.3)]
+        found = [self._look(pixels, self.CLOSE, 0.3, min_score)]
         if longest > 2 * self.CLOSE:
-            found.append(self._look(pixels, min(longest, self.FAR), margin=0.0))
+            found.append(self._look(pixels, min(longest, self.FAR), 0.0, min_score))
         return [_face(row) for row in _without_overlaps(np.concatenate(found))]
 
-    def _look(self, pixels: Pixels, size: int, margin: float) -> NDArray[np.float32]:
+    def _look(
+        self, pixels: Pixels, size: int, margin: float, min_score: float
+    ) -> NDArray[np.float32]:
         """Look at the picture with its long side at ``size``.
 
         Returns:
@@ -131,7 +155,7 @@ class YuNet:
         top, left = (rows - small.height) // 2, (columns - small.width) // 2
         canvas[0, top : top + small.height, left : left + small.width] = fit(pixels, small)
         found = [
-            _decode(values[0], stride, self.min_score)
+            _decode(values[0], stride, min_score)
             for values, stride in zip(
                 self._session.run(None, {"pixels": canvas}), _STRIDES, strict=True
             )
@@ -197,15 +221,120 @@ class Framer:
     detector: FaceDetector | None = None
 
     def __call__(self, pixels: Pixels) -> Framed:
-        """Cut ``uint8 [H, W, 3]`` down to ``uint8 [resize.height, resize.width, 3]``."""
-        face = None
-        if self.crop.rule == "aligned":
-            height, width = pixels.shape[:2]
-            detector = self.detector or default_detector()
-            face = largest(detector.detect(pixels), width, height)
+        """Bring a picture of one labelled face to the network's size, as training does.
+
+        Args:
+            pixels: ``uint8 [H, W, 3]``, upright.
+
+        Returns:
+            ``uint8 [resize.height, resize.width, 3]``, and the face; the whole picture where none
+            was found.
+        """
+        if self.crop.rule == "whole":
+            return self.frame(pixels, None)
+        height, width = pixels.shape[:2]
+        return self.frame(pixels, largest(self._detector().detect(pixels), width, height))
+
+    def find(self, pixels: Pixels, faces: str) -> tuple[Face | None, ...]:
+        """Find what a picture shows, in any of :data:`FACES`' ways.
+
+        ``whole`` takes the picture as one face, as it is. ``detect`` finds every face. ``auto``
+        finds them too; where one fills the picture, which makes it a face crop, the others are
+        left out, and by the crop rule ``whole`` it is taken as it is.
+
+        Args:
+            pixels: ``uint8 [H, W, 3]``, upright.
+            faces: ``auto``, ``detect`` or ``whole``.
+
+        Returns:
+            The faces, the one that the picture shows first (see :func:`largest`); none where none
+            was found; a single None stands for the whole picture.
+        """
+        if faces == "whole":
+            return (None,)
+        height, width = pixels.shape[:2]
+        found = search(pixels, self._detector())
+        shown = largest(found, width, height)
+        if shown is None:
+            # A network that learned from pictures as they are is asked about them as they are
+            return (None,) if faces == "auto" and self.crop.rule == "whole" else ()
+        if faces == "auto" and _filled(shown, width, height) >= _FILLED:
+            return (shown if self.crop.rule == "aligned" else None,)
+        return (shown, *(face for face in found if face is not shown))
+
+    def frame(self, pixels: Pixels, face: Face | None) -> Framed:
+        """Bring one face, or the whole picture for None, to the network's size."""
         if face is None:
             return Framed(fit(pixels, self.resize), None)
-        return Framed(cut(pixels, face.landmarks, self.crop, self.resize), face)
+        return Framed(cut(pixels, face.landmarks, self._crop(), self.resize), face)
+
+    def side(self, face: Face) -> float:
+        """How many pixels of its picture a face's crop is wide."""
+        return float(np.hypot(*place(face.landmarks, self._crop())[:, 0]))
+
+    def _crop(self) -> Crop:
+        """The rule to cut a found face by; one that learned from whole crops gets ours."""
+        return self.crop if self.crop.rule == "aligned" else ALIGNED
+
+    def _detector(self) -> FaceDetector:
+        return self.detector or default_detector()
+
+
+def search(pixels: Pixels, detector: FaceDetector) -> list[Face]:
+    """Find all faces; look again with more around where there are none, and at the four turns.
+
+    A face that lies on its side or on its head is found less surely, if at all, and its landmarks
+    are wrong; so the picture is turned where no face is sure.
+
+    Args:
+        pixels: ``uint8 [H, W, 3]``, upright by what its file says.
+        detector: what looks.
+
+    Returns:
+        The faces in the picture's own pixels, the surest first.
+    """
+    found = detector.detect(pixels)
+    if _surest(found) >= _SURE:
+        return found
+    if not found:
+        border = round(0.6 * max(pixels.shape[:2]))
+        around = ((border, border), (border, border), (0, 0))
+        padded = np.pad(pixels, around, constant_values=_GREY)
+        found = [_moved(face, border) for face in detector.detect(padded, min_score=_RETRY_SCORE)]
+    views = [found]
+    for turns in (1, 2, 3):
+        turned = np.ascontiguousarray(np.rot90(pixels, turns))
+        height, width = turned.shape[:2]
+        seen = detector.detect(turned, min_score=_TURNED_SCORE)
+        views.append([_turned_back(face, width, height, turns) for face in seen])
+    best = max(views, key=_surest)
+    return best if _surest(best) >= _surest(found) + _GAIN else found
+
+
+def _surest(faces: Sequence[Face]) -> float:
+    return max((face.score for face in faces), default=0.0)
+
+
+def _moved(face: Face, border: int) -> Face:
+    landmarks = face.landmarks - np.float32(border)
+    return replace(face, x=face.x - border, y=face.y - border, landmarks=landmarks)
+
+
+def _turned_back(face: Face, width: int, height: int, turns: int) -> Face:
+    """Bring a face from a picture that was turned by quarters (``np.rot90``) to the picture."""
+    ends = ((face.x, face.y), (face.x + face.width, face.y + face.height))
+    points = np.array([*ends, *face.landmarks], np.float32)
+    for _ in range(turns):
+        points = np.column_stack((np.float32(height) - points[:, 1], points[:, 0]))
+        width, height = height, width
+    low, high = points[:2].min(0), points[:2].max(0)
+    x, y = map(float, low)
+    return Face(x, y, float(high[0] - x), float(high[1] - y), face.score, points[2:])
+
+
+def _filled(face: Face, width: int, height: int) -> float:
+    """How much of the picture a face's aligned crop would take, as a share; may be over 1."""
+    return float(abs(np.linalg.det(place(face.landmarks, ALIGNED)[:, :2]))) / (width * height)
 
 
 def place(landmarks: NDArray[np.floating], crop: Crop) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 """Bytes -> upright RGB ``uint8`` pixels -> the network's input. The only decoder in the project.
 
-Training, evaluation and use all read pictures through :func:`decode` and bring them to the
-network's size through :func:`fit`, so that they cannot drift apart.
+Training, evaluation and use all read pictures through :func:`decode` (or :func:`decode_reduced`,
+the same for large ones) and bring them to the network's size through :func:`fit`, so that they
+cannot drift apart.
 """
 
 from __future__ import annotations
@@ -11,23 +12,63 @@ import re
 import stat
 import warnings
 from dataclasses import dataclass
+from functools import cache, lru_cache
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from facegender.errors import UnreadablePictureError
 
 Pixels = NDArray[np.uint8]
 """Pixels ``[H, W, 3]``, ``uint8``, RGB, upright."""
 
-PIXEL_LIMIT = 178_956_970
-"""Most pixels a picture may have (Pillow's own limit against decompression bombs)."""
 
-FILE_LIMIT = 2**30
-"""Most bytes a picture file may have; what is larger is a film or a mistake."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a picture may cost at most, against bombs; what is over it is unreadable.
+
+    ``pixels`` is Pillow's own limit against decompression bombs. A file of more than ``bytes`` is
+    a film or a mistake. Of several frames only the first is ever decoded.
+    """
+
+    pixels: int = 178_956_970
+    bytes: int = 2**30
+
+    def __post_init__(self) -> None:
+        """Refuse limits that let nothing through.
+
+        Raises:
+            ValueError: one of them is below 1.
+        """
+        if self.pixels < 1 or self.bytes < 1:
+            raise ValueError(f"limits of {self.pixels} pixels, {self.bytes} bytes")
+
+
+LIMITS = Limits()
+"""The limits where nothing else is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A picture that may have been decoded smaller than it is.
+
+    ``pixels`` are ``uint8 [h, w, 3]``, RGB, upright; ``width`` and ``height`` are those of the
+    upright picture itself.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+
+    @property
+    def scale(self) -> float:
+        """How many of the picture's pixels one of ``pixels`` stands for, along a side."""
+        return max(self.width, self.height) / float(max(self.pixels.shape[:2]))
+
 
 # Only formats whose decoder is part of Pillow itself: none that starts another program (EPS, PDF).
 # MPO comes in through JPEG; to name it makes Image.open fail.
@@ -47,6 +88,7 @@ _SIGNATURES = (
     b"MM\x00*",  # TIFF, big-endian
     b"\x00\x00\x00\x0cjP  ",  # JPEG 2000
 )
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"  # ._photo.jpg, which macOS leaves beside photo.jpg
 _FILTERS = {
     "box": Image.Resampling.BOX,
@@ -106,10 +148,10 @@ def looks_like_picture(name: str, head: bytes) -> bool:
         return True
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return True
-    return head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1")
+    return head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", *_HEIC_BRANDS)
 
 
-def read_file(path: Path) -> bytes | None:
+def read_file(path: Path, limits: Limits = LIMITS) -> bytes | None:
     """Read a file that claims to be a picture; only its first bytes where it does not.
 
     Returns:
@@ -117,8 +159,7 @@ def read_file(path: Path) -> bytes | None:
         regular file (a pipe, a device: these are never opened, for they would wait forever).
 
     Raises:
-        UnreadablePictureError: a link to nothing, no permission, a folder, over
-            :data:`FILE_LIMIT`.
+        UnreadablePictureError: a link to nothing, no permission, a folder, over the limit.
     """
     try:
         found = path.stat()
@@ -128,12 +169,11 @@ def read_file(path: Path) -> bytes | None:
             return None
         with path.open("rb") as file:
             head = file.read(16)
-            is_leftover = path.name.startswith("._") and head.startswith(_APPLE_DOUBLE)
-            if is_leftover or not looks_like_picture(path.name, head):
+            if is_leftover(path.name, head) or not looks_like_picture(path.name, head):
                 return None
-            if found.st_size > FILE_LIMIT:
+            if found.st_size > limits.bytes:
                 raise UnreadablePictureError(
-                    f"{found.st_size:,} bytes are over the limit of {FILE_LIMIT:,}"
+                    f"{found.st_size:,} bytes are over the limit of {limits.bytes:,}"
                 )
             return head + file.read()
     except FileNotFoundError:
@@ -145,43 +185,100 @@ def read_file(path: Path) -> bytes | None:
         raise UnreadablePictureError(f"cannot be read: {error}") from error
 
 
-def decode(data: bytes) -> Pixels:
+def is_leftover(name: str, head: bytes) -> bool:
+    """Tell what macOS leaves beside a picture (``._photo.jpg``) from a picture."""
+    return name.startswith("._") and head.startswith(_APPLE_DOUBLE)
+
+
+def decode(data: bytes, limits: Limits = LIMITS) -> Pixels:
     """Decode a picture file, whole or not at all.
 
-    The format is told from the content. EXIF orientation is applied; of several frames the first
-    is taken; transparent parts become white; grey becomes three equal channels; 16 bits become 8.
+    The format is told from the content. EXIF orientation is applied; colours are brought to sRGB
+    where a profile is embedded; of several frames the first is taken; transparent parts become
+    white; grey becomes three equal channels; 16 bits become 8.
 
     Args:
         data: the bytes of the file.
+        limits: what it may cost.
 
     Returns:
         ``uint8 [H, W, 3]``, RGB, upright, owned by the caller.
 
     Raises:
-        UnreadablePictureError: not a picture, cut off, damaged, or over :data:`PIXEL_LIMIT`.
+        UnreadablePictureError: not a picture, cut off, damaged, or over a limit.
     """
+    return _decode(data, None, limits).pixels
+
+
+def decode_reduced(data: bytes, long_side: int, limits: Limits = LIMITS) -> Reduced:
+    """Decode a picture file as :func:`decode` does, a large JPEG at a half, quarter or eighth.
+
+    Args:
+        data: the bytes of the file.
+        long_side: pixels that the longer side has at least, where the picture has as many.
+        limits: what it may cost.
+
+    Raises:
+        UnreadablePictureError: as :func:`decode`.
+    """
+    return _decode(data, long_side, limits)
+
+
+def _decode(data: bytes, long_side: int | None, limits: Limits) -> Reduced:
     if not data:
         raise UnreadablePictureError("the file is empty (0 bytes)")
+    formats: tuple[str, ...] = _FORMATS
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+        if not _can_read_heic():
+            raise UnreadablePictureError(
+                "HEIC is read with the 'heif' extra:  pip install 'facegender[heif]'"
+            )
+        formats = ("HEIF",)
+    if Image.MAX_IMAGE_PIXELS is not None and limits.pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = limits.pixels  # Pillow holds it against every file it opens
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > PIXEL_LIMIT:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            width, height = image.size
+            if width * height > limits.pixels:
                 raise UnreadablePictureError(
-                    f"{image.width}x{image.height} is over the limit of {PIXEL_LIMIT:,} pixels"
+                    f"{width}x{height} is over the limit of {limits.pixels:,} pixels"
                 )
+            if long_side is not None:
+                _draft(image, long_side)
             image.load()
-            if image.format in ("JPEG", "MPO") and _jpeg_ends_early(data, image):
+            if image.format in ("JPEG", "MPO") and _jpeg_ends_early(data, image, long_side):
                 raise UnreadablePictureError("cut off: the picture's data ends before its last row")
-            return from_image(image)
+            pixels = from_image(image)
     except UnreadablePictureError:
         raise
     except UnidentifiedImageError:
         raise UnreadablePictureError("the content is not a picture in a known format") from None
     except Image.DecompressionBombError:
-        raise UnreadablePictureError(f"over the limit of {PIXEL_LIMIT:,} pixels") from None
+        raise UnreadablePictureError(f"over the limit of {limits.pixels:,} pixels") from None
     except MemoryError:
         raise UnreadablePictureError("too large for this machine's memory") from None
     except Exception as error:  # a damaged file makes decoders raise nearly anything
         raise UnreadablePictureError(f"cannot be decoded: {error}") from error
+    if pixels.shape[1] != image.width:  # turned by EXIF
+        width, height = height, width
+    return Reduced(pixels, width, height)
+
+
+def _draft(image: Image.Image, long_side: int) -> None:
+    """Have a JPEG decoded at the smallest of 1/1, 1/2, 1/4, 1/8 that keeps ``long_side``."""
+    share = long_side / max(image.size)
+    if share < 1.0:
+        image.draft(None, (ceil(image.width * share), ceil(image.height * share)))
+
+
+@cache
+def _can_read_heic() -> bool:
+    try:
+        import pillow_heif
+    except ModuleNotFoundError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def from_image(image: Image.Image) -> Pixels:
@@ -200,7 +297,7 @@ def from_image(image: Image.Image) -> Pixels:
         raise UnreadablePictureError(f"{image.width}x{image.height} is a picture without pixels")
     try:
         image.load()
-        return np.array(_to_rgb(_upright(image)), dtype=np.uint8)
+        return np.array(_to_srgb(_upright(image)), dtype=np.uint8)
     except Exception as error:  # a lazily opened file is decoded here
         raise UnreadablePictureError(f"cannot be decoded: {error}") from error
 
@@ -226,7 +323,7 @@ def fit(pixels: Pixels, resize: Resize) -> Pixels:
     return np.asarray(image)
 
 
-def _jpeg_ends_early(data: bytes, image: Image.Image) -> bool:
+def _jpeg_ends_early(data: bytes, image: Image.Image, long_side: int | None) -> bool:
     """Tell whether a JPEG with an end marker lacks part of its data (libjpeg only fills with grey).
 
     Bytes put in before the end marker change nothing in a whole picture, for all of its rows are
@@ -243,6 +340,8 @@ def _jpeg_ends_early(data: bytes, image: Image.Image) -> bool:
         return False
     stuffed = io.BytesIO(data[:end] + _JPEG_STUFFING + data[end:])
     with Image.open(stuffed, formats=("JPEG",)) as second:
+        if long_side is not None:
+            _draft(second, long_side)
         return second.tobytes() != image.tobytes()
 
 
@@ -264,6 +363,34 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:
         return image
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Bring a picture to RGB by the colour profile that is embedded in it, if any fits."""
+    profile = image.info.get("icc_profile")
+    if not isinstance(profile, bytes) or image.mode.startswith(("I", "F")):
+        return _to_rgb(image)
+    given = image if image.mode in ("L", "CMYK") else _to_rgb(image)
+    try:
+        transform = _transform_to_srgb(profile, given.mode)
+        if transform is None:
+            return _to_rgb(given)
+        return transform.apply(given)
+    except (ImageCms.PyCMSError, OSError, ValueError):  # a damaged profile, one of another kind
+        return _to_rgb(given)
+
+
+@lru_cache(maxsize=16)
+def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Make what converts pixels of ``mode``; None where they are sRGB already.
+
+    Raises:
+        PyCMSError: the profile is damaged or of another kind of pixels.
+    """
+    given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if "sRGB" in ImageCms.getProfileDescription(given):
+        return None
+    return ImageCms.buildTransform(given, ImageCms.createProfile("sRGB"), mode, "RGB")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

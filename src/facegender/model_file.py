@@ -128,11 +128,12 @@ class ModelDescription:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A model file that was read and verified, ready to run."""
+    """A model file that was read and verified, ready to run; ``digest`` is its SHA-256 in hex."""
 
     path: Path
     description: ModelDescription
     session: InferenceSession
+    digest: str
 
 
 def shipped_model() -> Path:
@@ -176,7 +177,7 @@ def read_model_file(path: Path | None = None, *, threads: int = 0) -> ModelFile:
             "Copy or export it again."
         )
     session = _start(path, graph, threads)
-    return ModelFile(path, _describe(path, session), session)
+    return ModelFile(path, _describe(path, session), session, recorded)
 
 
 def recorded_digest(graph: bytes) -> str | None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegender.errors import MissingExtraError, ModelFileError
-from facegender.faces import Face, YuNet
+from facegender.faces import MIN_SCORE, Face, YuNet
 from facegender.images import Pixels, Resize, fit
 
 _STEP = 32  # the network halves the picture five times
@@ -39,12 +39,11 @@ class OpenCVYuNet:
     detector keeps the size of its picture as a state, so every thread has a detector of its own.
     """
 
-    def __init__(self, path: Path, *, min_score: float = 0.5) -> None:
+    def __init__(self, path: Path) -> None:
         """Read the file and try it.
 
         Args:
             path: an ONNX file with YuNet.
-            min_score: faces that the detector is less sure of are left out, 0 to 1.
 
         Raises:
             MissingExtraError: OpenCV is not installed.
@@ -54,7 +53,6 @@ class OpenCVYuNet:
             import cv2
         except ImportError:
             raise MissingExtraError("opencv", "opencv-python-headless") from None
-        self.min_score = min_score
         self._cv2: Any = cv2
         try:
             self._data = np.frombuffer(path.read_bytes(), np.uint8)
@@ -65,7 +63,7 @@ class OpenCVYuNet:
         self._of_thread = threading.local()
         try:
             with _silenced(cv2):
-                self._look(np.full((_STEP, _STEP, 3), _GREY, np.uint8), _STEP, margin=0.0)
+                self._look(np.full((_STEP, _STEP, 3), _GREY, np.uint8), _STEP, 0.0, MIN_SCORE)
         except cv2.error as error:
             said = " ".join(str(error).split())
             raise ModelFileError(
@@ -73,23 +71,29 @@ class OpenCVYuNet:
                 f"OpenCV said: {said}"
             ) from error
 
-    def detect(self, pixels: Pixels) -> list[Face]:
-        """Find all faces in ``uint8 [H, W, 3]``, RGB, upright; safe to call from many threads.
+    def detect(self, pixels: Pixels, *, min_score: float = MIN_SCORE) -> list[Face]:
+        """Find all faces; safe to call from many threads.
+
+        Args:
+            pixels: ``uint8 [H, W, 3]``, RGB, upright.
+            min_score: faces that the detector is less sure of are left out, 0 to 1.
 
         Returns:
             The faces, the surest first.
         """
         longest = max(pixels.shape[:2])
-        looks = [self._look(pixels, YuNet.CLOSE, margin=0.3)]
+        looks = [self._look(pixels, YuNet.CLOSE, 0.3, min_score)]
         if longest > 2 * YuNet.CLOSE:
-            looks.append(self._look(pixels, min(longest, YuNet.FAR), margin=0.0))
+            looks.append(self._look(pixels, min(longest, YuNet.FAR), 0.0, min_score))
         rows = np.concatenate(looks)
         kept = self._cv2.dnn.NMSBoxes(
-            rows[:, :4].tolist(), rows[:, 14].tolist(), self.min_score, _OVERLAP
+            rows[:, :4].tolist(), rows[:, 14].tolist(), min_score, _OVERLAP
         )
         return [_face(rows[index]) for index in np.asarray(kept, np.intp).ravel()]
 
-    def _look(self, pixels: Pixels, size: int, margin: float) -> NDArray[np.float32]:
+    def _look(
+        self, pixels: Pixels, size: int, margin: float, min_score: float
+    ) -> NDArray[np.float32]:
         """Look at the picture with its long side at ``size``.
 
         Returns:
@@ -109,6 +113,7 @@ class OpenCVYuNet:
         canvas[top : top + small.height, left : left + small.width] = fit(pixels, small)[..., ::-1]
         detector = self._detector()
         detector.setInputSize((columns, rows))
+        detector.setScoreThreshold(min_score)
         _, found = detector.detect(canvas)
         table = np.zeros((0, 15), np.float32) if found is None else found
         table[:, [0, 4, 6, 8, 10, 12]] -= left
@@ -126,7 +131,7 @@ class OpenCVYuNet:
                     self._data,
                     np.empty(0, np.uint8),
                     (2 * _STEP, 2 * _STEP),
-                    self.min_score,
+                    MIN_SCORE,
                     _OVERLAP,
                     _MOST_FACES,
                 )

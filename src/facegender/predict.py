@@ -1,35 +1,45 @@
-"""Paths -> a stream of result rows: read ahead, batch, classify."""
+"""Pictures -> a stream of result rows: read ahead in other processes, batch, classify."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import islice
+from operator import length_hint
 from pathlib import Path
 
 import numpy as np
 
 from facegender.classifier import BATCH, Classifier
-from facegender.errors import InputError, UnreadablePictureError
-from facegender.faces import Framed, Framer
-from facegender.images import decode, read_file
-from facegender.results import Prediction, Status, in_natural_order
+from facegender.errors import UnreadablePictureError
+from facegender.images import LIMITS, Limits
+from facegender.inputs import Inputs, Item, gather
+from facegender.isolated import DiedError, Pool
+from facegender.journal import Journal, Kept
+from facegender.reading import Reader, Reading, read_picture
+from facegender.results import Prediction, Status
 
 LOOK_AHEAD = 4 * BATCH
-"""Files read ahead of the network; with the threads it bounds the memory."""
+"""Pictures read ahead of the network; with their bytes it bounds the memory."""
+
+BYTES_AHEAD = 64 * 2**20
+"""Most bytes of pictures out of archives that wait to be decoded."""
+
+SECONDS = 60.0
+"""How long the reading of one picture may take."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
-    """A picture as the network sees it, with its own size in pixels."""
+class Answered:
+    """A file with its rows: one for each face, or one that says why there is none."""
 
-    file: str
-    framed: Framed
-    width: int
-    height: int
+    item: Item
+    rows: tuple[Prediction, ...]
+    thumbnail: bytes = b""
+    is_kept: bool = False
+    """From an earlier run's journal."""
 
 
 def predict_folder(
@@ -37,148 +47,168 @@ def predict_folder(
     *,
     recursive: bool = False,
     classifier: Classifier | None = None,
+    faces: str = "auto",
     unknown_below: float | None = None,
 ) -> Iterator[Prediction]:
-    """Answer for every picture in a folder, one row at a time, in natural order of names.
+    """Answer for every face in a folder's pictures, in natural order of names.
 
     Example:
         >>> for row in predict_folder("faces"):  # doctest: +SKIP
-        ...     print(row.file, row.label, row.probability)
+        ...     print(row.file, row.face, row.label, row.probability)
 
     Args:
-        path: the folder; nothing in it is changed.
+        path: the folder (or an archive, a list, a single picture); nothing in it is changed.
         recursive: also what is in its folders (links to folders are not followed).
         classifier: the network; None loads the one that ships.
+        faces: ``detect`` finds every face, ``whole`` takes each picture as one face, as it is;
+            ``auto`` finds them and leaves out what stands beside a face that fills the picture.
         unknown_below: answers less probable than this are ``unknown``; None takes the network's
             own threshold.
 
     Returns:
-        A row for each file: a picture's answer, ``unreadable`` with the reason, or ``skipped``
-        for what is no picture. Memory does not grow with the folder, but for its names.
+        A row for each face, the one that the picture shows first; one without an answer where
+        there is no face (``no_face``), the picture cannot be read (``unreadable``, with the
+        reason) or the file is none (``skipped``). Memory does not grow with the folder, but for
+        its names.
 
     Raises:
-        InputError: the folder is not there or cannot be listed.
+        InputError: the folder is not there or cannot be listed, or another word for ``faces``.
         ModelFileError: the network that ships cannot be loaded.
         ValueError: a threshold outside 0.5 to 1.
     """
-    folder = Path(path)
-    names = list_files(folder, recursive=recursive)
-    return predict_files(
-        folder, names, classifier=classifier or Classifier.load(), unknown_below=unknown_below
+    inputs = gather([path], recursive=recursive)
+    answered = predict_items(
+        inputs, classifier or Classifier.load(), faces=faces, unknown_below=unknown_below
     )
+    return (row for each in answered for row in each.rows)
 
 
-def list_files(folder: Path, *, recursive: bool = False) -> list[str]:
-    """List what may be a picture in a folder: all but folders, in natural order.
-
-    Returns:
-        Names, or paths inside ``folder`` with ``/`` between. A folder inside that cannot be
-        listed is named too, with a ``/`` at the end, and gets a row that says so.
-
-    Raises:
-        InputError: the folder is not there or cannot be listed.
-    """
-    names: list[str] = []
-    waiting = [""]
-    while waiting:
-        inside = waiting.pop()
-        try:
-            with os.scandir(folder / inside) as entries:
-                for entry in entries:
-                    name = f"{inside}/{entry.name}" if inside else entry.name
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(name)
-                    elif not _leads_to_folder(entry):
-                        names.append(name)
-        except OSError as error:
-            if not inside:
-                raise InputError(_why_no_folder(folder, error)) from error
-            names.append(f"{inside}/")
-        if not recursive:
-            break
-    return in_natural_order(names)
-
-
-def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
-    """Tell whether a link leads to a folder; one to nothing or in a circle does not."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _why_no_folder(folder: Path, error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"the folder {folder} is not there. Give a folder with pictures in it"
-    if isinstance(error, NotADirectoryError):
-        return f"{folder} is not a folder. Give a folder with pictures in it"
-    return f"cannot list the folder {folder}: {error.strerror or error}"
-
-
-def predict_files(
-    folder: Path,
-    names: Sequence[str],
-    *,
+def predict_items(
+    items: Iterable[Item],
     classifier: Classifier,
+    *,
+    faces: str = "auto",
     unknown_below: float | None = None,
-) -> Iterator[Prediction]:
-    """Answer for the named files of a folder, in the order given; see :func:`predict_folder`.
+    limits: Limits = LIMITS,
+    detector: Path | None = None,
+    thumbnail: int = 0,
+    seconds: float = SECONDS,
+    journal: Journal | None = None,
+    retry_errors: bool = False,
+) -> Iterator[Answered]:
+    """Answer for files, in the order given, one after the other.
+
+    Args:
+        items: the files; see :func:`facegender.inputs.gather`.
+        classifier: the network.
+        faces: see :func:`predict_folder`.
+        unknown_below: likewise.
+        limits: what a picture may cost.
+        detector: a YuNet file for OpenCV instead of the detector that ships.
+        thumbnail: long side in pixels of a small JPEG to make of each picture; 0 for none.
+        seconds: how long the reading of one picture may take.
+        journal: where answers are kept and, of an earlier run, found.
+        retry_errors: read those again that an earlier run could not.
 
     Raises:
+        InputError: another word for ``faces``.
         ValueError: a threshold outside 0.5 to 1.
     """
-    return _rows(folder, names, classifier, classifier.threshold(unknown_below))
+    described = classifier.description
+    reader = Reader(described.crop, described.resize, faces, limits, detector, thumbnail)
+    threshold = classifier.threshold(unknown_below)
+    total = items.total if isinstance(items, Inputs) else length_hint(items, LOOK_AHEAD)
+    total = LOOK_AHEAD if total is None else total
+    processes = min(os.cpu_count() or 1, 16, 1 + total // BATCH)
+    coming = ((item, _known(item, journal, retry_errors)) for item in items)
+    return _answers(coming, classifier, threshold, reader, processes, seconds, journal)
 
 
-def _rows(
-    folder: Path, names: Sequence[str], classifier: Classifier, threshold: float
-) -> Iterator[Prediction]:
-    """Decode in threads, a bounded way ahead, while the network answers in this one."""
-    framer = classifier.framer
-    coming = iter(names)
-    pool = ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 1)), "facegender-decode")
-    try:
-        pending: deque[Future[_Frame | Prediction]] = deque(
-            pool.submit(_read, folder, name, framer) for name in islice(coming, LOOK_AHEAD)
-        )
-        window: list[_Frame | Prediction] = []
+def _known(item: Item, journal: Journal | None, retry_errors: bool) -> Kept | None:
+    """Tell what needs no reading: what an earlier run answered, and what cannot be read at all."""
+    if not item.is_picture:
+        return Kept((Prediction(item.key, Status.SKIPPED),), b"")
+    if item.problem:
+        return Kept((Prediction(item.key, Status.UNREADABLE, error=item.problem),), b"")
+    return None if journal is None else journal.kept(item, with_bad=not retry_errors)
+
+
+_Pending = tuple[Item, Kept | Future[Reading | None]]
+
+
+def _answers(
+    coming: Iterable[tuple[Item, Kept | None]],
+    classifier: Classifier,
+    threshold: float,
+    reader: Reader,
+    processes: int,
+    seconds: float,
+    journal: Journal | None,
+) -> Iterator[Answered]:
+    """Read a bounded way ahead in other processes, while the network answers in this one."""
+    coming = iter(coming)
+    pending: deque[_Pending] = deque()
+    waiting_bytes = 0
+    with Pool(processes, seconds=seconds) as pool:
+
+        def read_ahead() -> int:
+            read = 0
+            while len(pending) < LOOK_AHEAD and waiting_bytes + read <= BYTES_AHEAD:
+                if (found := next(coming, None)) is None:
+                    break
+                item, kept = found
+                source = item.data or item.path
+                if kept is None and source is None:  # an empty member of an archive
+                    source = b""
+                if kept is None and source is not None:
+                    pending.append((item, pool.submit(read_picture, source, reader)))
+                    read += len(item.data)
+                elif kept is not None:
+                    pending.append((item, kept))
+            return read
+
+        window: list[tuple[Item, Kept | Reading | Prediction]] = []
         frames = 0
+        waiting_bytes += read_ahead()
         while pending:
-            window.append(pending.popleft().result())
-            frames += isinstance(window[-1], _Frame)
-            pending.extend(pool.submit(_read, folder, name, framer) for name in islice(coming, 1))
-            if frames == BATCH or len(window) == LOOK_AHEAD or not pending:
-                yield from _answer(window, classifier, threshold)
+            item, work = pending.popleft()
+            waiting_bytes -= len(item.data)
+            read = work if isinstance(work, Kept) else _outcome(item.key, work)
+            window.append((item, read))
+            frames += len(read.frames) if isinstance(read, Reading) else 0
+            waiting_bytes += read_ahead()
+            if frames >= BATCH or len(window) == LOOK_AHEAD or not pending:
+                for answered in _answer(window, classifier, threshold):
+                    if journal is not None and not answered.is_kept:
+                        journal.add(answered.item, answered.rows, answered.thumbnail)
+                    yield answered
                 window, frames = [], 0
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+
+def _outcome(key: str, work: Future[Reading | None]) -> Reading | Prediction:
+    """Wait for a picture that is being read; what cannot be read is a row that says why."""
+    try:
+        reading = work.result()
+    except (UnreadablePictureError, DiedError) as error:
+        return Prediction(key, Status.UNREADABLE, error=str(error))
+    return Prediction(key, Status.SKIPPED) if reading is None else reading
 
 
 def _answer(
-    window: Sequence[_Frame | Prediction], classifier: Classifier, threshold: float
-) -> Iterator[Prediction]:
-    """Answer for the frames of a window, with the rows that are no frames in their places."""
-    pixels = [item.framed.pixels for item in window if isinstance(item, _Frame)]
+    window: Sequence[tuple[Item, Kept | Reading | Prediction]],
+    classifier: Classifier,
+    threshold: float,
+) -> Iterator[Answered]:
+    """Answer for the faces of a window, with the rows that have none in their places."""
+    readings = [read for _, read in window if isinstance(read, Reading)]
+    pixels = [frame.pixels for reading in readings for frame in reading.frames]
     found = iter(classifier.probabilities(np.stack(pixels)) if pixels else ())
-    for item in window:
-        if isinstance(item, _Frame):
-            yield classifier.answer(
-                item.file, next(found), item.width, item.height, threshold, item.framed.face
-            )
+    for item, read in window:
+        if isinstance(read, Kept):
+            is_file = item.is_picture and not item.problem
+            yield Answered(item, read.rows, read.thumbnail, is_kept=is_file)
+        elif isinstance(read, Prediction):
+            yield Answered(item, (read,))
         else:
-            yield item
-
-
-def _read(folder: Path, name: str, framer: Framer) -> _Frame | Prediction:
-    """Read one file and bring it before the network, or say why there is nothing to answer."""
-    if name.endswith("/"):
-        return Prediction(name, Status.UNREADABLE, error="the folder cannot be listed")
-    try:
-        data = read_file(folder / name)
-        if data is None:
-            return Prediction(name, Status.SKIPPED)
-        pixels = decode(data)
-    except UnreadablePictureError as error:
-        return Prediction(name, Status.UNREADABLE, error=str(error))
-    height, width = pixels.shape[:2]
-    return _Frame(name, framer(pixels), width, height)
+            rows = classifier.rows(item.key, read, found, threshold)
+            yield Answered(item, rows, read.thumbnail)

@@ -3,38 +3,58 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    from facegender.results import Prediction
+    from facegender.predict import Answered
 
 REASONS_SHOWN = 5
 """Unreadable pictures that the summary names."""
 
 
 class Summary:
-    """Counts of what became of the pictures, and the first reasons of those not read."""
+    """Counts of what became of the pictures, and the first reasons of those not read.
+
+    A picture with several faces counts by the first, the one that it shows.
+    """
 
     def __init__(self) -> None:
-        self.counts = dict.fromkeys(("male", "female", "unknown", "unreadable", "skipped"), 0)
+        names = ("male", "female", "unknown", "no_face", "unreadable", "skipped")
+        self.counts = dict.fromkeys(names, 0)
         self.reasons: list[str] = []
+        self.faces = 0
+        self.kept = 0
 
-    def add(self, row: Prediction) -> None:
-        """Count one row."""
-        self.counts[row.label or row.status.value] += 1
+    def add(self, answered: Answered) -> None:
+        """Count one picture."""
+        row = answered.rows[0]
+        is_ok = row.status == "ok" and row.label is not None
+        self.counts[row.label if is_ok and row.label else row.status.value] += 1
+        self.faces += sum(row.face is not None for row in answered.rows)
+        self.kept += answered.is_kept
         if row.error is not None and len(self.reasons) < REASONS_SHOWN:
             self.reasons.append(f"{row.file}: {row.error}")
 
-    def show(self, folder: Path, output: Path, details: Path | None, seconds: float) -> None:
-        """Print how many of each, why some were not read, and where the results are."""
-        pictures = sum(self.counts.values()) - self.counts["skipped"]
+    @property
+    def pictures(self) -> int:
+        """How many pictures there were."""
+        return sum(self.counts.values()) - self.counts["skipped"]
+
+    def show(self, named: str, places: Sequence[Path], seconds: float) -> None:
+        """Print how many of each, why some were not read, and where the results are.
+
+        Args:
+            named: what was read, as it was given.
+            places: the files that were written.
+            seconds: how long it took.
+        """
         lines = [f"{name:<11}{count:>8,}" for name, count in self.counts.items()]
-        if not pictures:
-            lines = [f"no pictures found in {folder}"]
+        if not self.pictures:
+            lines = [f"no pictures found in {named}"]
             if self.counts["skipped"]:
                 lines.append(f"skipped    {self.counts['skipped']:>8,}")
         else:
@@ -42,19 +62,22 @@ class Summary:
             more = self.counts["unreadable"] - len(self.reasons)
             rest = [f"and {more:,} more"] if more else []
             lines[at:at] = [f"    {reason}" for reason in self.reasons + rest]
-            lines.append(
-                f"{pictures:,} pictures in {seconds:.1f} s, {pictures / seconds:.1f} a second"
-            )
-        places = [str(path) for path in (output, details) if path is not None]
-        lines.append(f"results: {', '.join(places)}")
+            faces = f" with {self.faces:,} faces" if self.faces > self.pictures else ""
+            rate = f"{(self.pictures - self.kept) / seconds:.1f} a second"
+            lines.append(f"{self.pictures:,} pictures{faces} in {seconds:.1f} s, {rate}")
+            if self.kept:
+                lines.append(f"{self.kept:,} of them were answered by the run before")
+        lines.append(f"results: {', '.join(map(str, places))}")
         for line in lines:
             typer.echo(printable(line))
 
 
-def with_progress(rows: Iterable[Prediction], total: int, *, quiet: bool) -> Iterator[Prediction]:
-    """Hand rows on and show how far they are on stderr, where that is a terminal."""
+def with_progress(
+    answered: Iterable[Answered], total: int | None, *, quiet: bool
+) -> Iterator[Answered]:
+    """Hand pictures on and show how far they are on stderr, where that is a terminal."""
     if quiet or not sys.stderr.isatty():
-        yield from rows
+        yield from answered
         return
     from rich.console import Console
     from rich.progress import (
@@ -69,9 +92,9 @@ def with_progress(rows: Iterable[Prediction], total: int, *, quiet: bool) -> Ite
     columns = (BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=total, speed=0.0)
-        for row in rows:
+        for each in answered:
             progress.update(task, advance=1, speed=progress.tasks[0].speed or 0.0)
-            yield row
+            yield each
 
 
 def printable(text: str) -> str:

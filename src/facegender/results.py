@@ -1,6 +1,6 @@
-r"""Result rows, and the files they go to: ``process_results.json`` and the details (JSONL).
+r"""Result rows, and the plain file that they go to: ``process_results.json``.
 
-Both files are written under a temporary name beside their place and renamed when they are whole.
+Every file is written under a temporary name beside its place and renamed when it is whole.
 Names that are no valid Unicode (Linux allows any bytes) are written with JSON's own escapes of
 their surrogates, such as ``\udcff``: Python's ``json`` reads them back to the very same name.
 """
@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from os.path import realpath
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
-from natsort import natsorted
+from natsort import natsort_keygen, natsorted
 
 from facegender.errors import OutputError, UnreadablePictureError
 from facegender.images import read_file
@@ -28,7 +27,7 @@ class Status(StrEnum):
     """What became of a picture or of a face in it. The set is closed.
 
     ``ok``: answered. ``unknown``: a face, but the probability is below the threshold (or both
-    labels are equally probable). ``no_face``: a picture without a face; not given yet.
+    labels are equally probable). ``no_face``: a picture in which no face was found.
     ``unreadable``: it cannot be read whole; the row's ``error`` says why. ``skipped``: no picture
     by suffix and content; counted, not an error, and not part of any result file.
     """
@@ -64,7 +63,10 @@ class Prediction:
     """One row: the answer for one face, or for a picture without an answer.
 
     Example:
-        >>> row = Prediction("a.jpg", Status.OK, 0, "male", 0.9731, Box(0, 0, 90, 120), 90, 120)
+        >>> box = Box(12, 20, 60, 80)
+        >>> row = Prediction(
+        ...     "a.jpg", Status.OK, 0, "male", 0.9731, box, 0.91, "aligned", 90, 120
+        ... )
         >>> row.label, row.to_dict()["status"]
         ('male', 'ok')
 
@@ -72,9 +74,12 @@ class Prediction:
         file: the picture's name, or its path inside the folder with ``/``; None for pixels.
         status: see :class:`Status`.
         face: index of the face in the picture, from 0; None where there is no face.
-        label: ``male`` or ``female``; None unless the status is ``ok``.
-        probability: of the more probable label, 0.5 to 1, four places; with ``unknown`` too.
-        box: where the face is; the whole picture where none was found, or the model takes it whole.
+        label: ``male`` or ``female``, with ``unknown`` the better guess; None without a face.
+        probability: of that label, 0.5 to 1, four places.
+        box: where the face is; the whole picture where it was taken whole.
+        score: how sure the face detector was, 0 to 1, two places; None where it was not asked.
+        crop: ``aligned`` where the face was found, cut out and turned upright, ``whole`` where the
+            picture was taken as it is; None without a face.
         width: of the upright picture in pixels; None where it could not be read.
         height: likewise.
         error: why there is no answer; None where there is one.
@@ -86,6 +91,8 @@ class Prediction:
     label: str | None = None
     probability: float | None = None
     box: Box | None = None
+    score: float | None = None
+    crop: str | None = None
     width: int | None = None
     height: int | None = None
     error: str | None = None
@@ -97,10 +104,10 @@ class Prediction:
             ValueError: fields that do not fit the status.
         """
         has_face = self.status in (Status.OK, Status.UNKNOWN)
-        if (self.label in ("male", "female")) != (self.status == Status.OK) or (
-            self.label is not None and self.status != Status.OK
-        ):
+        if (self.label in ("male", "female")) != has_face or (self.label is not None) != has_face:
             raise ValueError(f"label {self.label!r} does not fit status {self.status}")
+        if (self.crop in ("aligned", "whole")) != has_face:
+            raise ValueError(f"crop {self.crop!r} does not fit status {self.status}")
         if has_face != (self.probability is not None) or has_face != (self.face is not None):
             raise ValueError(f"status {self.status} with face {self.face}, {self.probability=}")
         if self.probability is not None and not 0.5 <= self.probability <= 1.0:
@@ -119,65 +126,42 @@ class Prediction:
             "label": self.label,
             "probability": self.probability,
             "box": None if self.box is None else asdict(self.box),
+            "score": self.score,
+            "crop": self.crop,
             "width": self.width,
             "height": self.height,
             "error": self.error,
         }
 
-
-class DetailsWriter(AbstractContextManager["DetailsWriter"]):
-    """Writes rows to a JSONL file as they come; the file appears when all went well.
-
-    Example:
-        >>> with DetailsWriter(Path("details.jsonl")) as details:  # doctest: +SKIP
-        ...     for row in predict_folder("photos"):
-        ...         details.append(row)
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Take the place of the file; nothing is written before ``with``."""
-        self._replacing = replacing(path)
-        self._file: TextIO | None = None
-
-    def __enter__(self) -> DetailsWriter:
-        """Start the file under a temporary name.
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Prediction:
+        """Read a row back from :meth:`to_dict`'s form.
 
         Raises:
-            OutputError: it cannot be written there.
+            KeyError, TypeError, ValueError: it is none.
         """
-        self._file = self._replacing.__enter__()
-        return self
-
-    def append(self, row: Prediction) -> None:
-        """Write one row; a skipped file is no picture and gets none.
-
-        Raises:
-            ValueError: outside of ``with``.
-        """
-        if self._file is None:
-            raise ValueError("append() needs the writer to be open: use it in a 'with'")
-        if row.status != Status.SKIPPED:
-            self._file.write(json.dumps(row.to_dict(), ensure_ascii=False) + "\n")
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool | None:
-        """Rename the file to its place, or remove it where an error ended the block."""
-        self._file = None
-        return self._replacing.__exit__(kind, error, trace)
+        box = values["box"]
+        return cls(
+            **{
+                **values,
+                "status": Status(values["status"]),
+                "box": None if box is None else Box(**box),
+            }
+        )
 
 
-def write_process_results(path: Path, rows: Iterable[Prediction]) -> int:
+def write_process_results(
+    path: Path, rows: Iterable[Prediction], *, has_unknown: bool = False
+) -> int:
     """Write ``{"photo.jpg": "male", ...}`` for the rows with an answer, in natural order.
 
-    Of several answered faces in one picture the first counts.
+    Of several faces in one picture the first counts, the one that the picture shows.
 
     Args:
         path: where to; an older file there is replaced once the new one is whole.
         rows: may be a stream; only names and labels are kept.
+        has_unknown: write ``unknown`` instead of the better guess where the answer is less sure
+            than the threshold.
 
     Returns:
         How many pictures are in the file.
@@ -187,12 +171,21 @@ def write_process_results(path: Path, rows: Iterable[Prediction]) -> int:
     """
     with replacing(path) as file:
         answers: dict[str, str] = {}
+        key, is_in_order, last = natsort_keygen(), True, None
         for row in rows:
-            if row.status == Status.OK and row.file is not None and row.label is not None:
-                answers.setdefault(row.file, row.label)
-        ordered = {name: answers[name] for name in in_natural_order(answers)}
-        json.dump(ordered, file, ensure_ascii=False, indent=2)
-        file.write("\n")
+            if row.file is None or row.label is None or row.file in answers:
+                continue
+            is_unknown = has_unknown and row.status == Status.UNKNOWN
+            answers[row.file] = "unknown" if is_unknown else row.label
+            place = (key(row.file), row.file)
+            is_in_order = is_in_order and (last is None or last <= place)
+            last = place
+        names = answers if is_in_order else in_natural_order(answers)
+        file.write("{")
+        for at, name in enumerate(names):
+            pair = f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(answers[name])}"
+            file.write(f"{',' if at else ''}\n  {pair}")
+        file.write("\n}\n" if answers else "}\n")
     return len(answers)
 
 

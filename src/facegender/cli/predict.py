@@ -1,4 +1,4 @@
-"""``facegender predict``: answers for every picture in a folder."""
+"""``facegender predict``: answers for every face in what a person names."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facegender.cli.verb import verb
+from facegender.errors import InputError, StoppedError
 from facegender.progress import Summary, with_progress
 
 if TYPE_CHECKING:
@@ -20,14 +21,19 @@ if TYPE_CHECKING:
 @verb(
     examples=(
         "facegender predict faces",
-        "facegender predict photos --recursive -o answers.json --details details.jsonl",
-        "facegender predict photos --model runs/mine --unknown-below 0.8",
+        "facegender predict photos --recursive --details details.csv --report report.html",
+        "facegender predict album.zip more/*.jpg -o answers.json --faces detect",
+        "find /photos -name '*.jpg' | facegender predict - --unknown-below 0.9 --unknown",
     )
 )
 def predict(
-    folder: Annotated[
-        Path,
-        typer.Argument(metavar="FOLDER", help="Folder with pictures. Nothing in it is changed."),
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Folders, pictures, .tar, .tar.gz or .zip files, .txt lists of names, or '-' for "
+            "names on standard input. Nothing in them is changed.",
+        ),
     ],
     output: Annotated[
         Path,
@@ -38,9 +44,26 @@ def predict(
     details: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Also write a JSON line per face: status, probability, box, error."
+            metavar="FILE", help="Also write a row per face: status, probability, box, error."
         ),
     ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="json|jsonl|csv|parquet",
+            help="Of the details.",
+            show_default="by the name, else jsonl",
+        ),
+    ] = None,
+    faces: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|detect|whole",
+            help="Find every face (detect), take each picture as one face (whole), or find them "
+            "and leave out what stands beside a face that fills the picture (auto).",
+        ),
+    ] = "auto",
     recursive: Annotated[
         bool, typer.Option("--recursive", help="Also the folders inside; keys are paths with '/'.")
     ] = False,
@@ -49,6 +72,14 @@ def predict(
         typer.Option(
             metavar="FILE|RUN",
             help="A model file or run folder of your own.",
+            show_default="the one shipped",
+        ),
+    ] = None,
+    detector: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.onnx",
+            help="A YuNet file of your own to find faces with, by OpenCV.",
             show_default="the one shipped",
         ),
     ] = None,
@@ -62,50 +93,125 @@ def predict(
             show_default="the model's own",
         ),
     ] = None,
+    unknown: Annotated[
+        bool,
+        typer.Option("--unknown", help="Write 'unknown' to the results instead of a guess."),
+    ] = False,
+    retry_errors: Annotated[
+        bool,
+        typer.Option(
+            "--retry-errors", help="Read again what the run before could not; keep the rest."
+        ),
+    ] = False,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Most pixels of a picture.", show_default="179e6"),
+    ] = None,
+    max_bytes: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Most bytes of a file.", show_default="1 GiB"),
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="For the reading of one picture.")
+    ] = 60.0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
 ) -> int:
-    """Answer male or female for every picture in a folder.
+    """Answer male or female for every face in a folder's pictures.
 
-    Exit codes: 0, every picture was read; 1, some could not be, and the
-    results are written all the same; 2, wrong use, and nothing was written.
+    Of several faces in a picture FILE names the largest; the details have all. A run that was
+    stopped goes on with the same command. Exit codes: 0, every picture was read; 1, some could not
+    be, and the results are written all the same; 2, wrong use, and nothing was written.
     """
     import warnings
 
     from facegender.classifier import Classifier
+    from facegender.details import DetailsWriter, format_of
+    from facegender.images import LIMITS, Limits
+    from facegender.inputs import gather
+    from facegender.journal import Journal
     from facegender.model_file import MODEL_NAME
-    from facegender.predict import list_files, predict_files
-    from facegender.results import (
-        DetailsWriter,
-        check_distinct,
-        check_output,
-        write_process_results,
-    )
+    from facegender.predict import predict_items
+    from facegender.results import check_distinct, check_output, write_process_results
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # a bad file is a row, not a warning
     started = time.perf_counter()
-    names = list_files(folder, recursive=recursive)
+    limits = Limits(max_pixels or LIMITS.pixels, max_bytes or LIMITS.bytes)
+    if form is not None and details is None:
+        raise InputError("--format is the format of the details: name a file with --details too")
+    found = gather(inputs, recursive=recursive, limits=limits)
     in_run = None if model is None else model / MODEL_NAME
-    check_distinct(
-        {"--output": output, "--details": details, "--model": model, "--model's file": in_run}
-    )
-    for path in (output, details):
+    outputs = {"--output": output, "--details": details}
+    given = {f"the input {archive}": archive for archive in found.archives()}
+    check_distinct(outputs | {"--model": model, "--model's file": in_run} | given)
+    if details is not None:
+        format_of(details, form)
+    for path in outputs.values():
         if path is not None:
             check_output(path)
     classifier = Classifier.load(model)
 
     summary = Summary()
-    with ExitStack() as stack:
-        writer = None if details is None else stack.enter_context(DetailsWriter(details))
-        rows = predict_files(folder, names, classifier=classifier, unknown_below=unknown_below)
+    options = {
+        "model": classifier.digest,
+        "faces": faces,
+        "unknown_below": classifier.threshold(unknown_below),
+        "limits": [limits.pixels, limits.bytes],
+        "detector": None if detector is None else _state(detector),
+    }
+    with Journal(output, options) as journal:
+        if journal.is_fresh and not quiet:
+            typer.echo("the run before had another model or other options: begun anew", err=True)
+        answered = predict_items(
+            found,
+            classifier,
+            faces=faces,
+            unknown_below=unknown_below,
+            limits=limits,
+            detector=detector,
+            seconds=time_limit,
+            journal=journal,
+            retry_errors=retry_errors,
+        )
+        with ExitStack() as stack:
+            writer = None
+            if details is not None:
+                writer = stack.enter_context(DetailsWriter(details, form))
 
-        def watched() -> Iterator[Prediction]:
-            for row in with_progress(rows, len(names), quiet=quiet):
-                summary.add(row)
-                if writer is not None:
-                    writer.append(row)
-                yield row
+            def rows() -> Iterator[Prediction]:
+                for each in with_progress(answered, found.total, quiet=quiet):
+                    summary.add(each)
+                    for row in each.rows:
+                        if writer is not None:
+                            writer.append(row)
+                        yield row
 
-        write_process_results(output, watched())
+            try:
+                write_process_results(output, rows(), has_unknown=unknown)
+            except (KeyboardInterrupt, SystemExit) as stop:
+                code = stop.code if isinstance(stop, SystemExit) else 130
+                raise StoppedError(
+                    f"stopped after {summary.pictures:,} pictures; what is answered is kept, and "
+                    "the same command goes on from there",
+                    code if isinstance(code, int) else 130,
+                ) from stop
+        if not summary.counts["unreadable"]:
+            journal.remove()
     if not quiet:
-        summary.show(folder, output, details, time.perf_counter() - started)
+        written = [path for path in outputs.values() if path is not None]
+        summary.show(", ".join(inputs), written, time.perf_counter() - started)
+        if summary.counts["unreadable"]:
+            typer.echo("the same command with --retry-errors reads only these again")
     return 1 if summary.counts["unreadable"] else 0
+
+
+def _state(path: Path) -> list[str | int]:
+    """Tell one state of a file from another, by its size and time.
+
+    Raises:
+        InputError: it is not there.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputError(f"cannot read the detector {path}: {error.strerror or error}") from error
+    return [str(path), found.st_size, found.st_mtime_ns]

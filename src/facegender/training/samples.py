@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from facegender.archives import FOLDER, LAYOUT, list_members, name_problem, read_member
 from facegender.errors import InputError
 from facegender.model_file import LABELS
-from facegender.training.archives import FOLDER, LAYOUT, list_members, name_problem, read_member
 
 _GENDERS = {
     **dict.fromkeys(("female", "f", "woman"), "female"),

@@ -36,6 +36,7 @@ _OPENERS: tuple[tuple[bytes, Callable[[IO[bytes]], AbstractContextManager[Any]]]
     (b"BZh", bz2.open),
     (b"\xfd7zXZ\x00", lzma.open),
 )
+_ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 _LONGEST_TAR_HEADER_BYTES = 1 << 20
 _LONGEST_TAR_TAIL_MEBIBYTES = 1024
 LAYOUT = (
@@ -58,12 +59,16 @@ _DAMAGE = (
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One entry of an input; `problem` says why it must not be opened, empty if it may be."""
+    """One entry of an input; `problem` says why it must not be opened, empty if it may be.
+
+    `modified` tells one state of it from another: its time, or in a zip its checksum.
+    """
 
     name: str
     size: int
     problem: str
     open: Callable[[], IO[bytes] | None]
+    modified: int = 0
 
 
 class _StrictHeader(tarfile.TarInfo):
@@ -85,6 +90,12 @@ class _StrictHeader(tarfile.TarInfo):
         if too_long or header.size < 0:
             raise tarfile.ReadError(f"impossible size {header.size} in a header")
         return header
+
+
+def looks_like_archive(head: bytes) -> bool:
+    """Tell whether a file is a tar, packed or not, or a zip, by its first 512 bytes."""
+    starts = (*_ZIP_STARTS, *(start for start, _ in _OPENERS))
+    return head.startswith(starts) or head[257:262] == b"ustar"
 
 
 def name_problem(name: str) -> str:
@@ -141,7 +152,7 @@ def list_members(archive: str, path: Path) -> Iterator[Member]:
         else:
             with path.open("rb") as stream:
                 magic = stream.read(6)
-            is_zip = magic.startswith((b"PK\x03\x04", b"PK\x05\x06"))
+            is_zip = magic.startswith(_ZIP_STARTS)
             members = _zip_members(archive, path) if is_zip else _tar_members(path, magic)
     while True:
         with _damage_explained(archive):
@@ -195,7 +206,8 @@ def _tar_members(path: Path, magic: bytes) -> Iterator[Member]:
                 problem = FOLDER
             else:
                 problem = "a link" if member.issym() or member.islnk() else "a special file"
-            yield Member(member.name, member.size, problem, partial(archive.extractfile, member))
+            opener = partial(archive.extractfile, member)
+            yield Member(member.name, member.size, problem, opener, int(member.mtime))
         # Reading on to the end lets the decompressor compare its checksum.
         for _ in range(_LONGEST_TAR_TAIL_MEBIBYTES):
             tail = archive.fileobj.read(1 << 20) if archive.fileobj else b""
@@ -217,7 +229,7 @@ def _zip_members(archive_name: str, path: Path) -> Iterator[Member]:
                     "and give the folder, or pack it again without a password."
                 )
             problem = FOLDER if name.endswith("/") else _mode_problem(info.external_attr >> 16)
-            yield Member(name, info.file_size, problem, partial(archive.open, info))
+            yield Member(name, info.file_size, problem, partial(archive.open, info), info.CRC)
 
 
 def _mode_problem(mode: int) -> str:

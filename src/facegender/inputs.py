@@ -1,0 +1,270 @@
+"""What a person names -> the pictures in it: folders, files, archives, lists, globs, ``-``.
+
+Nothing is opened here but to see what it is; archives are read front to back and never unpacked.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+from facegender.archives import FOLDER, list_members, looks_like_archive, name_problem, read_member
+from facegender.errors import InputError
+from facegender.images import LIMITS, Limits, is_leftover, looks_like_picture
+from facegender.results import in_natural_order
+
+OWN_FILES = ".facegender-"
+"""How the names of our own files begin; they are no input."""
+
+_LISTS = (".txt", ".lst", ".list")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file that may be a picture.
+
+    Attributes:
+        key: its name in the results.
+        path: where it lies on the disk; None within an archive.
+        data: its content, within an archive; empty where there is a problem.
+        size: in bytes; with ``modified`` it tells whether the file is still the same.
+        modified: its time in nanoseconds; in an archive what the archive says of it.
+        problem: why it cannot be read, or empty.
+        is_picture: False where it is no picture by name and content and was not read.
+    """
+
+    key: str
+    path: Path | None = None
+    data: bytes = b""
+    size: int = 0
+    modified: int = 0
+    problem: str = ""
+    is_picture: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Names of files in a folder, relative to it; their keys begin with ``prefix``."""
+
+    root: Path
+    names: Sequence[str]
+    prefix: str = ""
+
+    def __iter__(self) -> Iterator[Item]:
+        """Give the files in order, each with the state that it has now."""
+        for name in self.names:
+            key = self.prefix + name
+            if name.endswith("/"):
+                yield Item(key, problem="the folder cannot be listed")
+                continue
+            path = self.root / name
+            try:
+                found = path.stat()
+                yield Item(key, path, size=found.st_size, modified=found.st_mtime_ns)
+            except (OSError, ValueError):  # the reader says what is wrong with it
+                yield Item(key, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A tar or zip; the keys of its members begin with ``prefix``."""
+
+    path: Path
+    prefix: str = ""
+    limits: Limits = LIMITS
+
+    def __iter__(self) -> Iterator[Item]:
+        """Give the members in the archive's order; where it is damaged, an item that says so."""
+        members = list_members(str(self.path), self.path)
+        try:
+            for member in members:
+                key = self.prefix + member.name
+                if member.problem == FOLDER:
+                    continue
+                if member.problem:
+                    yield Item(key, problem=f"is {member.problem} in an archive")
+                elif name_problem(member.name):
+                    yield Item(key, is_picture=False)
+                elif member.size > self.limits.bytes:
+                    over = f"{member.size:,} bytes are over the limit of {self.limits.bytes:,}"
+                    yield Item(key, problem=over)
+                else:
+                    data = read_member(str(self.path), member)
+                    head = data[:16]
+                    is_picture = looks_like_picture(member.name, head)
+                    is_picture = is_picture and not is_leftover(Path(member.name).name, head)
+                    kept = data if is_picture else b""
+                    state = (member.size, member.modified)
+                    yield Item(key, None, kept, *state, is_picture=is_picture)
+        except InputError as error:
+            yield Item(self.prefix or f"{self.path.name}/", problem=str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything that was named, in order. May be iterated again.
+
+    ``total`` is how many files there are; None where an archive will tell only at its end.
+    """
+
+    parts: tuple[Folder | Archive, ...]
+
+    @property
+    def total(self) -> int | None:
+        """Count the files."""
+        if any(isinstance(part, Archive) for part in self.parts):
+            return None
+        return sum(len(part.names) for part in self.parts if isinstance(part, Folder))
+
+    def __iter__(self) -> Iterator[Item]:
+        """Give the files, one after the other."""
+        return chain.from_iterable(self.parts)
+
+    def archives(self) -> Iterator[Path]:
+        """Name the archives that are read."""
+        return (part.path for part in self.parts if isinstance(part, Archive))
+
+
+def gather(
+    names: Sequence[str | os.PathLike[str]],
+    *,
+    recursive: bool = False,
+    limits: Limits = LIMITS,
+    listed: BinaryIO | None = None,
+) -> Inputs:
+    """Find the pictures behind what a person named.
+
+    Args:
+        names: folders, picture files, archives (tar, also packed, and zip), text lists (``.txt``,
+            ``.lst``, ``.list``: a name a line), patterns with ``*``, or ``-`` for a list on
+            standard input. The keys of a single folder or archive are the paths inside it; of
+            several they begin with its name as given, so that none stands for two. A file's key
+            is its path as given.
+        recursive: also what is in the folders' folders (links to folders are not followed).
+        limits: what a file in an archive may cost.
+        listed: where ``-`` reads from; standard input by default.
+
+    Raises:
+        InputError: one of them is not there, cannot be listed, or a pattern fits nothing.
+    """
+    expanded = chain.from_iterable(_expanded(os.fspath(name)) for name in names)
+    given = list({os.path.normpath(name): name for name in expanded}.values())
+    is_single = len(given) == 1
+    parts: list[Folder | Archive] = []
+    files: list[str] = []
+    for name in given:
+        path = Path(name)
+        prefix = "" if is_single else f"{path.as_posix()}/"
+        if name == "-":
+            files += _lines((listed or sys.stdin.buffer).read())
+        elif path.is_dir():
+            parts.append(Folder(path, list_files(path, recursive=recursive), prefix))
+        elif not path.exists():
+            raise InputError(_why_nothing(path))
+        elif path.is_file() and _is_archive(path):
+            parts.append(Archive(path, prefix, limits))
+        elif path.is_file() and _is_list(path):
+            files += _lines(path.read_bytes())
+        else:
+            files.append(name)
+    if files:
+        parts.append(Folder(Path(), _once(in_natural_order(files))))
+    return Inputs(tuple(parts))
+
+
+def list_files(folder: Path, *, recursive: bool = False) -> list[str]:
+    """List what may be a picture in a folder: all but folders, in natural order.
+
+    Returns:
+        Names, or paths inside ``folder`` with ``/`` between. A folder inside that cannot be
+        listed is named too, with a ``/`` at the end, and gets a row that says so.
+
+    Raises:
+        InputError: the folder is not there or cannot be listed.
+    """
+    names: list[str] = []
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        try:
+            with os.scandir(folder / inside) as entries:
+                for entry in entries:
+                    name = f"{inside}/{entry.name}" if inside else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(name)
+                    elif not entry.name.startswith(OWN_FILES) and not _leads_to_folder(entry):
+                        names.append(name)
+        except OSError as error:
+            if not inside:
+                raise InputError(_why_no_folder(folder, error)) from error
+            names.append(f"{inside}/")
+        if not recursive:
+            break
+    return in_natural_order(names)
+
+
+def _expanded(name: str) -> Iterable[str]:
+    """Expand a pattern that no shell did (Windows'), unless a file is really called so."""
+    if not has_magic(name) or os.path.lexists(name):
+        return (name,)
+    if not (found := glob(name, recursive=True)):  # noqa: PTH207  (a pattern with any root)
+        raise InputError(f"nothing fits the pattern {name}. Look at the folder's name and suffix")
+    return found
+
+
+def _lines(text: bytes) -> list[str]:
+    """Read a list of names: a line each, or between zero bytes as ``find -print0`` gives them."""
+    separator = b"\0" if b"\0" in text else b"\n"
+    lines = (line.removesuffix(b"\r") for line in text.split(separator))
+    return [Path(os.fsdecode(line)).as_posix() for line in lines if line.strip()]
+
+
+def _once(names: list[str]) -> list[str]:
+    """Leave out names that stand twice; equal ones are neighbours."""
+    return [name for at, name in enumerate(names) if at == 0 or name != names[at - 1]]
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return looks_like_archive(file.read(512))
+    except OSError:
+        return False  # the reader says what is wrong with it
+
+
+def _is_list(path: Path) -> bool:
+    if path.suffix.lower() not in _LISTS:
+        return False
+    try:
+        with path.open("rb") as file:
+            return not looks_like_picture(path.stem, file.read(16))
+    except OSError:
+        return False
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether a link leads to a folder; one to nothing or in a circle does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _why_nothing(path: Path) -> str:
+    return (
+        f"{path} is not there. Give a folder with pictures in it, a picture, an archive or a list"
+    )
+
+
+def _why_no_folder(folder: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"the folder {folder} is not there. Give a folder with pictures in it"
+    if isinstance(error, NotADirectoryError):
+        return f"{folder} is not a folder. Give a folder with pictures in it"
+    return f"cannot list the folder {folder}: {error.strerror or error}"

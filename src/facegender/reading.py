@@ -1,0 +1,137 @@
+"""One picture file -> what the network looks at. Runs in processes of its own; see ``isolated``."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from facegender.errors import InputError
+from facegender.faces import FACES, Framed, Framer
+from facegender.images import (
+    LIMITS,
+    Limits,
+    Pixels,
+    Reduced,
+    Resize,
+    decode,
+    decode_reduced,
+    read_file,
+)
+from facegender.model_file import Crop
+
+LOOK = 1280
+"""Long side in pixels at which a large JPEG is looked at for faces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How pictures are read: everything that decides what the network will see.
+
+    Attributes:
+        crop: the model's rule to cut a face out.
+        resize: the model's size.
+        faces: one of :data:`FACES`.
+        limits: what a picture may cost.
+        detector: a YuNet file for OpenCV instead of the detector that ships.
+        thumbnail: long side in pixels of a small JPEG to make of each picture; 0 for none.
+    """
+
+    crop: Crop
+    resize: Resize
+    faces: str = "auto"
+    limits: Limits = LIMITS
+    detector: Path | None = None
+    thumbnail: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no way to take a picture.
+
+        Raises:
+            InputError: another word for ``faces``.
+        """
+        if self.faces not in FACES:
+            raise InputError(f"faces {self.faces!r} is not one of {', '.join(FACES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A picture that was read: its faces as the network sees them, none where it shows none.
+
+    ``width`` and ``height`` are those of the upright picture, in which the faces' boxes lie.
+    """
+
+    frames: tuple[Framed, ...]
+    width: int
+    height: int
+    thumbnail: bytes = b""
+
+
+def read_picture(source: Path | bytes, reader: Reader) -> Reading | None:
+    """Read a picture file, find what it shows, and bring it to the network's size.
+
+    A large JPEG is decoded smaller where that shows the network no less.
+
+    Args:
+        source: a file, or its content.
+        reader: how.
+
+    Returns:
+        None where a file is no picture by name and content.
+
+    Raises:
+        UnreadablePictureError: it cannot be read whole; see :func:`facegender.images.decode`.
+    """
+    data = source if isinstance(source, bytes) else read_file(source, reader.limits)
+    if data is None:
+        return None
+    needed = max(reader.resize.width, reader.resize.height)
+    picture = decode_reduced(data, 2 * needed if reader.faces == "whole" else LOOK, reader.limits)
+    return _reading(picture, reader, lambda: decode(data, reader.limits))
+
+
+def read_pixels(pixels: Pixels, reader: Reader) -> Reading:
+    """Find what a decoded picture ``uint8 [H, W, 3]`` shows; see :func:`read_picture`."""
+    height, width = pixels.shape[:2]
+    return _reading(Reduced(pixels, width, height), reader, lambda: pixels)
+
+
+def _reading(picture: Reduced, reader: Reader, decode_whole: Callable[[], Pixels]) -> Reading:
+    framer = _framer(reader.crop, reader.resize, reader.detector)
+    pixels, scale = picture.pixels, picture.scale
+    faces = framer.find(pixels, reader.faces)
+    needed = max(reader.resize.width, reader.resize.height)
+    if scale > 1.0 and any(face and framer.side(face) < needed for face in faces):
+        # A face so small that at this scale the network would see less than there is
+        pixels = decode_whole()
+        faces = tuple(face and face.scaled(scale) for face in faces)
+        scale = 1.0
+    frames = [framer.frame(pixels, face) for face in faces]
+    return Reading(
+        tuple(Framed(frame.pixels, frame.face and frame.face.scaled(scale)) for frame in frames),
+        picture.width,
+        picture.height,
+        _thumbnail(pixels, reader.thumbnail) if reader.thumbnail else b"",
+    )
+
+
+@cache
+def _framer(crop: Crop, resize: Resize, detector: Path | None) -> Framer:
+    if detector is None:
+        return Framer(crop, resize)
+    from facegender.opencv_detector import OpenCVYuNet
+
+    return Framer(crop, resize, OpenCVYuNet(detector))
+
+
+def _thumbnail(pixels: Pixels, long_side: int) -> bytes:
+    """Make a small JPEG of a picture."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((long_side, long_side))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=80)
+    return file.getvalue()

@@ -1,0 +1,75 @@
+"""Work in other processes: what dies there, dies alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from facegender.errors import UnreadablePictureError
+from facegender.images import decode
+from facegender.isolated import DiedError, Pool
+
+
+def test_work_is_done_in_other_processes_side_by_side() -> None:
+    with Pool(2, seconds=60) as pool:
+        assert pool.submit(divmod, 7, 2).result() == (3, 1)
+        assert pool.submit(os.getpid).result() != os.getpid()
+        started = time.monotonic()
+        for nap in [pool.submit(time.sleep, 1.0) for _ in range(2)]:
+            nap.result()
+        assert time.monotonic() - started < 1.9
+
+
+def test_an_error_comes_back_as_it_was() -> None:
+    with Pool(1, seconds=60) as pool, pytest.raises(UnreadablePictureError, match="empty"):
+        pool.submit(decode, b"").result()
+
+
+def test_what_dies_or_hangs_takes_nothing_with_it() -> None:
+    with Pool(1, seconds=2.0) as pool:
+        first, dead, hung, last = (
+            pool.submit(function, *arguments)
+            for function, arguments in (
+                (abs, (-1,)),
+                (os.abort, ()),
+                (time.sleep, (600,)),
+                (abs, (-2,)),
+            )
+        )
+        assert (first.result(), last.result()) == (1, 2)
+        with pytest.raises(DiedError, match="SIGABRT"):
+            dead.result()
+        with pytest.raises(DiedError, match="longer than 2 seconds"):
+            hung.result()
+
+
+def test_what_prints_does_not_speak_in_between() -> None:
+    with Pool(1, seconds=60) as pool:
+        assert pool.submit(os.write, 1, b"hello").result() == 5
+        assert pool.submit(abs, -3).result() == 3
+
+
+def test_the_processes_end_with_the_one_that_began_them(tmp_path: Path) -> None:
+    """Also where that was killed; and its script needs no guard around its main part."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, time\n"
+        "from facegender.isolated import Pool\n"
+        "pool = Pool(1, seconds=60)\n"
+        "print(pool.submit(os.getpid).result(), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists()
