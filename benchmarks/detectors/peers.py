@@ -11,7 +11,7 @@ import importlib.util
 import io
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import facegender
-from facegender.faces import YuNet
+from facegender.faces import Face, YuNet, search
 from facegender.images import Pixels
 
 Boxes = NDArray[np.float64]
@@ -72,12 +72,16 @@ class Peer:
 
 def _yunet() -> Look:
     detector = YuNet()
+    return lambda pixels: _rows(detector.detect(pixels))
 
-    def look(pixels: Pixels) -> Boxes:
-        faces = detector.detect(pixels)
-        return _boxes([(f.x, f.y, f.width, f.height, f.score) for f in faces])
 
-    return look
+def _searched() -> Look:
+    detector = YuNet()
+    return lambda pixels: _rows(search(pixels, detector))
+
+
+def _rows(faces: Sequence[Face]) -> Boxes:
+    return _boxes([(f.x, f.y, f.width, f.height, f.score) for f in faces])
 
 
 def _blazeface(kind: str) -> Callable[[], Look]:
@@ -158,6 +162,16 @@ PEERS = (
         "wherever onnxruntime runs",
         5,
         _yunet,
+    ),
+    Peer(
+        "yunet, as predict looks",
+        "yunet",
+        "facegender",
+        ("yunet.onnx",),
+        "BSD-3-Clause",
+        "wherever onnxruntime runs",
+        5,
+        _searched,
     ),
     *(
         Peer(

@@ -10,6 +10,7 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ MARGINS = (0.3, 0.6, 1.0)
 QUANTILES = (0.0, 0.002, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 TURNED_TOO = ("photo", "crop ", "turned by ", "no face")
+TRY_TURNS_BELOW = (0.5, 0.7, 0.8, 0.85, 0.9, 1.1)
 UNFOUND = "crop unfound"
 
 
@@ -63,8 +65,8 @@ class Seen:
 
 
 def see(scene: Scene, detector: FaceDetector) -> Seen:
-    """Look at a scene in all ways; ``detector`` gives faces from score 0.3 on."""
-    faces = detector.detect(scene.pixels)
+    """Look at a scene in all ways."""
+    faces = detector.detect(scene.pixels, min_score=LEAST)
     height, width = scene.pixels.shape[:2]
     right, missed, _ = judge(boxes(faces), scene)
     sure = [face for face in faces if face.score > 0.5]
@@ -74,7 +76,7 @@ def see(scene: Scene, detector: FaceDetector) -> Seen:
         upright = [_best(faces)]
         for quarter in (1, 2, 3):
             turned = np.ascontiguousarray(np.rot90(scene.pixels, quarter))
-            upright.append(_best(detector.detect(turned)))
+            upright.append(_best(detector.detect(turned, min_score=LEAST)))
     return Seen(
         scene.condition,
         scene.turn,
@@ -117,13 +119,14 @@ def report(seen: Sequence[Seen], store: Path | None) -> dict[str, Any]:
             by["crops, all"].append(item)
         if item.condition.startswith("no face"):
             by["no face, all"].append(item)
+    sources = {name for name in by if name.startswith("crop ")} - {UNFOUND}
     result: dict[str, Any] = {
         "thresholds": {name: _thresholds(items) for name, items in by.items()},
         "retry_with_margin": {name: _retries(items) for name, items in by.items()},
         "turns": {
             name: _turns(items)
             for name, items in by.items()
-            if items[0].upright and items[0].turn % 90 == 0
+            if items[0].upright and items[0].turn % 90 == 0 and name not in sources
         },
         "best_score": {
             name: _quantiles(np.array([item.best for item in items])) for name, items in by.items()
@@ -176,19 +179,20 @@ def _turns(items: Sequence[Seen]) -> dict[str, Any]:
     table = np.array([item.upright for item in items])
     wanted = np.array([-item.turn // 90 % 4 for item in items])
     has_face = not items[0].condition.startswith("no face")
+    as_is, turn = table[:, 0], table[:, 1:].argmax(1) + 1
+    turned = table[np.arange(len(table)), turn]
     rules = {}
-    for below in (0.5, 0.6, 0.7, 0.8, 1.1):
-        for least in (0.5, 0.6, 0.7, 0.8):
-            tried = table[:, 0] < below
-            chosen = np.where(tried, table.argmax(1), 0)
-            score = table[np.arange(len(table)), chosen]
-            counts = score >= np.where(tried & (chosen > 0), least, 0.5)
-            row = {"tried": int(tried.sum()), "a_face": int(counts.sum())}
-            if has_face:
-                row["upright"] = int((counts & (chosen == wanted)).sum())
-                row["wrong_turn"] = int((counts & (chosen != wanted)).sum())
-            when = "always" if below > 1 else f"best below {below}"
-            rules[f"{when}, turned from {least}"] = row
+    for below, least, gain in product(TRY_TURNS_BELOW, (0.5, 0.7), (0.0, 0.05)):
+        tried = as_is < below
+        is_taken = tried & (turned >= least) & (turned >= np.where(as_is > 0.5, as_is + gain, 0))
+        chosen = np.where(is_taken, turn, 0)
+        counts = is_taken | (as_is > 0.5)
+        row = {"tried": int(tried.sum()), "a_face": int(counts.sum())}
+        if has_face:
+            row["upright"] = int((counts & (chosen == wanted)).sum())
+            row["wrong_turn"] = int((counts & (chosen != wanted)).sum())
+        when = "always" if below > 1 else f"when the best is below {below}"
+        rules[f"{when}; a turn counts from {least} and {gain} above"] = row
     quarters = {
         f"{quarter * 90}": _quantiles(table[:, quarter]) for quarter in range(table.shape[1])
     }
@@ -214,7 +218,7 @@ def _of_store(store: Path) -> dict[str, Any]:
     """Of every crop of the data: no face found, and the share that the crop rule cuts."""
     frames = _frames(store).astype(np.float64)
     sources = np.array([row["source"] for row in _rows(store)])
-    area = np.abs(np.linalg.det(frames[:, :, :2]))
+    area = np.abs(frames[:, 0, 0] * frames[:, 1, 1] - frames[:, 0, 1] * frames[:, 1, 0])
     return {
         source: {
             "crops": int((sources == source).sum()),
@@ -244,7 +248,7 @@ def _padded(scene: Scene, detector: FaceDetector) -> Iterator[tuple[float, bool]
         wide: Pixels = np.pad(
             scene.pixels, ((border, border), (border, border), (0, 0)), constant_values=128
         )
-        found = boxes(detector.detect(wide))
+        found = boxes(detector.detect(wide, min_score=LEAST))
         found[:, :2] -= border
         right, _, _ = judge(found[:1], scene)
         yield (float(found[0, 4]), bool(right[0])) if len(found) else (0.0, False)

@@ -99,9 +99,14 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=100, help="of each source")
     parser.add_argument("--turned", type=int, default=100, help="photos at each turn")
     parser.add_argument("--store", type=Path, help="a store of training over all crops")
+    parser.add_argument("--only", nargs="*", metavar="DETECTOR", help="keep the others' figures")
     arguments = parser.parse_args()
-    peers = [(peer, peer.load()) for peer in installed()]
-    lowest = YuNet(min_score=0.3)
+    kept: dict[str, Any] = {}
+    if arguments.only is not None:
+        kept = json.loads(arguments.output.read_text(encoding="utf-8"))["detectors"]
+    names = arguments.only if kept else [peer.name for peer in installed()]
+    peers = [(peer, peer.load()) for peer in installed() if peer.name in names]
+    detector = YuNet()
     tallies: dict[str, dict[str, Tally]] = {peer.name: defaultdict(Tally) for peer, _ in peers}
     seen = []
     everything = scenes(arguments.data, arguments.photos, arguments.crops, arguments.turned)
@@ -109,12 +114,13 @@ def main() -> None:
     for scene in track(everything, "pictures", console=console, disable=not console.is_terminal):
         for peer, look in peers:
             tallies[peer.name][scene.condition].add(look, scene)
-        seen.append(see(scene, lowest))
+        seen.append(see(scene, detector))
     if arguments.store:
         unfound = unfound_crops(arguments.data, arguments.store)
-        seen += [see(scene, lowest) for scene in unfound]
+        seen += [see(scene, detector) for scene in unfound]
     result = {
-        "detectors": {
+        "detectors": kept
+        | {
             peer.name: describe(peer)
             | {"conditions": {name: t.figures() for name, t in tallies[peer.name].items()}}
             for peer, _ in peers
@@ -123,7 +129,8 @@ def main() -> None:
         "notes": {
             "right": "overlap of 0.4 with the face's place; for a crop of the data: the first box "
             "that holds the picture's middle and a tenth of its area",
-            UNFOUND: "the crops of all the data in which training found no face from 0.5 on",
+            UNFOUND: "the crops of all the data in which training found no face from 0.5 on; "
+            "looked at, 17 of 78 show a face or most of one; the others cloth, letters, ears",
         },
         "processors": os.cpu_count(),
         "machine": f"{platform.system()} {platform.machine()}",

@@ -40,7 +40,7 @@ class Cluster:
 
 
 def main() -> None:
-    looks = {peer.name: peer.load() for peer in installed()}
+    looks = {peer.name: peer.load() for peer in installed() if "," not in peer.name}
     with TRUTH.open("w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["file", "x", "y", "width", "height", "detectors"])
