@@ -32,9 +32,8 @@ FACES = ("auto", "detect", "whole")
 """The ways to bring a picture before the network; see :meth:`Framer.find`."""
 
 MIN_SCORE = 0.5
-"""How sure a detector must be of a face at the first look."""
+"""How sure a detector must be of a face."""
 
-_RETRY_SCORE = 0.3  # ... where that found none, with more around the picture
 _SURE = 0.9  # of a face that stands upright; those that lie are seen, too, but less surely
 _GAIN = 0.03  # by which a turn of the picture must make the surest face surer
 _TURNED_SCORE = 0.7  # at a turn of the picture
@@ -300,7 +299,7 @@ def search(pixels: Pixels, detector: FaceDetector) -> list[Face]:
         border = round(0.6 * max(pixels.shape[:2]))
         around = ((border, border), (border, border), (0, 0))
         padded = np.pad(pixels, around, constant_values=_GREY)
-        found = [_moved(face, border) for face in detector.detect(padded, min_score=_RETRY_SCORE)]
+        found = [_moved(face, border) for face in detector.detect(padded)]
     views = [found]
     for turns in (1, 2, 3):
         turned = np.ascontiguousarray(np.rot90(pixels, turns))

@@ -147,6 +147,7 @@ def predict(
     from facegender.inputs import gather
     from facegender.journal import Journal
     from facegender.model_file import MODEL_NAME
+    from facegender.opencv_detector import OpenCVYuNet
     from facegender.predict import predict_items
     from facegender.report import write_report
     from facegender.results import ProcessResultsWriter, check_distinct, check_output
@@ -174,6 +175,8 @@ def predict(
     for path in outputs.values():
         if path is not None:
             check_output(path)
+    if detector is not None:
+        OpenCVYuNet(detector)  # said now, not by every picture
     classifier = Classifier.load(model)
 
     summary = Summary()

@@ -1,0 +1,116 @@
+"""``--faces`` auto, detect and whole on every source, on photos, and on crops set into photos.
+
+    python benchmarks/predict/ways.py --data ../shared/data --split runs/best/split.csv \
+        -o benchmarks/results/ways.json
+
+Validation pictures only, the same in every column. A picture without an answer counts as wrong.
+``set in``: the crops pasted into a larger grey picture at a random place and size (0.5 to 1), as
+JPEG: what finding a face in a photo costs against being given its crop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import tarfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from facegender import Classifier
+from facegender.faces import FACES
+from facegender.images import Pixels, decode
+from facegender.training.evaluate import share, write_json
+
+PHOTO = (960, 720)
+
+
+def validation(data: Path, split: Path, per_source: int) -> Iterator[tuple[str, str, Pixels]]:
+    """Give source, label and pixels of so many validation pictures of each source."""
+    with split.open(encoding="utf-8", newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file) if row["part"] == "validation"}
+    taken: Counter[str] = Counter()
+    for archive in sorted(data.glob("faces-*.tar.gz")):
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                row = rows.get(member.name)
+                if row is None or taken[row["source"]] == per_source:
+                    continue
+                taken[row["source"]] += 1
+                stream = tar.extractfile(member)
+                assert stream is not None
+                yield row["source"], row["label"], decode(stream.read())
+
+
+def photos(data: Path) -> Iterator[tuple[str, str, Pixels]]:
+    """Give the labelled photos."""
+    with (data / "photos.csv").open(encoding="utf-8", newline="") as file:
+        rows = iter(list(csv.DictReader(file)))  # in the archive's order; names stand twice
+    with tarfile.open(data / "photos.tar") as tar:
+        for member in tar:
+            stream = tar.extractfile(member)
+            if stream is not None:
+                row = next(rows)
+                assert row["file"] == member.name
+                yield "photos", row["gender"], decode(stream.read())
+
+
+def set_in(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Paste a crop into a larger picture of a plain colour with noise, and keep it as JPEG."""
+    colour = rng.integers(60, 200, 3)
+    noise = rng.normal(0, 6, (PHOTO[1], PHOTO[0], 3))
+    photo = Image.fromarray(np.clip(colour + noise, 0, 255).astype(np.uint8))
+    scale = rng.uniform(0.5, 1.0) * 300 / max(pixels.shape[:2])
+    size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
+    at = (int(rng.integers(PHOTO[0] - size[0])), int(rng.integers(PHOTO[1] - size[1])))
+    photo.paste(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), at)
+    file = io.BytesIO()
+    photo.save(file, "JPEG", quality=92)
+    return decode(file.getvalue())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--split", type=Path, required=True, metavar="FILE.csv")
+    parser.add_argument("--per-source", type=int, default=400)
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.json")
+    given = parser.parse_args()
+    classifier, rng = Classifier.load(), np.random.default_rng(0)
+    right: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    unanswered: dict[str, Counter[str]] = defaultdict(Counter)
+    pictures = [*validation(given.data, given.split, given.per_source), *photos(given.data)]
+    for source, label, pixels in track(pictures, "answering"):
+        views = {faces: (pixels, faces) for faces in FACES}
+        if source != "photos":
+            views["set in, detect"] = (set_in(pixels, rng), "detect")
+        for name, (view, faces) in views.items():
+            row = classifier.predict(view, faces=faces)
+            right[source][name].append(row.label == label)
+            unanswered[source][name] += row.label is None
+    result: dict[str, Any] = {
+        source: {
+            name: share(np.array(hits)) | {"unanswered": unanswered[source][name]}
+            for name, hits in columns.items()
+        }
+        for source, columns in right.items()
+    }
+    crops = [columns for source, columns in right.items() if source != "photos"]
+    result["all crops"] = {
+        name: share(np.concatenate([columns[name] for columns in crops])) for name in crops[0]
+    }
+    write_json(given.output, result)
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
