@@ -12,6 +12,7 @@ import pytest
 from made import encode, picture
 from PIL import Image
 
+from facegender import predict
 from facegender.classifier import BATCH, Classifier
 from facegender.errors import InputError
 from facegender.inputs import Item, list_files
@@ -128,9 +129,15 @@ def test_no_folder(classifier: Classifier, photos: Photos) -> None:
         predict_folder(photos({}) / "missing", classifier=classifier)
 
 
+@pytest.mark.parametrize("bytes_ahead", [0, 2**26])
 def test_archives_give_the_rows_of_their_folder(
-    classifier: Classifier, photos: Photos, tmp_path: Path
+    bytes_ahead: int,
+    classifier: Classifier,
+    photos: Photos,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(predict, "BYTES_AHEAD", bytes_ahead)
     files = {
         "2.png": GOOD,
         "10.jpg": JPEG,

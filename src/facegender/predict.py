@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from operator import length_hint
 from pathlib import Path
 
@@ -40,6 +41,11 @@ class Answered:
     thumbnail: bytes = b""
     is_kept: bool = False
     """From an earlier run's journal."""
+
+    @property
+    def is_new(self) -> bool:
+        """Tell whether a file was read for it now."""
+        return self.item.is_picture and not self.item.problem and not self.is_kept
 
 
 def predict_folder(
@@ -120,8 +126,8 @@ def predict_items(
     total = items.total if isinstance(items, Inputs) else length_hint(items, LOOK_AHEAD)
     total = LOOK_AHEAD if total is None else total
     processes = min(os.cpu_count() or 1, 16, 1 + total // BATCH)
-    coming = ((item, _known(item, journal, retry_errors)) for item in items)
-    return _answers(coming, classifier, threshold, reader, processes, seconds, journal)
+    pool = partial(Pool, processes, seconds=seconds)
+    return _answers(iter(items), classifier, threshold, reader, pool, journal, retry_errors)
 
 
 def _known(item: Item, journal: Journal | None, retry_errors: bool) -> Kept | None:
@@ -133,56 +139,48 @@ def _known(item: Item, journal: Journal | None, retry_errors: bool) -> Kept | No
     return None if journal is None else journal.kept(item, with_bad=not retry_errors)
 
 
-_Pending = tuple[Item, Kept | Future[Reading | None]]
-
-
 def _answers(
-    coming: Iterable[tuple[Item, Kept | None]],
+    coming: Iterator[Item],
     classifier: Classifier,
     threshold: float,
     reader: Reader,
-    processes: int,
-    seconds: float,
+    make_pool: Callable[[], Pool],
     journal: Journal | None,
+    retry_errors: bool,
 ) -> Iterator[Answered]:
     """Read a bounded way ahead in other processes, while the network answers in this one."""
-    coming = iter(coming)
-    pending: deque[_Pending] = deque()
-    waiting_bytes = 0
-    with Pool(processes, seconds=seconds) as pool:
-
-        def read_ahead() -> int:
-            read = 0
-            while len(pending) < LOOK_AHEAD and waiting_bytes + read <= BYTES_AHEAD:
-                if (found := next(coming, None)) is None:
+    pending: deque[tuple[Item, Kept | Future[Reading | None]]] = deque()
+    bytes_pending = frames = 0
+    is_at_end = False
+    window: list[tuple[Item, Kept | Reading | Prediction]] = []
+    with make_pool() as pool:
+        while True:
+            while len(pending) < LOOK_AHEAD and bytes_pending <= BYTES_AHEAD:
+                item = next(coming, None)
+                if item is None:
+                    is_at_end = True
                     break
-                item, kept = found
-                source = item.data or item.path
-                if kept is None and source is None:  # an empty member of an archive
-                    source = b""
-                if kept is None and source is not None:
-                    pending.append((item, pool.submit(read_picture, source, reader)))
-                    read += len(item.data)
-                elif kept is not None:
-                    pending.append((item, kept))
-            return read
-
-        window: list[tuple[Item, Kept | Reading | Prediction]] = []
-        frames = 0
-        waiting_bytes += read_ahead()
-        while pending:
-            item, work = pending.popleft()
-            waiting_bytes -= len(item.data)
-            read = work if isinstance(work, Kept) else _outcome(item.key, work)
-            window.append((item, read))
-            frames += len(read.frames) if isinstance(read, Reading) else 0
-            waiting_bytes += read_ahead()
-            if frames >= BATCH or len(window) == LOOK_AHEAD or not pending:
+                bytes_pending += len(item.data)
+                work: Kept | Future[Reading | None] | None = _known(item, journal, retry_errors)
+                if work is None:
+                    source = item.data if item.path is None else item.path
+                    work = pool.submit(read_picture, source, reader)
+                pending.append((item, work))
+            if pending:
+                item, work = pending.popleft()
+                bytes_pending -= len(item.data)
+                read = work if isinstance(work, Kept) else _outcome(item.key, work)
+                window.append((item, read))
+                frames += len(read.frames) if isinstance(read, Reading) else 0
+            is_last = is_at_end and not pending
+            if frames >= BATCH or len(window) == LOOK_AHEAD or is_last:
                 for answered in _answer(window, classifier, threshold):
-                    if journal is not None and not answered.is_kept:
+                    if journal is not None and answered.is_new:
                         journal.add(answered.item, answered.rows, answered.thumbnail)
                     yield answered
                 window, frames = [], 0
+            if is_last:
+                return
 
 
 def _outcome(key: str, work: Future[Reading | None]) -> Reading | Prediction:
