@@ -38,6 +38,7 @@ FILES = [
     "history.csv",
     "metrics.json",
     "model.onnx",
+    "report.html",
     "run.json",
     "saved_model",
     "scores.csv",
