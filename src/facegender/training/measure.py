@@ -2,8 +2,10 @@
 
 All of them come from the rows that the score table holds. Intervals are at 95 %: Wilson's for a
 share, percentiles of 1,000 seeded bootstrap samples for the others (B. Efron, "Bootstrap methods:
-another look at the jackknife", 1979). Pictures are resampled one by one; where many show one
-person, the intervals are too narrow.
+another look at the jackknife", 1979), and for a group's mean recall and for gaps between groups
+of 1,000 draws from the Jeffreys intervals of their shares (L. Brown et al., "Interval estimation
+for a binomial proportion", 2001). Pictures count one by one; where many show one person, the
+intervals are too narrow.
 """
 
 from __future__ import annotations
@@ -183,7 +185,7 @@ def _groups(
         recalls = _recalls(correct[mine], labels[mine])
         groups[key] = {"accuracy": share(correct[mine]), "recall": recalls}
         if len(recalls) == len(LABELS):
-            drawn = [_resampled(one, _SEED + i) for i, one in enumerate(recalls.values())]
+            drawn = [_likely(one, _SEED + i) for i, one in enumerate(recalls.values())]
             groups[key]["balanced_accuracy"] = _balanced(recalls)
             groups[key]["balanced_accuracy_interval"] = percentiles(np.mean(drawn, 0))
     return groups
@@ -199,7 +201,7 @@ def _gap(shares: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     if len(large) < 2:
         return None
     best, worst = (choose(large, key=lambda name: large[name]["share"]) for choose in (max, min))
-    differences = _resampled(large[best], _SEED) - _resampled(large[worst], _SEED + 1)
+    differences = _likely(large[best], _SEED) - _likely(large[worst], _SEED + 1)
     return {
         "best": best,
         "worst": worst,
@@ -210,11 +212,15 @@ def _gap(shares: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _resampled(one: Mapping[str, Any], seed: int) -> NDArray[np.float64]:
-    """Shares of bootstrap samples of a group: a count of right answers is a binomial draw."""
+def _likely(one: Mapping[str, Any], seed: int) -> NDArray[np.float64]:
+    """Draw shares that a count of right answers leaves open (Jeffreys' beta distribution).
+
+    Much like bootstrap samples of the group, but a small group without a wrong answer keeps its
+    doubt: its bootstrap samples are all as faultless.
+    """
     rng = np.random.default_rng(seed)
-    right = rng.binomial(one["count"], one["correct"] / one["count"], RESAMPLES)
-    return np.asarray(right / one["count"], np.float64)
+    wrong = one["count"] - one["correct"]
+    return np.asarray(rng.beta(one["correct"] + 0.5, wrong + 0.5, RESAMPLES), np.float64)
 
 
 def _intervals(
