@@ -108,6 +108,7 @@ def evaluate(
             on_picture=count,
             on_skip=console.skipped,
         )
+    console.note("measuring")
     figures = result.figures()
     worse = _worse(model, archives, result.scores, robustness, console) if robustness else None
     if output is not None:

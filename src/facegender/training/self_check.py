@@ -81,7 +81,8 @@ def learn_by_heart(
     y = torch.from_numpy(labels[np.sort(chosen)]).to(fabric.device)
     x = normalise(as_floats(pixels.to(fabric.device), recipe.input.grey), recipe.input)
     losses: list[float] = []
-    with torch.random.fork_rng():
+    cuda = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda):
         torch.manual_seed(recipe.fit.seed)
         learner = copy.deepcopy(network).to(fabric.device).train()
         optimizer = torch.optim.AdamW(learner.parameters(), _RATE, weight_decay=0.0)
