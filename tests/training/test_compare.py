@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from facegender.cli import main
 from facegender.errors import InputError
 from facegender.training.compare import compare
+from facegender.training.measure import measure_scores
+from facegender.training.progress import Console
 from facegender.training.samples import Sample
 from facegender.training.scores import Scores, write_scores
 
@@ -127,3 +130,16 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         main(["compare", str(one), str(tmp_path)])
     assert done.value.code == 2 and "cannot read the scores" in capsys.readouterr().err
+
+
+def test_names_of_sources_are_shown_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = scores("+-")
+    one.samples[:] = [replace(sample, source="[/b]") for sample in one.samples]
+    found = compare(one, one)
+    console = Console()
+    console.comparison(found, "[a]", "b")
+    console.figures({"new": measure_scores(one)})
+    said = capsys.readouterr().out
+    assert said.count("[/b]") == 2 and "first: [a]" in said

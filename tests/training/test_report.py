@@ -7,6 +7,7 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -138,6 +139,18 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     text, page = read(tmp_path / "page.html")
     assert "<script" not in text and "<script>alert" in page.text
     assert page.text.count("<b>t</b>") == 2
+
+
+@pytest.mark.parametrize("source", ["$x_^{$", "亚洲", "a\udcffb", "<&>", "-" * 300])
+def test_groups_of_any_name_are_plotted(tmp_path: Path, source: str) -> None:
+    scores = table(8)
+    samples = [replace(one, source=source) for one in scores.samples]
+    figures = {"new": measure_scores(replace(scores, samples=samples))}
+    write_report(tmp_path / "page.html", Report("odd", figures))
+    _, page = read(tmp_path / "page.html")
+    shown = source.replace("\udcff", "?")
+    assert shown in page.text  # in the table, whole
+    assert page.text.count(shown[:10]) >= 2  # and in the plot
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -102,7 +102,7 @@ def train(
     recipes = training("recipe")
     console = training("progress").Console(quiet=quiet)
     if resume:
-        kept = {"output", "resume", "quiet"}
+        kept = {"output", "resume", "quiet", "self_check"}
         given = [name for name in context.params if _is_given(context, name)]
         if surplus := [name for name in given if name not in kept]:
             raise InputError(

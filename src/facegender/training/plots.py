@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ _STYLE: Any = {  # matplotlib spells out every allowed key in its type
     "svg.hashsalt": "facegender",
     "font.family": "sans-serif",
     "font.size": 9,
+    "text.parse_math": False,
     "text.color": _INK,
     "axes.labelcolor": _INK,
     "axes.edgecolor": _INK,
@@ -43,6 +45,7 @@ _STYLE: Any = {  # matplotlib spells out every allowed key in its type
 }
 _SIZE = (4.3, 3.1)
 _SHADE = 0.15
+_NAME = 24
 
 
 def roc(figures: Mapping[str, Any]) -> str:
@@ -123,7 +126,7 @@ def groups(shares: Mapping[str, Mapping[str, Any]]) -> str:
         places = range(len(names))
         reach = [below, above]
         axes.errorbar(values, places, xerr=reach, fmt="o", capsize=2, markersize=4, color=_FIRST)
-        axes.set_yticks(places, [f"{name}  ({shares[name]['count']:,})" for name in names])
+        axes.set_yticks(places, [f"{_short(name)}  ({shares[name]['count']:,})" for name in names])
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("accuracy, %, with 95 % interval")
@@ -173,9 +176,17 @@ def _band(axes: Axes, x: Sequence[float], shares: Sequence[Mapping[str, Any]]) -
     axes.plot(x, [100 * one["share"] for one in shares], "o-", color=_FIRST, markersize=4)
 
 
+def _short(name: str) -> str:
+    """Make any name of a group fit beside its plot."""
+    name = name.encode("utf-8", "replace").decode("utf-8")
+    return name if len(name) <= _NAME else name[: _NAME - 1] + "…"
+
+
 def _svg(draw: Callable[[Axes], None], height: float = _SIZE[1]) -> str:
     """Draw one plot as an SVG element without a size of its own."""
-    with rc_context(_STYLE):
+    with rc_context(_STYLE), warnings.catch_warnings():
+        # letters that matplotlib cannot measure; the page's own font has them
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure = Figure(figsize=(_SIZE[0], height), layout="constrained")
         draw(figure.add_subplot())
         file = io.StringIO()

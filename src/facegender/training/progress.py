@@ -122,7 +122,7 @@ class Console:
 
     def figures(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
         """Show what was measured on every part, on standard output: it is the answer."""
-        out = RichConsole(highlight=False)
+        out = RichConsole(highlight=False, markup=False)
         for part, measured in parts.items():
             names = ("pictures", "right", "accuracy", "95 % interval")
             columns = [Column(name, justify="right") for name in names]
@@ -153,8 +153,7 @@ class Console:
                 low, high = gap["interval"]
                 out.print(
                     f"widest gap between {kind}: {100 * gap['gap']:.2f} points ({gap['best']} over "
-                    f"{gap['worst']}; {100 * low:.2f} to {100 * high:.2f})",
-                    markup=False,
+                    f"{gap['worst']}; {100 * low:.2f} to {100 * high:.2f})"
                 )
             for row in measured["coverage"]:
                 if row["answered"] == 0.95:
@@ -165,7 +164,7 @@ class Console:
 
     def robustness(self, result: Mapping[str, Any]) -> None:
         """Show how accuracy falls on worse pictures, on standard output."""
-        out = RichConsole(highlight=False)
+        out = RichConsole(highlight=False, markup=False)
         clean = result["clean"]
         out.print(f"{clean['count']:,} pictures as they are: {clean['share']:.2%}")
         for name, damage in result.items():
@@ -178,7 +177,7 @@ class Console:
 
     def comparison(self, found: Comparison, first: str, second: str) -> None:
         """Show what a comparison gave and what it says, on standard output."""
-        out = RichConsole(highlight=False)
+        out = RichConsole(highlight=False, markup=False)
         names = (
             "pictures",
             "first",
@@ -204,7 +203,7 @@ class Console:
                 f"{one.only_second:,}",
                 f"{one.p_value:.2g}{'*' if one.is_real else ' '}",
             )
-        out.print(f"first: {first}\nsecond: {second}", markup=False, soft_wrap=True)
+        out.print(f"first: {first}\nsecond: {second}", soft_wrap=True)
         out.print(table)
         for count, why in (
             (found.only_in_first, "in the first table only"),
