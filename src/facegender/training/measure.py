@@ -186,8 +186,9 @@ def _groups(
         groups[key] = {"accuracy": share(correct[mine]), "recall": recalls}
         if len(recalls) == len(LABELS):
             drawn = [_likely(one, _SEED + i) for i, one in enumerate(recalls.values())]
-            groups[key]["balanced_accuracy"] = _balanced(recalls)
-            groups[key]["balanced_accuracy_interval"] = percentiles(np.mean(drawn, 0))
+            mean = _balanced(recalls)
+            groups[key]["balanced_accuracy"] = mean
+            groups[key]["balanced_accuracy_interval"] = _around(mean, np.mean(drawn, 0))
     return groups
 
 
@@ -202,14 +203,21 @@ def _gap(shares: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
         return None
     best, worst = (choose(large, key=lambda name: large[name]["share"]) for choose in (max, min))
     differences = _likely(large[best], _SEED) - _likely(large[worst], _SEED + 1)
+    gap = _rounded(large[best]["share"] - large[worst]["share"])
     return {
         "best": best,
         "worst": worst,
-        "gap": _rounded(large[best]["share"] - large[worst]["share"]),
-        "interval": percentiles(differences),
+        "gap": gap,
+        "interval": _around(gap, differences),
         "groups": len(large),
         "groups_too_small": len(shares) - len(large),
     }
+
+
+def _around(value: float, drawn: NDArray[np.float64]) -> list[float]:
+    """Give the interval of draws, widened to what was measured: 0 or 1 lie outside of any draw."""
+    low, high = percentiles(drawn)
+    return [min(low, value), max(high, value)]
 
 
 def _likely(one: Mapping[str, Any], seed: int) -> NDArray[np.float64]:
