@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +127,16 @@ def evaluate(
         if on_picture:
             on_picture(len(probabilities))
 
-    stream = stream_samples(inputs, table, on_skip=on_skip)
+    def is_wanted(data: bytes) -> bool:
+        its_part = parts.get(sha256(data).hexdigest(), "new")
+        return its_part != "test" if part is None else its_part == part
+
+    stream = (
+        (sample, data)  # what is not asked for is not even decoded
+        for sample, data in stream_samples(inputs, table, on_skip=on_skip)
+        if is_wanted(data)
+    )
     for sample, digest, picture, error in decoded(stream, lambda it: classifier.framer(it).pixels):
-        its_part = parts.get(digest, "new")
-        if its_part != part and (part is not None or its_part == "test"):
-            continue
         if picture is None:
             unreadable.append((sample.file, error))
             continue
@@ -138,7 +144,7 @@ def evaluate(
         if corrected is None:
             continue
         samples.append(corrected)
-        found.append(its_part)
+        found.append(parts.get(digest, "new"))
         waiting.append(picture)
         if len(waiting) == _BATCH:
             flush()
