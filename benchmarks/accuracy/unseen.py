@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from facegender.model_file import LABELS, MODEL_NAME
-from facegender.training.evaluate import measure, write_json
+from facegender.training.evaluate import write_json
+from facegender.training.measure import measure
 from facegender.training.samples import Sample
 from facegender.training.split import read_split, write_split
 

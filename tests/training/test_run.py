@@ -17,7 +17,13 @@ import torch
 from PIL import Image
 
 from facegender.classifier import Classifier
-from facegender.errors import InputError, OutputError, StoppedError
+from facegender.errors import (
+    FacegenderError,
+    InputError,
+    MissingExtraError,
+    OutputError,
+    StoppedError,
+)
 from facegender.faces import Framer
 from facegender.model_file import read_model_file
 from facegender.training.evaluate import evaluate
@@ -38,6 +44,7 @@ FILES = [
     "history.csv",
     "metrics.json",
     "model.onnx",
+    "report.html",
     "run.json",
     "saved_model",
     "scores.csv",
@@ -48,8 +55,8 @@ FILES = [
 class CtrlC(Console):
     """Sends this process an interrupt after so many steps, as a person at the keyboard does."""
 
-    def __init__(self, steps: int) -> None:
-        super().__init__(quiet=True)
+    def __init__(self, steps: int, quiet: bool = True) -> None:
+        super().__init__(quiet=quiet)
         self.left = steps
 
     def step(self, at: Progress) -> None:
@@ -189,6 +196,7 @@ def test_ctrl_c_then_resume_ends_as_the_unbroken_run(
     assert signal.getsignal(signal.SIGINT) is handler
     left = sorted(path.name for path in folder.iterdir())
     assert set(left) < set(FILES)
+    assert "history.csv" in left  # written epoch by epoch
     assert "checkpoint.safetensors" in left
     assert "model.onnx" not in left
     metrics = train(None, None, folder, resume=True, console=QUIET)
@@ -238,12 +246,12 @@ def test_corrections_change_what_is_learned_and_judged_and_nothing_of_the_test_p
         scored = {row["file"]: row["label"] for row in csv.DictReader(file)}
     assert scored[judged.sample.file] == other(judged)
     result = evaluate(folder, [Path(i) for i in request_of_run.inputs], part="test")
-    labels = {sample.file: sample.label for sample in result.samples}
+    labels = {sample.file: sample.label for sample in result.scores.samples}
     assert labels[untouched.sample.file] == untouched.sample.label
     corrected = evaluate(
         folder, [Path(i) for i in request_of_run.inputs], part="test", corrections=path
     )
-    labels = {sample.file: sample.label for sample in corrected.samples}
+    labels = {sample.file: sample.label for sample in corrected.scores.samples}
     assert labels[untouched.sample.file] == other(untouched)
 
 
@@ -317,6 +325,70 @@ def test_one_label_alone_cannot_be_learned(
     with pytest.raises(StoppedError):
         train(request, short, tmp_path / "run", console=CtrlC(1))
     assert len(read_split(tmp_path / "run" / "split.csv")) == 12
+
+
+def test_the_self_check_comes_before_all_work_and_changes_nothing_of_it(
+    tmp_path: Path, run_folder: Path, request_of_run: Request, recipe: Recipe
+) -> None:
+    alike = tmp_path / "alike"
+    for label in ("male", "female"):
+        (alike / label).mkdir(parents=True)
+        for number in range(8):  # other bytes, the same pixels
+            image = Image.new("RGB", (36, 40), (90, 90, 90))
+            image.save(alike / label / f"{number}.png", compress_level=number)
+            with (alike / label / f"{number}.png").open("ab") as file:
+                file.write(f"{label}{number}".encode())
+    with pytest.raises(FacegenderError, match="could not be learned by heart"):
+        train(Request((str(alike),)), recipe, tmp_path / "run", console=QUIET)
+    assert not (tmp_path / "run" / "run.json").exists()  # the folder is free to be used again
+    with pytest.raises(StoppedError):
+        train(
+            *(Request((str(alike),)), recipe, tmp_path / "run"), self_check=False, console=CtrlC(1)
+        )
+    unchecked = beside(run_folder, "unchecked")
+    train(request_of_run, recipe, unchecked, self_check=False, console=QUIET)
+    best = (unchecked / "best.safetensors").read_bytes()
+    assert best == (run_folder / "best.safetensors").read_bytes()
+
+
+def test_one_validation_label_alone_is_said(
+    tmp_path: Path,
+    run_folder: Path,
+    request_of_run: Request,
+    short: Recipe,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Corrections that leave no female validation picture out of the judgement."""
+    rows = read_split(run_folder / "split.csv")
+    path = tmp_path / "corrections.csv"
+    lines = {f"{row.sha256},male" for row in rows if row.part == "validation" and row.sample.label}
+    path.write_text("\n".join(["sha256,label", *sorted(lines)]))
+    folder = beside(run_folder, "one label")
+    with pytest.raises(StoppedError):
+        train(
+            replace(request_of_run, corrections=str(path)),
+            short,
+            folder,
+            console=CtrlC(1, quiet=False),
+        )
+    said = " ".join(capfd.readouterr().err.split())
+    assert "every validation picture is labelled male" in said
+    assert "16 pictures learned by heart" in said
+
+
+def test_tensorboard_is_written_where_asked_for(
+    run_folder: Path, request_of_run: Request, short: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = replace(request_of_run, tensorboard=True)
+    folder = beside(run_folder, "board")
+    with monkeypatch.context() as patch:
+        patch.setattr("facegender.training.run.find_spec", lambda name: None)
+        with pytest.raises(MissingExtraError, match=r"facegender\[tensorboard\]"):
+            train(asked, short, folder, console=QUIET)
+    pytest.importorskip("tensorboard", reason="needs tensorboard: pip install '.[tensorboard]'")
+    train(asked, short, folder, console=QUIET)
+    (events,) = (folder / "tensorboard").iterdir()
+    assert events.stat().st_size > 200
 
 
 def test_no_validation_part_is_refused(

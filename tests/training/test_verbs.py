@@ -72,6 +72,7 @@ def trained(place: Path) -> Path:
     )
     assert done.returncode == 0, done.stderr
     assert "validation part" in done.stdout and "runs/one/model.onnx" in done.stdout
+    assert "runs/one/report.html" in done.stdout and "learned by heart" in done.stderr
     return place / "runs" / "one"
 
 
@@ -156,7 +157,7 @@ def test_a_stopped_training_leaves_a_checkpoint_and_says_how_to_go_on(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while not (folder / "checkpoint.safetensors").exists():  # the first epoch is done
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from facegender.cli.verb import training, verb
+from facegender.errors import InputError, OutputError
 from facegender.progress import printable
+
+_PAGE_SUFFIXES = (".html", ".htm")
 
 
 @verb(
     examples=(
         "facegender evaluate runs/mine internship_data.tar.gz",
+        "facegender evaluate runs/mine internship_data.tar.gz --part validation --report judged",
         "facegender evaluate runs/mine internship_data.tar.gz --part test --output test.json",
-        "facegender evaluate model.onnx other_faces/",
+        "facegender evaluate model.onnx other_faces/ --robustness 500 --report other.html",
     )
 )
 def evaluate(
@@ -46,6 +50,27 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE.csv", help="Where to write the score of every picture."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html|FOLDER",
+            help="One page with figures, plots and pictures; a folder gets figures and scores too.",
+        ),
+    ] = None,
+    robustness: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Judge N pictures again turned, small, blurred and compressed (17 times each).",
+        ),
+    ] = 0,
+    grad_cam: Annotated[
+        bool,
+        typer.Option(
+            "--grad-cam", help="Show in the page where answers came from; needs a run folder."
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
 ) -> int:
     """Measure a network on labelled pictures, by part, source, label and group.
@@ -58,11 +83,19 @@ def evaluate(
 
     evaluation = training("evaluate")
     console = training("progress").Console(quiet=quiet)
+    if grad_cam and report is None:
+        raise InputError("--grad-cam shows pictures: say by --report where the page goes")
+    page = report
+    if report is not None and report.suffix.lower() not in _PAGE_SUFFIXES:
+        page, output, scores = _in_folder(report, output, scores)
     named = {f"ARCHIVE {path}": path for path in archives}
     own = {"RUN|MODEL": model, "its model file": model / MODEL_NAME, "--table": table}
     own["--corrections"] = corrections
-    check_distinct(named | own | {"--output": output, "--scores": scores})
-    for path in (output, scores):
+    check_distinct(named | own | {"--output": output, "--scores": scores, "--report": page})
+    network = training("grad_cam").load_network(model) if grad_cam else None
+    if report is not None and page != report:
+        _make_folder(report)
+    for path in (output, scores, page):
         if path is not None:
             check_output(path)
     with console.counting("evaluating") as count:
@@ -75,15 +108,58 @@ def evaluate(
             on_picture=count,
             on_skip=console.skipped,
         )
+    console.note("measuring")
     figures = result.figures()
+    worse = _worse(model, archives, result.scores, robustness, console) if robustness else None
     if output is not None:
-        evaluation.write_json(output, figures)
+        evaluation.write_json(output, figures | ({"robustness": worse} if worse else {}))
     if scores is not None:
-        evaluation.write_scores(scores, result.samples, result.parts, result.probabilities)
+        training("scores").write_scores(scores, result.scores)
+    if page is not None:
+        judged = training("report").judge(model, result, figures, robustness=worse, network=network)
+        training("report").write_report(page, judged)
     if not quiet:
         console.figures(figures)
+        if worse:
+            console.robustness(worse)
         for file, error in result.unreadable[:5]:
             typer.echo(f"unreadable: {printable(file)}: {printable(error)}")
         if result.unreadable:
             typer.echo(f"{len(result.unreadable):,} pictures could not be read")
+        if page is not None:
+            typer.echo(f"report: {page}")
     return 1 if result.unreadable else 0
+
+
+def _in_folder(folder: Path, output: Path | None, scores: Path | None) -> tuple[Path, Path, Path]:
+    """Name the files of a report folder; one that was named by itself stays where it was put.
+
+    Raises:
+        OutputError: the folder holds a run, whose own files would be written over.
+    """
+    from facegender.model_file import MODEL_NAME
+
+    if (folder / MODEL_NAME).exists() or (folder / training("run_folder").REQUEST_NAME).exists():
+        raise OutputError(f"--report {folder} is a run folder: name another, or a .html file")
+    return (
+        folder / training("report").REPORT_NAME,
+        output or folder / "figures.json",
+        scores or folder / training("scores").SCORES_NAME,
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
+def _worse(model: Path, archives: list[Path], scores: Any, count: int, console: Any) -> Any:
+    """Judge some of the pictures again, made worse."""
+    from facegender.classifier import Classifier
+
+    module = training("robustness")
+    chosen = module.choose(scores, count)
+    with console.counting("making pictures worse", len(chosen.samples)) as on_picture:
+        return module.robustness(Classifier.load(model), archives, chosen, on_picture=on_picture)

@@ -77,6 +77,17 @@ def train(
     terms: Annotated[
         str, typer.Option(metavar="TEXT", help="Terms of the data; goes into the model file.")
     ] = "",
+    tensorboard: Annotated[
+        bool,
+        typer.Option("--tensorboard", help="Curves for TensorBoard too, in RUN/tensorboard."),
+    ] = False,
+    self_check: Annotated[
+        bool,
+        typer.Option(
+            "--self-check/--no-self-check",
+            help="First let a copy learn 16 pictures by heart; seconds.",
+        ),
+    ] = True,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in RUN where it was stopped.")
     ] = False,
@@ -84,14 +95,14 @@ def train(
 ) -> int:
     """Train a network on labelled faces, evaluate and export it.
 
-    The run folder gets the split, curves, figures, saved_model and model.onnx;
+    The run folder gets the split, curves, report, saved_model and model.onnx;
     'facegender predict FOLDER --model RUN' uses it. Ctrl-C leaves a checkpoint.
     """
     run = training("run")
     recipes = training("recipe")
     console = training("progress").Console(quiet=quiet)
     if resume:
-        kept = {"output", "resume", "quiet"}
+        kept = {"output", "resume", "quiet", "self_check"}
         given = [name for name in context.params if _is_given(context, name)]
         if surplus := [name for name in given if name not in kept]:
             raise InputError(
@@ -109,12 +120,14 @@ def train(
             start=_start(pretrained),
             devices=devices,
             terms=terms,
+            tensorboard=tensorboard,
         )
         chosen = recipes.with_changes(recipes.read_recipe(recipe), epochs=epochs, seed=seed)
-        metrics = run.train(request, chosen, output, console=console)
+        metrics = run.train(request, chosen, output, self_check=self_check, console=console)
     if metrics and not quiet:
         console.figures({"validation": metrics["validation"]})
         typer.echo(f"model file: {output / run.MODEL_NAME}")
+        typer.echo(f"report:     {output / run.REPORT_NAME}")
         typer.echo(f"try it:     facegender predict FOLDER --model {output}")
     return 0
 

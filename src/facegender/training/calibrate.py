@@ -5,6 +5,8 @@ Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
@@ -36,22 +38,46 @@ def find_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) ->
     return float(np.exp(found.x))
 
 
-def calibration_error(
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Answers that are about as sure: how many, their mean certainty, and the share right."""
+
+    count: int
+    certainty: float
+    accuracy: float
+
+
+def reliability(
     probabilities: NDArray[np.floating], labels: NDArray[np.int64], bins: int = 15
-) -> float:
-    """Expected calibration error of the answers, over bins of equal mass.
+) -> list[Bin]:
+    """Compare what answers say of themselves with what they are, over bins of equal mass.
 
     Args:
         probabilities: ``float [N, 2]``.
         labels: ``int64 [N]``.
-        bins: how many bins.
+        bins: how many bins; fewer where there are fewer pictures.
 
     Returns:
-        The mean distance between certainty and accuracy, weighted by count; 0 to 1.
+        The bins, the least sure first.
     """
     certainty = probabilities.max(1).astype(np.float64)
     correct = (probabilities.argmax(1) == labels).astype(np.float64)
     order = np.argsort(certainty, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    gaps = [abs(certainty[part].mean() - correct[part].mean()) * len(part) for part in parts]
+    return [
+        Bin(len(part), float(certainty[part].mean()), float(correct[part].mean()))
+        for part in np.array_split(order, bins)
+        if len(part)
+    ]
+
+
+def calibration_error(
+    probabilities: NDArray[np.floating], labels: NDArray[np.int64], bins: int = 15
+) -> float:
+    """Expected calibration error of the answers, over the bins of :func:`reliability`.
+
+    Returns:
+        The mean distance between certainty and accuracy, weighted by count; 0 to 1.
+    """
+    found = reliability(probabilities, labels, bins)
+    gaps = [abs(item.certainty - item.accuracy) * item.count for item in found]
     return float(sum(gaps) / max(len(labels), 1))

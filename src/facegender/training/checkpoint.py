@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from facegender.errors import InputError
 from facegender.results import replacing
-from facegender.training.recipe import Recipe
+from facegender.training.recipe import FitOptions, Recipe
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
@@ -53,6 +53,19 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """Load a state dict that this program wrote (safetensors), every tensor of it."""
     with safe_open(path, framework="pt") as file:
         network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+
+
+def checkpoint_bytes(network: nn.Module, options: FitOptions) -> int:
+    """How large a checkpoint of a network will be: weights, their averages, the optimiser's state.
+
+    Args:
+        network: built.
+        options: its optimiser counts.
+    """
+    weights = sum(int(value.nbytes) for value in network.state_dict().values())
+    parameters = sum(int(value.nbytes) for value in network.parameters())
+    states = 2 if options.optimizer == "adamw" else int(options.momentum > 0)
+    return 2 * weights + states * parameters
 
 
 def save_checkpoint(

@@ -1,57 +1,49 @@
-"""Figures of a model file: accuracy with counts and intervals, by part, source, label and group."""
+"""A model file on labelled pictures: one score table, and what is worth a look."""
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
-from sklearn.metrics import roc_auc_score
 
 from facegender.classifier import Classifier
 from facegender.errors import InputError
 from facegender.images import Pixels
 from facegender.model_file import LABELS
 from facegender.results import replacing
-from facegender.training.calibrate import calibration_error
 from facegender.training.corrections import correct, read_corrections
+from facegender.training.gallery import Gallery
+from facegender.training.measure import measure_scores
 from facegender.training.samples import Sample, stream_samples
+from facegender.training.scores import Scores, make_scores
 from facegender.training.split import PARTS, SPLIT_NAME, read_split
 from facegender.training.store import Store, decoded
 
-CONFIDENCE = 0.95
-"""Of every interval."""
-
-_AGES = ((0, 3), (4, 12), (13, 20), (21, 60), (61, 150))
 _BATCH = 512
+_NUMBERS = re.compile(r"\[\n\s*(-?[\d.][^\[\]{}\"]*?)\n\s*\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Scores of labelled pictures, side by side: sample, part, probabilities ``float32 [2]``."""
+    """What came of judging: the score table, files not read (name, reason), pictures by part."""
 
-    samples: list[Sample]
-    parts: list[str]
-    probabilities: list[NDArray[np.float32]]
+    scores: Scores
     unreadable: list[tuple[str, str]]
+    galleries: dict[str, Gallery]
 
     def figures(self) -> dict[str, Any]:
-        """Measure every part on its own; see :func:`measure`."""
-        table = np.stack(self.probabilities)
-        labels = np.array([LABELS.index(sample.label) for sample in self.samples], np.int64)
-        result = {}
-        for name in sorted(set(self.parts)):
-            rows = np.flatnonzero(np.array(self.parts) == name)
-            samples = [self.samples[row] for row in rows]
-            result[name] = measure(samples, table[rows], labels[rows])
-        return result
+        """Measure every part on its own; see :func:`facegender.training.measure.measure`."""
+        return {
+            name: measure_scores(self.scores.of_part(name))
+            for name in sorted(set(self.scores.parts))
+        }
 
 
 def score(
@@ -113,173 +105,65 @@ def evaluate(
         {row.sha256: row.part for row in read_split(split) if row.part} if split.is_file() else {}
     )
     known = read_corrections(corrections) if corrections else {}
-    result = Evaluation([], [], [], [])
-    pixels: list[Pixels] = []
+    samples: list[Sample] = []
+    found: list[str] = []
+    probabilities: list[NDArray[np.float32]] = []
+    unreadable: list[tuple[str, str]] = []
+    galleries: dict[str, Gallery] = {}
+    waiting: list[Pixels] = []
 
     def flush() -> None:
-        if pixels:
-            result.probabilities.extend(classifier.probabilities(np.stack(pixels)))
-            pixels.clear()
-            if on_picture:
-                on_picture(len(result.probabilities))
+        if not waiting:
+            return
+        pixels = np.stack(waiting)
+        given = classifier.probabilities(pixels)
+        done = len(probabilities)
+        some = make_scores(samples[done:], found[done:], given)
+        probabilities.extend(given)
+        for name in set(some.parts):
+            rows = [row for row, its in enumerate(some.parts) if its == name]
+            galleries.setdefault(name, Gallery()).add(some.pick(rows), pixels[rows])
+        waiting.clear()
+        if on_picture:
+            on_picture(len(probabilities))
 
-    stream = stream_samples(inputs, table, on_skip=on_skip)
+    def is_wanted(data: bytes) -> bool:
+        its_part = parts.get(sha256(data).hexdigest(), "new")
+        return its_part != "test" if part is None else its_part == part
+
+    stream = (
+        (sample, data)  # what is not asked for is not even decoded
+        for sample, data in stream_samples(inputs, table, on_skip=on_skip)
+        if is_wanted(data)
+    )
     for sample, digest, picture, error in decoded(stream, lambda it: classifier.framer(it).pixels):
-        found = parts.get(digest, "new")
-        if found != part and (part is not None or found == "test"):
-            continue
         if picture is None:
-            result.unreadable.append((sample.file, error))
+            unreadable.append((sample.file, error))
             continue
         (corrected,) = correct([sample], [digest], known)
         if corrected is None:
             continue
-        result.samples.append(corrected)
-        result.parts.append(found)
-        pixels.append(picture)
-        if len(pixels) == _BATCH:
+        samples.append(corrected)
+        found.append(parts.get(digest, "new"))
+        waiting.append(picture)
+        if len(waiting) == _BATCH:
             flush()
     flush()
-    if not result.samples and result.unreadable:
-        file, error = result.unreadable[0]
-        raise InputError(
-            f"none of {len(result.unreadable):,} pictures could be read; {file}: {error}"
-        )
-    if not result.samples:
+    if not samples and unreadable:
+        file, error = unreadable[0]
+        raise InputError(f"none of {len(unreadable):,} pictures could be read; {file}: {error}")
+    if not samples:
         raise InputError(
             f"no picture to evaluate on: none is in the part {part!r}"
             if part
             else "no picture to evaluate on: all are in the test part; ask for it by --part test"
         )
-    return result
-
-
-def measure(
-    samples: Sequence[Sample], probabilities: NDArray[np.floating], labels: NDArray[np.int64]
-) -> dict[str, Any]:
-    """Sum up how well probabilities fit labels, over all pictures and over groups of them.
-
-    Args:
-        samples: ``N`` samples; their source, age and race make the groups.
-        probabilities: ``float [N, 2]`` in the order of ``LABELS``.
-        labels: ``int64 [N]``.
-
-    Returns:
-        ``accuracy`` and ``recall`` of each label as ``{count, correct, share, interval}``
-        (Wilson, 95 %), ``balanced_accuracy``, ``roc_auc``, ``calibration_error``, ``log_loss``,
-        ``coverage`` (accuracy of the surest shares, with the threshold that gives them), and the
-        same shares under ``sources``, ``ages`` and ``races`` where the samples say them.
-    """
-    correct = probabilities.argmax(1) == labels
-    result: dict[str, Any] = {"accuracy": share(correct), "recall": _recalls(correct, labels)}
-    recalls = [value["share"] for value in result["recall"].values()]
-    result["balanced_accuracy"] = _rounded(float(np.mean(recalls)))
-    if len(recalls) == len(LABELS):
-        result["roc_auc"] = _rounded(float(roc_auc_score(labels, probabilities[:, 1])))
-    result["calibration_error"] = _rounded(calibration_error(probabilities, labels))
-    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    result["log_loss"] = _rounded(float(-np.log(np.clip(chosen, 1e-7, 1)).mean()))
-    result["coverage"] = _coverage(probabilities.max(1), correct)
-    groupings: dict[str, list[str]] = {
-        "sources": [sample.source for sample in samples],
-        "ages": [_age_group(sample.age) for sample in samples],
-        "races": [sample.race for sample in samples],
-    }
-    for name, values in groupings.items():
-        keys = np.array(values)
-        groups = {
-            str(key): {
-                "accuracy": share(correct[keys == key]),
-                "recall": _recalls(correct[keys == key], labels[keys == key]),
-            }
-            for key in sorted(set(values) - {""})
-        }
-        if groups:
-            result[name] = groups
-    return result
-
-
-def write_scores(
-    path: Path,
-    samples: Sequence[Sample],
-    parts: Sequence[str],
-    probabilities: NDArray[np.floating],
-) -> None:
-    """Save the table that all figures are computed from, a row for each picture."""
-    with replacing(path, "surrogateescape") as file:
-        rows = csv.writer(file)
-        rows.writerow(["archive", "file", "label", "part", "source", "age", "race", "p_male"])
-        for sample, part, row in zip(samples, parts, probabilities, strict=True):
-            rows.writerow(
-                [
-                    *(sample.archive, sample.file, sample.label, part),
-                    *(sample.source, sample.age, sample.race, f"{row[1]:.4f}"),
-                ]
-            )
+    return Evaluation(make_scores(samples, found, np.stack(probabilities)), unreadable, galleries)
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write JSON for people, whole or not at all."""
+    """Write JSON for people, lists of numbers on one line, whole or not at all."""
+    text = json.dumps(values, indent=2, ensure_ascii=False)
     with replacing(path) as file:
-        file.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-
-
-def _recalls(correct: NDArray[np.bool_], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """Share of each label's pictures that were told right; labels without pictures are left out."""
-    return {
-        name: share(correct[labels == index])
-        for index, name in enumerate(LABELS)
-        if (labels == index).any()
-    }
-
-
-def share(correct: NDArray[np.bool_]) -> dict[str, Any]:
-    """Sum up right and wrong answers: ``{count, correct, share, interval}`` (Wilson, 95 %)."""
-    count, right = len(correct), int(correct.sum())
-    if not count:
-        return {"count": 0, "correct": 0, "share": None, "interval": None}
-    interval = binomtest(right, count).proportion_ci(CONFIDENCE, method="wilson")
-    return {
-        "count": count,
-        "correct": right,
-        "share": _rounded(right / count),
-        "interval": [_rounded(float(interval.low)), _rounded(float(interval.high))],
-    }
-
-
-def _coverage(certainty: NDArray[np.floating], correct: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Accuracy of the surest part of the answers, and the certainty from which on they count."""
-    order = np.argsort(-certainty, kind="stable")
-    rows = []
-    for answered in (1.0, 0.99, 0.98, 0.95, 0.9, 0.8):
-        count = max(1, round(answered * len(order)))
-        kept = order[:count]
-        rows.append(
-            {
-                "answered": answered,
-                "threshold": _rounded(float(certainty[kept[-1]])),
-                "accuracy": share(correct[kept]),
-            }
-        )
-    return rows
-
-
-def age_in_years(age: str) -> float | None:
-    """Read an age in years, or the middle of a band such as ``(25, 32)``; None if there is none."""
-    numbers = [float(text) for text in re.findall(r"\d+(?:\.\d+)?", age)[:2]]
-    return sum(numbers) / len(numbers) if numbers else None
-
-
-def _age_group(age: str) -> str:
-    """Name the group of an age as a table says it."""
-    years = age_in_years(age)
-    if years is None:
-        return ""
-    for low, high in _AGES:
-        if years <= high:
-            return f"{low:02d}-{high}" if high < 150 else f"{low}+"
-    return ""
-
-
-def _rounded(value: float) -> float:
-    return round(value, 5)
+        # a line break is only ever between values: in a text it is written as \n
+        file.write(_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")

@@ -264,21 +264,10 @@ class _Loop:
         return figures
 
     def _batch(self, order: Indices, places: Indices) -> tuple[Tensor, Tensor]:
-        """Read, move to the device, augment and normalise the pictures at some places."""
-        recipe, device = self.recipe, self.fabric.device
-        indices = order[places]
-        pixels = torch.from_numpy(np.ascontiguousarray(self.store.wide[indices])).to(device)
-        numbers = random_numbers(recipe.fit.seed, self.state.epoch, places)
-        x = augment(
-            pixels,
-            torch.from_numpy(numbers).to(device),
-            recipe.augment,
-            frames=torch.from_numpy(self.store.frames[indices]).to(device),
-            size=(recipe.input.height, recipe.input.width),
-            grey=recipe.input.grey,
-        )
-        x = normalise(x, recipe.input).contiguous(memory_format=torch.channels_last)
-        return x, self.labels[torch.from_numpy(indices)].to(device)
+        """Give the pictures at some places as the network is shown them, with their labels."""
+        device = self.fabric.device
+        x = training_batch(self.store, order, places, self.recipe, self.state.epoch, device)
+        return x, self.labels[torch.from_numpy(order[places])].to(device)
 
     def _check_finite(self, loss: float, rate: float) -> None:
         """Stop before weights that are no numbers are kept.
@@ -292,6 +281,41 @@ class _Loop:
                 f"{self.state.step}: lower fit.learning_rate (now {rate:.2g}), or set "
                 "fit.gradient_clip or fit.precision = '32' in the recipe"
             )
+
+
+def training_batch(
+    store: Store,
+    order: Indices,
+    places: Indices,
+    recipe: Recipe,
+    epoch: int,
+    device: torch.device,
+) -> Tensor:
+    """Read, move to the device, augment and normalise the pictures at some places of an epoch.
+
+    Args:
+        store: the pictures.
+        order: indices into the store, as the epoch shows them.
+        places: places in ``order``; with seed and epoch they decide every random number.
+        recipe: how.
+        epoch: from 0.
+        device: where the work is done.
+
+    Returns:
+        ``float32 [len(places), 3, H, W]``, channels last in memory: what the network is given.
+    """
+    indices = order[places]
+    pixels = torch.from_numpy(np.ascontiguousarray(store.wide[indices])).to(device)
+    numbers = random_numbers(recipe.fit.seed, epoch, places)
+    x = augment(
+        pixels,
+        torch.from_numpy(numbers).to(device),
+        recipe.augment,
+        frames=torch.from_numpy(store.frames[indices]).to(device),
+        size=(recipe.input.height, recipe.input.width),
+        grey=recipe.input.grey,
+    )
+    return normalise(x, recipe.input).contiguous(memory_format=torch.channels_last)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

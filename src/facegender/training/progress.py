@@ -20,10 +20,25 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from facegender.training.checkpoint import EpochFigures
+from facegender.training.compare import Comparison, Difference
 from facegender.training.fit import Progress as FitProgress
 
 _LOG_SECONDS = 60.0
 _SKIPS_SHOWN = 5
+
+
+def verdict(one: Difference) -> str:
+    """Say in a sentence whether a difference is real."""
+    if not one.is_real:
+        return (
+            f"No difference that {one.count:,} pictures can show: one as large as this comes by "
+            f"chance with a probability of {one.p_value:.2g}."
+        )
+    better = "second" if one.difference > 0 else "first"
+    return (
+        f"The {better} is better: by {100 * abs(one.difference):.2f} points, which chance alone "
+        f"gives with a probability of {one.p_value:.2g}."
+    )
 
 
 class Console:
@@ -107,7 +122,7 @@ class Console:
 
     def figures(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
         """Show what was measured on every part, on standard output: it is the answer."""
-        out = RichConsole(highlight=False)
+        out = RichConsole(highlight=False, markup=False)
         for part, measured in parts.items():
             names = ("pictures", "right", "accuracy", "95 % interval")
             columns = [Column(name, justify="right") for name in names]
@@ -127,16 +142,79 @@ class Console:
                     f"{low:.2%} to {high:.2%}",
                 )
             out.print(table)
+            line = f"balanced accuracy {measured['balanced_accuracy']:.2%}, "
+            if "roc_auc" in measured:
+                line += f"ROC AUC {measured['roc_auc']:.4f}, "
             out.print(
-                f"balanced accuracy {measured['balanced_accuracy']:.2%}, calibration error "
-                f"{measured['calibration_error']:.2%}"
+                f"{line}calibration error {measured['calibration_error']:.2%}, Brier score "
+                f"{measured['brier']:.4f}"
             )
+            for kind, gap in measured["gaps"].items():
+                low, high = gap["interval"]
+                out.print(
+                    f"widest gap between {kind}: {100 * gap['gap']:.2f} points ({gap['best']} over "
+                    f"{gap['worst']}; {100 * low:.2f} to {100 * high:.2f})"
+                )
             for row in measured["coverage"]:
                 if row["answered"] == 0.95:
                     out.print(
                         f"answering only the surest 95 % (--unknown-below {row['threshold']:.3f}): "
                         f"{row['accuracy']['share']:.2%} right"
                     )
+
+    def robustness(self, result: Mapping[str, Any]) -> None:
+        """Show how accuracy falls on worse pictures, on standard output."""
+        out = RichConsole(highlight=False, markup=False)
+        clean = result["clean"]
+        out.print(f"{clean['count']:,} pictures as they are: {clean['share']:.2%}")
+        for name, damage in result.items():
+            if name != "clean":
+                points = [
+                    f"{point['at']:g}: {point['accuracy']['share']:.2%}"
+                    for point in damage["points"]
+                ]
+                out.print(f"{name} ({damage['unit']}): " + ", ".join(points))
+
+    def comparison(self, found: Comparison, first: str, second: str) -> None:
+        """Show what a comparison gave and what it says, on standard output."""
+        out = RichConsole(highlight=False, markup=False)
+        names = (
+            "pictures",
+            "first",
+            "second",
+            "points",
+            "95 % interval",
+            "only\nfirst",
+            "only\nsecond",
+        )
+        columns = [Column(name, justify="right", no_wrap=True) for name in (*names, "p")]
+        group = Column("group", no_wrap=True)
+        table = Table(group, *columns, box=None, padding=(0, 1, 0, 0))
+        for one in (found.overall, *found.sources):
+            low, high = one.interval
+            table.add_row(
+                one.name,
+                f"{one.count:,}",
+                f"{one.first:.2%}",
+                f"{one.second:.2%}",
+                f"{100 * one.difference:+.2f}",
+                f"{100 * low:+.2f} {100 * high:+.2f}",
+                f"{one.only_first:,}",
+                f"{one.only_second:,}",
+                f"{one.p_value:.2g}{'*' if one.is_real else ' '}",
+            )
+        out.print(f"first: {first}\nsecond: {second}", soft_wrap=True)
+        out.print(table)
+        for count, why in (
+            (found.only_in_first, "in the first table only"),
+            (found.only_in_second, "in the second table only"),
+            (found.learned, "learned from by one of the two"),
+            (found.other_label, "labelled differently in the two tables"),
+        ):
+            if count:
+                out.print(f"left out: {count:,} pictures {why}")
+        out.print("* real: of all sources together, chance alone gives any in 5 % at most")
+        out.print(verdict(found.overall), soft_wrap=True)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -1,19 +1,19 @@
 """One training run from archives to model file; every step leaves a file in the run folder.
 
 ``config.toml`` and ``run.json`` say what was asked for, ``split.csv`` who went where,
-``history.csv`` how it went, ``scores.csv`` and ``metrics.json`` how good it is; ``saved_model`` is
-the network's state dict, ``model.onnx`` the file that ``predict`` uses.
+``history.csv`` how it went, ``scores.csv``, ``metrics.json`` and ``report.html`` how good it is;
+``saved_model`` is the network's state dict, ``model.onnx`` the file that ``predict`` uses.
 """
 
 from __future__ import annotations
 
-import csv
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,19 +24,35 @@ from numpy.typing import NDArray
 from torch import nn
 
 from facegender.classifier import Classifier
-from facegender.errors import InputError, StoppedError
+from facegender.errors import MissingExtraError, StoppedError
 from facegender.images import Pixels
-from facegender.model_file import LABELS, MODEL_NAME, ModelDescription, read_model_file
+from facegender.model_file import MODEL_NAME, ModelDescription, read_model_file
 from facegender.results import replacing
 from facegender.training.calibrate import find_temperature
 from facegender.training.checkpoint import BEST_NAME, EpochFigures, load_weights
-from facegender.training.corrections import correct, read_corrections
-from facegender.training.evaluate import measure, score, write_json, write_scores
+from facegender.training.curves import (
+    HISTORY_NAME,
+    TENSORBOARD_NAME,
+    TensorBoard,
+    add_to_history,
+    write_history,
+)
+from facegender.training.evaluate import Evaluation, score, write_json
 from facegender.training.export import describe_again, export_model
-from facegender.training.fit import compute_logits, fit_network, make_fabric
+from facegender.training.fit import Progress, compute_logits, fit_network, make_fabric
+from facegender.training.gallery import Gallery, telling
+from facegender.training.measure import measure_scores
 from facegender.training.network import Start, build_network, check_input, load_start
+from facegender.training.prepare import (
+    check_labels,
+    correct_labels,
+    open_pictures,
+    rows_of,
+    split_pictures,
+)
 from facegender.training.progress import Console
 from facegender.training.recipe import Recipe, recipe_values
+from facegender.training.report import REPORT_NAME, judge, write_report
 from facegender.training.run_folder import (
     METRICS_NAME,
     SAVED_NAME,
@@ -44,15 +60,9 @@ from facegender.training.run_folder import (
     begin_run,
     open_run,
 )
-from facegender.training.split import (
-    SPLIT_NAME,
-    Assignment,
-    assign_parts,
-    match_split,
-    read_split,
-    write_split,
-)
-from facegender.training.store import Store, open_store, store_folder
+from facegender.training.scores import SCORES_NAME, make_scores, write_scores
+from facegender.training.self_check import check_space, learn_by_heart
+from facegender.training.store import Store
 
 _PARITY_PICTURES = 512
 
@@ -63,6 +73,7 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
+    self_check: bool = True,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate on validation, calibrate and export.
@@ -72,6 +83,7 @@ def train(
         recipe: how; may be None for a resume.
         folder: the run folder, made when missing.
         resume: go on where the folder's run was stopped.
+        self_check: let a copy learn a few pictures by heart first; never for a resume.
         console: where progress is shown.
 
     Returns:
@@ -82,6 +94,8 @@ def train(
     """
     console = console or Console()
     request, recipe = open_run(request, recipe, folder, resume)
+    if request.tensorboard and find_spec("tensorboard") is None:
+        raise MissingExtraError("tensorboard", "tensorboard")
     fabric = make_fabric(recipe, request.devices)
     fabric.launch()
     if fabric.global_rank != 0:
@@ -93,19 +107,45 @@ def train(
     console.note(f"network {recipe.network.name}, from {start.text}")
     if fabric.global_rank != 0:
         fabric.barrier()  # the first process prepares the pictures for all
-    store = _open_store(request, recipe, folder, console)
-    assignments = _split(request, recipe, store, folder, console, resume)
+    store = open_pictures(request, recipe, folder, console)
+    assignments = split_pictures(request, recipe, store, folder, console, resume)
     if fabric.global_rank == 0:
         fabric.barrier()
-    store, parts = _correct(store, assignments, request, console)
-    train_rows, validation_rows = _rows(parts, "train"), _rows(parts, "validation")
-    _check_labels(store, train_rows, validation_rows, console)
+    store, parts = correct_labels(store, assignments, request, console)
+    train_rows, validation_rows = rows_of(parts, "train"), rows_of(parts, "validation")
+    check_labels(store, train_rows, validation_rows, console)
+    check_space(folder, network, recipe.fit)
+    if self_check and not resume:
+        with console.counting("self check") as count:
+            learned = learn_by_heart(network, store, train_rows, recipe, fabric, on_picture=count)
+        console.note(
+            f"self check: {learned.pictures} pictures learned by heart in {learned.steps} steps, "
+            f"loss {learned.before:.3f} to {learned.after:.3f}"
+        )
     if not resume and fabric.global_rank == 0:
         begin_run(request, recipe, folder)
     console.note(
         f"training on {fabric.world_size} x {fabric.device.type}, {fabric._precision.precision}"
     )
-    with _stop_on_signals() as stopped, _coded(stopped):
+    with ExitStack() as stack:
+        stopped = stack.enter_context(_stop_on_signals())
+        stack.enter_context(_coded(stopped))
+        board = None
+        if request.tensorboard and fabric.global_rank == 0:
+            board = stack.enter_context(TensorBoard(folder / TENSORBOARD_NAME))
+
+        def on_step(at: Progress) -> None:
+            console.step(at)
+            if board:
+                board.step(at)
+
+        def on_epoch(figures: EpochFigures) -> None:
+            console.epoch(figures)
+            if fabric.global_rank == 0:
+                add_to_history(folder / HISTORY_NAME, figures)
+            if board:
+                board.epoch(figures)
+
         history = fit_network(
             network,
             store,
@@ -116,12 +156,12 @@ def train(
             fabric=fabric,
             resume=resume,
             should_stop=lambda: bool(stopped),
-            on_step=console.step,
-            on_epoch=console.epoch,
+            on_step=on_step,
+            on_epoch=on_epoch,
         )
     if fabric.global_rank != 0:
         return {}
-    _write_history(folder / "history.csv", history)
+    write_history(folder / HISTORY_NAME, history)
     load_weights(network, folder / BEST_NAME)
     _save_state(network, folder / SAVED_NAME)
     return _finish(network, store, parts, request, recipe, start, folder, console)
@@ -131,111 +171,6 @@ def _start(network: nn.Module, recipe: Recipe, request: Request) -> Start:
     """Put the starting weights in."""
     start = recipe.network.start if request.start is None else request.start
     return load_start(network, recipe.network.name, None if start in ("", "none") else start)
-
-
-def _open_store(request: Request, recipe: Recipe, folder: Path, console: Console) -> Store:
-    """Decode the pictures once; runs side by side in one folder share what was decoded."""
-    with console.counting("reading pictures") as count:
-        store = open_store(
-            [Path(item) for item in request.inputs],
-            Path(request.table) if request.table else None,
-            recipe.input.framer,
-            store_folder(folder),
-            on_picture=count,
-            on_skip=console.skipped,
-        )
-    unreadable = [
-        (sample.file, error)
-        for sample, error in zip(store.samples, store.errors, strict=True)
-        if error
-    ]
-    console.note(f"{len(store.samples):,} pictures, {len(unreadable):,} unreadable")
-    kept = store.pixels.nbytes + (store.wide is not store.pixels) * store.wide.nbytes
-    console.note(
-        f"kept decoded in {store_folder(folder)} ({kept / 1e9:.1f} GB) for this "
-        "and other runs; it may be deleted when none is running"
-    )
-    for file, error in unreadable[:5]:
-        console.note(f"  unreadable: {file}: {error}")
-    return store
-
-
-def _split(
-    request: Request, recipe: Recipe, store: Store, folder: Path, console: Console, resume: bool
-) -> list[Assignment]:
-    """Make the split, or use the one that was given, or the run's own when it goes on."""
-    path = folder / SPLIT_NAME
-    given = path if resume else Path(request.split) if request.split else None
-    if given is None:
-        rows = assign_parts(
-            store.samples,
-            store.digests,
-            seed=recipe.fit.seed,
-            validation=request.validation,
-            test=request.test,
-            errors=store.errors,
-        )
-    else:
-        known = read_split(given)
-        rows = match_split(known, store.samples, store.digests, store.errors, given)
-        if resume and len(rows) != len(known):
-            raise InputError(
-                f"{folder} was begun with {len(known):,} pictures and there are {len(rows):,} now: "
-                "bring them back, or begin a new run"
-            )
-    if given != path:
-        write_split(path, rows)
-    counts = {part: sum(row.part == part for row in rows) for part in ("train", "validation")}
-    counts["test"] = sum(row.part == "test" for row in rows)
-    console.note("split: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
-    return rows
-
-
-def _correct(
-    store: Store, assignments: Sequence[Assignment], request: Request, console: Console
-) -> tuple[Store, NDArray[np.str_]]:
-    """Put corrected labels in; what is left out belongs to no part. The test part stays as it is.
-
-    Returns:
-        The store, and each picture's part.
-    """
-    parts = np.array([row.part for row in assignments])
-    if not request.corrections:
-        return store, parts
-    samples = list(store.samples)
-    changed = 0
-    given = correct(samples, store.digests, read_corrections(Path(request.corrections)))
-    left_out = []
-    for row, sample in enumerate(given):
-        if parts[row] in ("train", "validation") and sample != samples[row]:
-            if sample is None:
-                left_out.append(row)
-            else:
-                samples[row] = sample
-                changed += 1
-    parts[left_out] = ""
-    console.note(f"corrections: {changed:,} labels changed, {len(left_out):,} pictures left out")
-    return replace(store, samples=samples), parts
-
-
-def _rows(parts: NDArray[np.str_], part: str) -> NDArray[np.int64]:
-    return np.flatnonzero(parts == part).astype(np.int64)
-
-
-def _check_labels(
-    store: Store, train: NDArray[np.int64], validation: NDArray[np.int64], console: Console
-) -> None:
-    """Refuse to learn where there is nothing to tell apart or nothing to judge by."""
-    labels = store.labels
-    counts = {name: int((labels[train] == index).sum()) for index, name in enumerate(LABELS)}
-    console.note("training part: " + ", ".join(f"{name} {n:,}" for name, n in counts.items()))
-    if empty := [name for name, count in counts.items() if not count]:
-        raise InputError(
-            f"no training picture is labelled {' or '.join(empty)}: both folders, male/ and "
-            "female/, need pictures"
-        )
-    if not len(validation):
-        raise InputError("the validation part is empty: give more pictures or a larger share")
 
 
 def _finish(
@@ -250,13 +185,13 @@ def _finish(
 ) -> dict[str, Any]:
     """Calibrate on validation, export, and measure the file itself on validation."""
     path = folder / MODEL_NAME
-    rows = _rows(parts, "validation")
+    rows = rows_of(parts, "validation")
     labels = store.labels[rows]
     console.note("calibrating on validation")
     temperature = find_temperature(
         compute_logits(network.cpu(), store, rows, recipe.input).numpy(), labels
     )
-    learned = _rows(parts, "train")
+    learned = rows_of(parts, "train")
     description = ModelDescription(
         name=recipe.name,
         resize=recipe.input.framer.resize,
@@ -283,14 +218,27 @@ def _finish(
     with console.counting("evaluating", len(rows)) as count:
         probabilities = score(Classifier.load(path), store, rows, on_picture=count)
     samples = [store.samples[row] for row in rows]
-    write_scores(folder / "scores.csv", samples, ["validation"] * len(rows), probabilities)
+    scores = make_scores(samples, ["validation"] * len(rows), probabilities)
+    write_scores(folder / SCORES_NAME, scores)
+    console.note("measuring")
     metrics: dict[str, Any] = {
         "start": start.text,
-        "validation": measure(samples, probabilities, labels),
+        "validation": measure_scores(scores),
         "parity": {"largest_difference": float(f"{difference:.2e}")},
     }
     describe_again(path, replace(description, figures=_summary(metrics["validation"])))
     write_json(folder / METRICS_NAME, metrics)
+    gallery = Gallery()
+    shown = sorted({row for some in telling(scores, gallery.count).values() for row in some})
+    gallery.add(scores.pick(shown), store.pixels[rows[shown]])
+    unreadable = [
+        (sample.file, error)
+        for sample, error in zip(store.samples, store.errors, strict=True)
+        if error
+    ]
+    figures = {"validation": metrics["validation"]}
+    evaluation = Evaluation(scores, unreadable, {"validation": gallery})
+    write_report(folder / REPORT_NAME, judge(folder, evaluation, figures))
     return metrics
 
 
@@ -325,9 +273,9 @@ def export_run(
     network = build_network(recipe.network.name)
     state = torch.load(folder / SAVED_NAME, map_location="cpu", weights_only=True)
     network.load_state_dict(state)
-    store = _open_store(request, recipe, folder, console)
-    assignments = _split(request, recipe, store, folder, console, resume=True)
-    rows = _rows(np.array([row.part for row in assignments]), "validation")
+    store = open_pictures(request, recipe, folder, console)
+    assignments = split_pictures(request, recipe, store, folder, console, resume=True)
+    rows = rows_of(np.array([row.part for row in assignments]), "validation")
     difference = export_model(
         network, recipe.input, description, _parity_pictures(store, rows), output
     )
@@ -365,13 +313,6 @@ def _save_state(network: nn.Module, path: Path) -> None:
     state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
     with replacing(path) as file:
         torch.save(state, file.buffer)
-
-
-def _write_history(path: Path, history: Sequence[EpochFigures]) -> None:
-    with replacing(path) as file:
-        rows = csv.DictWriter(file, [item.name for item in fields(EpochFigures)])
-        rows.writeheader()
-        rows.writerows(asdict(figures) for figures in history)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ class Request:
 
     ``corrections``: a list of corrected labels for training and validation.
     ``start``: overrides the recipe's starting weights (``none``, ``dlib``, ``timm`` or a file).
+    ``tensorboard``: whether curves are written for TensorBoard too.
     ``licence`` and ``terms`` are written into the model file.
     """
 
@@ -42,6 +43,7 @@ class Request:
     test: float = 0.0
     start: str | None = None
     devices: int | None = None
+    tensorboard: bool = False
     licence: str = ""
     terms: str = ""
 

@@ -115,6 +115,25 @@ def open_store(
     )
 
 
+def store_in_memory(samples: Sequence[tuple[Sample, bytes]], framer: Framer) -> Store:
+    """Decode some pictures into a store without a folder; unreadable ones are left out."""
+    kept = [
+        (sample, digest, entry)
+        for sample, digest, entry, _ in decoded(iter(samples), lambda it: _keep(it, framer))
+        if entry is not None
+    ]
+    if not kept:
+        raise InputError("none of the pictures could be read")
+    return Store(
+        [sample for sample, _, _ in kept],
+        [digest for _, digest, _ in kept],
+        [""] * len(kept),
+        np.stack([entry.pixels for _, _, entry in kept]),
+        np.stack([entry.wide for _, _, entry in kept]),
+        np.stack([entry.frame for _, _, entry in kept]),
+    )
+
+
 def _is_cut(framer: Framer) -> bool:
     return framer.crop.rule != "whole"
 

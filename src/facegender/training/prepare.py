@@ -1,0 +1,138 @@
+"""What a run learns from: its archives decoded, split, corrected, and looked at before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facegender.errors import InputError
+from facegender.model_file import LABELS
+from facegender.training.corrections import correct, read_corrections
+from facegender.training.progress import Console
+from facegender.training.recipe import Recipe
+from facegender.training.run_folder import Request
+from facegender.training.split import (
+    SPLIT_NAME,
+    Assignment,
+    assign_parts,
+    match_split,
+    read_split,
+    write_split,
+)
+from facegender.training.store import Store, open_store, store_folder
+
+
+def open_pictures(request: Request, recipe: Recipe, folder: Path, console: Console) -> Store:
+    """Decode the pictures once; runs side by side in one folder share what was decoded."""
+    with console.counting("reading pictures") as count:
+        store = open_store(
+            [Path(item) for item in request.inputs],
+            Path(request.table) if request.table else None,
+            recipe.input.framer,
+            store_folder(folder),
+            on_picture=count,
+            on_skip=console.skipped,
+        )
+    unreadable = [
+        (sample.file, error)
+        for sample, error in zip(store.samples, store.errors, strict=True)
+        if error
+    ]
+    console.note(f"{len(store.samples):,} pictures, {len(unreadable):,} unreadable")
+    kept = store.pixels.nbytes + (store.wide is not store.pixels) * store.wide.nbytes
+    console.note(
+        f"kept decoded in {store_folder(folder)} ({kept / 1e9:.1f} GB) for this "
+        "and other runs; it may be deleted when none is running"
+    )
+    for file, error in unreadable[:5]:
+        console.note(f"  unreadable: {file}: {error}")
+    return store
+
+
+def split_pictures(
+    request: Request, recipe: Recipe, store: Store, folder: Path, console: Console, resume: bool
+) -> list[Assignment]:
+    """Make the split, or use the one that was given, or the run's own when it goes on."""
+    path = folder / SPLIT_NAME
+    given = path if resume else Path(request.split) if request.split else None
+    if given is None:
+        rows = assign_parts(
+            store.samples,
+            store.digests,
+            seed=recipe.fit.seed,
+            validation=request.validation,
+            test=request.test,
+            errors=store.errors,
+        )
+    else:
+        known = read_split(given)
+        rows = match_split(known, store.samples, store.digests, store.errors, given)
+        if resume and len(rows) != len(known):
+            raise InputError(
+                f"{folder} was begun with {len(known):,} pictures and there are {len(rows):,} now: "
+                "bring them back, or begin a new run"
+            )
+    if given != path:
+        write_split(path, rows)
+    counts = {part: sum(row.part == part for row in rows) for part in ("train", "validation")}
+    counts["test"] = sum(row.part == "test" for row in rows)
+    console.note("split: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    return rows
+
+
+def correct_labels(
+    store: Store, assignments: Sequence[Assignment], request: Request, console: Console
+) -> tuple[Store, NDArray[np.str_]]:
+    """Put corrected labels in; what is left out belongs to no part. The test part stays as it is.
+
+    Returns:
+        The store, and each picture's part.
+    """
+    parts = np.array([row.part for row in assignments])
+    if not request.corrections:
+        return store, parts
+    samples = list(store.samples)
+    changed = 0
+    given = correct(samples, store.digests, read_corrections(Path(request.corrections)))
+    left_out = []
+    for row, sample in enumerate(given):
+        if parts[row] in ("train", "validation") and sample != samples[row]:
+            if sample is None:
+                left_out.append(row)
+            else:
+                samples[row] = sample
+                changed += 1
+    parts[left_out] = ""
+    console.note(f"corrections: {changed:,} labels changed, {len(left_out):,} pictures left out")
+    return replace(store, samples=samples), parts
+
+
+def rows_of(parts: NDArray[np.str_], part: str) -> NDArray[np.int64]:
+    """Indices of the pictures in a part of the split, ``int64``."""
+    return np.flatnonzero(parts == part).astype(np.int64)
+
+
+def check_labels(
+    store: Store, train: NDArray[np.int64], validation: NDArray[np.int64], console: Console
+) -> None:
+    """Refuse to learn where there is nothing to tell apart or nothing to judge by."""
+    labels = store.labels
+    counts = {name: int((labels[train] == index).sum()) for index, name in enumerate(LABELS)}
+    console.note("training part: " + ", ".join(f"{name} {n:,}" for name, n in counts.items()))
+    if empty := [name for name, count in counts.items() if not count]:
+        raise InputError(
+            f"no training picture is labelled {' or '.join(empty)}: both folders, male/ and "
+            "female/, need pictures"
+        )
+    if not len(validation):
+        raise InputError("the validation part is empty: give more pictures or a larger share")
+    names = {LABELS[index] for index in store.labels[validation]}
+    if len(names) < len(LABELS):
+        console.note(
+            f"every validation picture is labelled {names.pop()}: accuracy will say nothing of the "
+            "other label; give more pictures, or a larger --validation"
+        )

@@ -1,0 +1,123 @@
+"""Accuracy against how bad a picture is: turned, small, blurred, compressed."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facegender.classifier import Classifier
+from facegender.images import Pixels
+from facegender.training.conditions import (
+    BLURS,
+    DEGREES,
+    QUALITIES,
+    SIZES,
+    Condition,
+    blurred,
+    clean,
+    compressed,
+    small,
+    turned,
+)
+from facegender.training.measure import share
+from facegender.training.samples import stream_samples
+from facegender.training.scores import Scores
+from facegender.training.store import decoded
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One way to make pictures worse: its name, its unit, and how strongly (mildest first)."""
+
+    name: str
+    unit: str
+    steps: dict[float, Condition]
+
+
+DAMAGES = (
+    Damage(
+        "turn",
+        "degrees to either side, surroundings mirrored",
+        {degrees: turned(degrees, "photo") for degrees in DEGREES},
+    ),
+    Damage("size", "pixels of the longer side", {side: small(side) for side in SIZES}),
+    Damage("blur", "sigma, share of the longer side", {size: blurred(size) for size in BLURS}),
+    Damage("JPEG", "quality", {quality: compressed(quality) for quality in QUALITIES}),
+)
+
+
+def choose(scores: Scores, count: int, seed: int = 0) -> Scores:
+    """Draw pictures to make worse: those not learned from, where there are any.
+
+    Args:
+        scores: what was judged.
+        count: how many; all where there are no more.
+        seed: of the draw.
+    """
+    rows = [row for row, part in enumerate(scores.parts) if part != "train"]
+    rows = rows or list(range(len(scores.parts)))
+    drawn = np.random.default_rng(seed).permutation(rows)[:count]
+    return scores.pick(np.sort(drawn))
+
+
+def robustness(
+    classifier: Classifier,
+    inputs: Sequence[Path],
+    scores: Scores,
+    *,
+    seed: int = 0,
+    on_picture: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Judge the same pictures again, made worse in every way and strength.
+
+    Args:
+        classifier: the network.
+        inputs: the archives that the pictures are in.
+        scores: the pictures, as :func:`choose` gives them; their labels count.
+        seed: of what is random in a damage; together with the picture it decides.
+        on_picture: called with the number of pictures done.
+
+    Returns:
+        ``clean`` as a share (see :func:`facegender.training.measure.share`), and each of
+        :data:`DAMAGES` as ``{unit, points: [{at, accuracy}, ...]}``.
+    """
+    labels = {(one.archive, one.file): one.label for one in scores.samples}
+    changes = [clean, *(change for damage in DAMAGES for change in damage.steps.values())]
+
+    def worsened(pixels: Pixels) -> Pixels:
+        key = zlib.crc32(pixels.tobytes())
+        return np.stack(
+            [
+                classifier.framer(change(pixels, None, np.random.default_rng([seed, key]))).pixels
+                for change in changes
+            ]
+        )
+
+    stream = (
+        (sample, data)
+        for sample, data in stream_samples(inputs)
+        if (sample.archive, sample.file) in labels
+    )
+    right = []
+    for sample, _, pictures, _ in decoded(stream, worsened):
+        if pictures is None:
+            continue
+        answers = classifier.probabilities(pictures)[:, 1] > 0.5
+        right.append(answers == (labels[sample.archive, sample.file] == "male"))
+        if on_picture:
+            on_picture(len(right))
+    table = np.array(right).reshape(-1, len(changes))
+    result: dict[str, Any] = {"clean": share(table[:, 0])}
+    place = 1
+    for damage in DAMAGES:
+        points = []
+        for at in damage.steps:
+            points.append({"at": at, "accuracy": share(table[:, place])})
+            place += 1
+        result[damage.name] = {"unit": damage.unit, "points": points}
+    return result

@@ -1,0 +1,63 @@
+"""Pictures made worse: the same ones every time, judged by the labels of the table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made import encode, picture
+
+from facegender.classifier import Classifier
+from facegender.training.robustness import DAMAGES, choose, robustness
+from facegender.training.samples import Sample
+from facegender.training.scores import Scores
+
+
+def scores(count: int, parts: list[str], archive: str = "photos") -> Scores:
+    labels = [("male", "female")[i % 2] for i in range(count)]
+    samples = [Sample(archive, f"{label}/{i}.png", label) for i, label in enumerate(labels)]
+    return Scores(samples, parts, np.full(count, 0.5))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for i in range(12):
+        label = ("male", "female")[i % 2]
+        path = tmp_path / "photos" / label / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(picture(label, seed=i)))
+    (tmp_path / "photos" / "male" / "broken.png").write_bytes(b"no picture")
+    return tmp_path / "photos"
+
+
+def test_pictures_not_learned_from_are_chosen() -> None:
+    mixed = scores(10, ["train"] * 6 + ["validation"] * 4)
+    assert set(choose(mixed, 3).parts) == {"validation"}
+    assert len(choose(mixed, 100).parts) == 4
+    assert len(choose(scores(10, ["train"] * 10), 7).parts) == 7
+    assert choose(mixed, 3).samples == choose(mixed, 3).samples
+    drawn = {choose(mixed, 1, seed).samples[0].file for seed in range(30)}
+    assert len(drawn) == 4
+
+
+def test_every_damage_is_judged_and_counted(classifier: Classifier, photos: Path) -> None:
+    """The mean colour survives all of them, so the mean model is right throughout."""
+    told: list[int] = []
+    chosen = scores(12, ["new"] * 12).pick(list(range(2, 9)))
+    result = robustness(classifier, [photos], chosen, on_picture=told.append)
+    assert list(result) == ["clean", *(damage.name for damage in DAMAGES)]
+    assert told == list(range(1, 8))
+    assert (result["clean"]["count"], result["clean"]["correct"]) == (7, 7)
+    for damage in DAMAGES:
+        points = result[damage.name]["points"]
+        assert [point["at"] for point in points] == list(damage.steps)
+        assert {(p["accuracy"]["count"], p["accuracy"]["correct"]) for p in points} == {(7, 7)}
+    assert robustness(classifier, [photos], chosen) == result
+
+
+def test_labels_are_those_of_the_table(classifier: Classifier, photos: Path) -> None:
+    chosen = scores(4, ["new"] * 4)
+    chosen.samples[0] = replace(chosen.samples[0], label="female")
+    assert robustness(classifier, [photos], chosen)["clean"]["correct"] == 3
