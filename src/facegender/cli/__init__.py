@@ -14,11 +14,11 @@ import typer
 
 # isort: off
 # in the order of the help
-from facegender.cli import predict, train, evaluate, export
+from facegender.cli import predict, audit, train, evaluate, export
 from facegender.cli.verb import app, verb
 # isort: on
 
-__all__ = ["app", "evaluate", "export", "main", "predict", "train", "verb"]
+__all__ = ["app", "audit", "evaluate", "export", "main", "predict", "train", "verb"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

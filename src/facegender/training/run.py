@@ -28,6 +28,7 @@ from facegender.errors import InputError, StoppedError
 from facegender.images import Pixels
 from facegender.model_file import LABELS, MODEL_NAME, ModelDescription, read_model_file
 from facegender.results import replacing
+from facegender.training.audit_groups import read_groups
 from facegender.training.calibrate import find_temperature
 from facegender.training.checkpoint import BEST_NAME, EpochFigures, load_weights
 from facegender.training.corrections import correct, read_corrections
@@ -174,6 +175,7 @@ def _split(
             validation=request.validation,
             test=request.test,
             errors=store.errors,
+            together=read_groups(Path(request.audit)).of(store.samples) if request.audit else (),
         )
     else:
         known = read_split(given)
@@ -200,6 +202,11 @@ def _correct(
         The store, and each picture's part.
     """
     parts = np.array([row.part for row in assignments])
+    if request.audit:
+        stays = np.array(read_groups(Path(request.audit)).keeps(store.samples))
+        gone = ~stays & np.isin(parts, ("train", "validation"))
+        parts[gone] = ""
+        console.note(f"audit: {int(gone.sum()):,} pictures left out")
     if not request.corrections:
         return store, parts
     samples = list(store.samples)
