@@ -178,7 +178,7 @@ def _leaks(found: Audit) -> str:
 
 
 def _others(facts: dict[str, Any]) -> str:
-    """Lists of names: the unreadable with their reasons, the tiny, the empty, those without face."""
+    """Lists of names: the unreadable with their reasons, the tiny, those without a face."""
     parts = []
     for title, entries in (
         ("Unreadable", facts["unreadable"]),

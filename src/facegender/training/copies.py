@@ -179,10 +179,10 @@ def _propose(
         if int(is_near.sum()) > _NEIGHBOURS * len(cosine):
             count = min(_NEIGHBOURS, cosine.shape[1])
             is_near &= cosine >= cosine.topk(count, dim=1).values[:, -1:]
-        at, to = torch.nonzero(is_near, as_tuple=True)
-        firsts.append(at.numpy() + start)
-        seconds.append(to.numpy() + skip)
-        cosines.append(cosine[at, to].numpy())
+        near = torch.nonzero(is_near, as_tuple=True)
+        firsts.append(near[0].numpy() + start)
+        seconds.append(near[1].numpy() + skip)
+        cosines.append(cosine[near].numpy())
     first, second = np.concatenate(firsts), np.concatenate(seconds)
     most = _PAIRS_EACH * (len(rows) + len(others)) // 2 + _PAIRS_MORE
     best = np.sort(np.argsort(-np.concatenate(cosines), kind="stable")[:most])

@@ -76,7 +76,7 @@ def _compute(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = DlibResNet()
     load_start(network, FACENET, "dlib")
-    network = network.eval().to(device, memory_format=torch.channels_last)
+    network = network.eval().to(device).to(memory_format=torch.channels_last)
     mean = torch.tensor(_MEAN, device=device).view(1, 3, 1, 1)
 
     def look(pixels: Tensor) -> Tensor:

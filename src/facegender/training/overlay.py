@@ -53,39 +53,25 @@ def compare(
     """Compare pictures ``rows`` of one store with pictures ``others`` of a store, pair by pair."""
     with torch.inference_mode():
         view, mask = _view(first.wide[rows], first.frames[rows])
-        view_2, mask_2 = _view(second.wide[others], second.frames[others])
-        straight, turned = (
-            _overlay(
-                _halved(view),
-                _halved(mask),
-                _halved(flip(view_2)),
-                _halved(flip(mask_2)),
-                _start(len(rows)),
-                ((2.0, 8, _SIMILARITY), (1.0, 4, _SIMILARITY)),
-            )
-            for flip in (lambda x: x, lambda x: x.flip(3))
-        )
-        scores = [
-            _agreement(
-                _halved(view), _halved(mask), _halved(flip(view_2)), _halved(flip(mask_2)), place
-            )[0]
-            for flip, place in ((lambda x: x, straight), (lambda x: x.flip(3), turned))
-        ]
+        ways = [_view(second.wide[others], second.frames[others])]
+        ways.append((ways[0][0].flip(3), ways[0][1].flip(3)))
+        small = _halved(view), _halved(mask)
+        starts, scores = [], []
+        for view_2, mask_2 in ways:
+            parts = (*small, _halved(view_2), _halved(mask_2))
+            start = torch.eye(2, 3).repeat(len(rows), 1, 1)
+            start = _overlay(*parts, start, ((2.0, 8, _SIMILARITY), (1.0, 4, _SIMILARITY)))
+            starts.append(start)
+            scores.append(_agreement(*parts, start)[0])
         mirrored = scores[1] > scores[0]
-        is_turned = mirrored[:, None, None]
-        view_2 = torch.where(is_turned[..., None], view_2.flip(3), view_2)
-        mask_2 = torch.where(is_turned[..., None], mask_2.flip(3), mask_2)
-        start = torch.where(is_turned, turned, straight)
-        detail, whole, shared = (
-            torch.maximum(*scores),
-            torch.zeros(len(rows)),
-            torch.zeros(len(rows)),
-        )
-        near = detail > _HOPEFUL
-        if near.any():
-            parts = view[near], mask[near], view_2[near], mask_2[near]
-            place = _overlay(*parts, start[near], ((1.0, 6, _AFFINE),))
-            detail[near], whole[near], shared[near] = _agreement(*parts, place)
+        detail = torch.maximum(scores[0], scores[1])
+        whole, shared = torch.zeros(len(rows)), torch.zeros(len(rows))
+        for number, (view_2, mask_2) in enumerate(ways):
+            near = (detail > _HOPEFUL) & (mirrored == bool(number))
+            if near.any():
+                parts = (view[near], mask[near], view_2[near], mask_2[near])
+                place = _overlay(*parts, starts[number][near], ((1.0, 6, _AFFINE),))
+                detail[near], whole[near], shared[near] = _agreement(*parts, place)
     return Likeness(detail.numpy(), whole.numpy(), shared.numpy(), mirrored.numpy())
 
 
@@ -105,10 +91,6 @@ def _view(wide: Pixels, frames: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
 
 def _halved(x: Tensor) -> Tensor:
     return functional.avg_pool2d(x, 2)
-
-
-def _start(count: int) -> Tensor:
-    return torch.eye(2, 3).repeat(count, 1, 1)
 
 
 def _overlay(
@@ -174,8 +156,9 @@ def _agreement(
     weight = mask * (_warp(mask_2, place) > 0.99)
     one, two = (_blurred(x, weight, 0.8) for x in (view, _warp(view_2, place)))
     broad = view.shape[-1] / 12
-    fine = (x - _blurred(x, weight, broad) for x in (one, two))
-    return _correlation(*fine, weight), _correlation(one, two, weight), weight.mean((1, 2, 3))
+    fine_one, fine_two = one - _blurred(one, weight, broad), two - _blurred(two, weight, broad)
+    detail = _correlation(fine_one, fine_two, weight)
+    return detail, _correlation(one, two, weight), weight.mean((1, 2, 3))
 
 
 def _warp(x: Tensor, place: Tensor) -> Tensor:
