@@ -22,7 +22,7 @@ from facegender.errors import InputError
 from facegender.faces import ALIGNED, Framer
 from facegender.images import Pixels, Resize
 from facegender.model_file import LABELS
-from facegender.results import replacing
+from facegender.results import check_distinct, check_output, replacing
 from facegender.training.audit_groups import GROUPS_NAME, write_groups
 from facegender.training.copies import Pair, Pictures, chain, find_copies, groups_of, join
 from facegender.training.doubtful import Doubts, find_doubtful
@@ -127,7 +127,14 @@ def audit(
     if drop_doubtful is not None and not 0 < drop_doubtful <= 1:
         raise InputError(f"--drop-doubtful is {drop_doubtful}: give a probability, 0 < P <= 1")
     console = console or Console()
+    named = {f"ARCHIVE {path}": path for path in (*inputs, *against)} | {"--table": table}
+    written = (AUDIT_NAME, PAGE_NAME, DOUBTFUL_NAME, GROUPS_NAME)
+    check_distinct(named | {name: output / name for name in written})
+    for path in (*inputs, *against):
+        if not path.exists():
+            raise InputError(f"{path} does not exist. Check the path of the folder or archive.")
     output.mkdir(parents=True, exist_ok=True)
+    check_output(output / AUDIT_NAME)
     subject = _read(inputs, table, output, console)
     other = _read(against, None, output, console) if against else None
     with console.counting("laying pictures over each other") as count:

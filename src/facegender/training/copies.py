@@ -23,7 +23,7 @@ from facegender.training.features import PERSON
 from facegender.training.overlay import compare
 from facegender.training.store import Store
 
-SAME_DETAIL = 0.93
+SAME_DETAIL = 0.95
 """Correlation of overlaid detail from which two pictures are one photo; see docs/audit.md."""
 
 _PROPOSED = 0.55  # cosine of whitened features; 2 % of made copies lie below

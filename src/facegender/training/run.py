@@ -83,6 +83,8 @@ def train(
     """
     console = console or Console()
     request, recipe = open_run(request, recipe, folder, resume)
+    if request.audit:
+        read_groups(Path(request.audit))  # refused now, not after the pictures are read
     fabric = make_fabric(recipe, request.devices)
     fabric.launch()
     if fabric.global_rank != 0:
