@@ -151,8 +151,8 @@ def measure_copies(store: Store, given: argparse.Namespace, rng: np.random.Gener
         "found": sum(hits.values()),
         "recall": round(sum(hits.values()) / len(hits), 4),
         "pairs with a made copy": len(ends),
-        "right": sum(a == b for a, b in ends),
-        "precision": round(sum(a == b for a, b in ends) / len(ends), 4),
+        "right": int(sum(a == b for a, b in ends)),
+        "precision": round(float(sum(a == b for a, b in ends)) / len(ends), 4),
         "pairs without a made copy, not judged": sum(p.other < count for p in pairs),
         "recall by kind": {
             kind: {"made": len(v), "recall": round(sum(v) / len(v), 4)}
