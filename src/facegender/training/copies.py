@@ -32,7 +32,7 @@ _FLOOR = 1e-3  # of the largest variance: what is smaller is noise and is not bl
 _ALL_PAIRS = 64  # pictures of which every pair is laid over
 _NEIGHBOURS = 64
 _PAIRS_EACH, _PAIRS_MORE = 3, 20_000
-_ROWS, _BLOCK = 2048, 256
+_ROWS, _BLOCK = 1024, 256
 _LEAST_SHARED = 0.05
 
 

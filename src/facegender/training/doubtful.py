@@ -139,7 +139,9 @@ def out_of_fold(
     for number in range(FOLDS):
         seen, asked = rows[fold[rows] != number], rows[fold[rows] == number]
         if len(asked) and len(np.unique(labels[seen])) == len(LABELS):
-            known = (np.asarray(features[seen], np.float32) - mean) / scale
+            known = features[seen].astype(np.float32)  # the largest thing here: changed in place
+            known -= mean
+            known /= scale
             model = LogisticRegression(C=_PENALTY, max_iter=300)
             model.fit(known, labels[seen])
             del known
@@ -188,10 +190,10 @@ def weigh(
         share = batch.against / batch.pictures
         raised = _posterior(margin[members], (everything[0], share))
         wrong[members] = np.maximum(wrong[members], raised)
+    wrong[rows] = expit(logit(np.clip(wrong[rows], 1e-9, 1 - 1e-9)) + _CAREFUL)
     if copies is not None and len(mixed := _under_both(copies, labels, rows)):
         raised = _posterior(margin[mixed], (everything[0], _EVEN))
         wrong[mixed] = np.maximum(wrong[mixed], raised)
-    wrong[rows] = expit(logit(np.clip(wrong[rows], 1e-9, 1 - 1e-9)) + _CAREFUL)
     if minority := np.flatnonzero(majority == -1).tolist():
         prior = np.clip(wrong[minority], 1e-9, 1 - 1e-9)
         wrong[minority] = expit(logit(prior) + _DISAGREES)
