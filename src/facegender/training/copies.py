@@ -173,8 +173,9 @@ def _propose(
     for start in range(0, len(unit), _ROWS):
         skip = start + 1 if against is None else 0
         cosine = unit[start : start + _ROWS] @ other_unit[skip:].T
-        if against is None:
-            cosine = cosine.triu()
+        if against is None:  # each pair once: the square at the left holds rows of the block
+            square = cosine[:, : len(cosine)]
+            square.copy_(square.triu())
         is_near = cosine > _PROPOSED
         if int(is_near.sum()) > _NEIGHBOURS * len(cosine):
             count = min(_NEIGHBOURS, cosine.shape[1])
