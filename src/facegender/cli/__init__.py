@@ -14,12 +14,13 @@ import typer
 
 # isort: off
 # in the order of the help
-from facegender.cli import predict, show_batch, train, evaluate, compare, export
+from facegender.cli import predict, audit, show_batch, train, evaluate, compare, export
 from facegender.cli.verb import app, verb
 # isort: on
 
 __all__ = [
     "app",
+    "audit",
     "compare",
     "evaluate",
     "export",

@@ -56,6 +56,14 @@ def train(
             help="Labels to learn and choose by instead: sha256 and label, empty to leave out.",
         ),
     ] = None,
+    audit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="What facegender audit found: copies stay on one side of the split, and what it "
+            "was told to drop is left out.",
+        ),
+    ] = None,
     pretrained: Annotated[
         str | None,
         typer.Option(
@@ -115,6 +123,7 @@ def train(
             table=None if table is None else str(table.absolute()),
             split=None if split is None else str(split.absolute()),
             corrections=None if corrections is None else str(corrections.absolute()),
+            audit=None if audit is None else str(audit.absolute()),
             validation=validation,
             test=test,
             start=_start(pretrained),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from facegender.errors import InputError
 from facegender.model_file import LABELS
+from facegender.training.audit_groups import read_groups
 from facegender.training.corrections import correct, read_corrections
 from facegender.training.progress import Console
 from facegender.training.recipe import Recipe
@@ -67,6 +68,7 @@ def split_pictures(
             validation=request.validation,
             test=request.test,
             errors=store.errors,
+            together=read_groups(Path(request.audit)).of(store.samples) if request.audit else (),
         )
     else:
         known = read_split(given)
@@ -93,6 +95,11 @@ def correct_labels(
         The store, and each picture's part.
     """
     parts = np.array([row.part for row in assignments])
+    if request.audit:
+        stays = np.array(read_groups(Path(request.audit)).keeps(store.samples))
+        gone = ~stays & np.isin(parts, ("train", "validation"))
+        parts[gone] = ""
+        console.note(f"audit: {int(gone.sum()):,} pictures left out")
     if not request.corrections:
         return store, parts
     samples = list(store.samples)

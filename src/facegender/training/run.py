@@ -28,6 +28,7 @@ from facegender.errors import MissingExtraError, StoppedError
 from facegender.images import Pixels
 from facegender.model_file import MODEL_NAME, ModelDescription, read_model_file
 from facegender.results import replacing
+from facegender.training.audit_groups import read_groups
 from facegender.training.calibrate import find_temperature
 from facegender.training.checkpoint import BEST_NAME, EpochFigures, load_weights
 from facegender.training.curves import (
@@ -96,6 +97,8 @@ def train(
     request, recipe = open_run(request, recipe, folder, resume)
     if request.tensorboard and find_spec("tensorboard") is None:
         raise MissingExtraError("tensorboard", "tensorboard")
+    if request.audit:
+        read_groups(Path(request.audit))  # refused now, not after the pictures are read
     fabric = make_fabric(recipe, request.devices)
     fabric.launch()
     if fabric.global_rank != 0:

@@ -10,6 +10,7 @@ from pathlib import Path
 from facegender.errors import InputError, OutputError
 from facegender.model_file import MODEL_NAME
 from facegender.results import check_output, replacing
+from facegender.training.audit_groups import GROUPS_NAME
 from facegender.training.evaluate import write_json
 from facegender.training.recipe import Recipe, read_recipe, write_toml
 from facegender.training.split import SPLIT_NAME
@@ -30,6 +31,8 @@ class Request:
     """What a run was asked to do, besides its recipe; kept in ``run.json`` for ``--resume``.
 
     ``corrections``: a list of corrected labels for training and validation.
+    ``audit``: the folder of an audit, whose groups of copies stay on one side of the split and
+    whose pictures to leave out are left out of training and validation.
     ``start``: overrides the recipe's starting weights (``none``, ``dlib``, ``timm`` or a file).
     ``tensorboard``: whether curves are written for TensorBoard too.
     ``licence`` and ``terms`` are written into the model file.
@@ -39,6 +42,7 @@ class Request:
     table: str | None = None
     split: str | None = None
     corrections: str | None = None
+    audit: str | None = None
     validation: float = 0.2
     test: float = 0.0
     start: str | None = None
@@ -108,4 +112,6 @@ def files_of(folder: Path) -> list[Path]:
     """Give the files that a run needs and was made from, which nothing may be written over."""
     request, _ = open_run(None, None, folder, resume=True)
     given = [*request.inputs, *filter(None, (request.table, request.split, request.corrections))]
+    if request.audit:
+        given.append(str(Path(request.audit) / GROUPS_NAME))
     return [*map(Path, given), *(folder / name for name in _FINISHED_FILES)]

@@ -59,11 +59,13 @@ def assign_parts(
     validation: float = 0.2,
     test: float = 0.0,
     errors: Sequence[str] = (),
+    together: Sequence[str] = (),
 ) -> list[Assignment]:
     """Give each sample a part, so that nothing learned from can be met again when measuring.
 
     `digests` holds the SHA-256 of each sample's bytes, `errors` (if given) why a sample cannot be
-    read, or "". The order of the samples changes nothing but the order of the answer.
+    read, or "", and `together` (if given) the group of near copies that it is in, or "". The order
+    of the samples changes nothing but the order of the answer.
 
     Test: a group's keys are its persons and, for pictures without a person, their digests. Each
     key hashes to a fixed number in [0, 1), and a group is in test if any of its keys lies below
@@ -80,13 +82,15 @@ def assign_parts(
     for name, share in (("validation", validation), ("test", test)):
         if not 0 <= share < 1:
             raise InputError(f"The {name} share is {share}; give a number from 0 to below 1.")
-    if len(digests) != len(samples) or (errors and len(errors) != len(samples)):
-        raise ValueError("samples, digests and errors must be of the same length")
+    if any(len(given) not in (len(samples), 0) for given in (errors, together)) or (
+        len(digests) != len(samples)
+    ):
+        raise ValueError("samples, digests, errors and together must be of the same length")
     reasons = errors or [""] * len(samples)
     ids = [""] * len(samples)
     parts = ["" if reason else "train" for reason in reasons]
     strata: dict[tuple[str, str], list[_Group]] = defaultdict(list)
-    for group in _groups(samples, digests, reasons):
+    for group in _groups(samples, digests, reasons, together or [""] * len(samples)):
         for index in group.members:
             ids[index] = group.id
         if any(_fraction(key) < test for key in group.keys):
@@ -228,9 +232,12 @@ def _key(sample: Sample, digest: str) -> str:
 
 
 def _groups(
-    samples: Sequence[Sample], digests: Sequence[str], errors: Sequence[str]
+    samples: Sequence[Sample],
+    digests: Sequence[str],
+    errors: Sequence[str],
+    together: Sequence[str],
 ) -> list[_Group]:
-    """Join the readable pictures that share a person or their bytes (union-find)."""
+    """Join the readable pictures that share a person, their bytes or a group (union-find)."""
     parent = list(range(len(samples)))
 
     def root(index: int) -> int:
@@ -242,7 +249,10 @@ def _groups(
     readable = [index for index, error in enumerate(errors) if not error]
     first: dict[str, int] = {}
     for index in readable:
-        for key in {_key(samples[index], digests[index]), f"sha256:{digests[index]}"}:
+        links = {_key(samples[index], digests[index]), f"sha256:{digests[index]}"}
+        if together[index]:
+            links.add(f"together:{together[index]}")
+        for key in links:
             parent[root(index)] = root(first.setdefault(key, index))
     members: dict[int, list[int]] = defaultdict(list)
     for index in readable:

@@ -1,0 +1,359 @@
+"""The audit: what is wrong with labelled pictures, before anything is learned from them.
+
+Unreadable, tiny and one-coloured pictures, pictures without a face, copies, doubtful labels, and
+leaks between sets. It leaves ``audit.json``, a page to look at, a list of corrections to edit, and
+``groups.csv``, which keeps copies on one side of a split. Nothing in the input is touched.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facegender.errors import InputError
+from facegender.faces import ALIGNED, Framer
+from facegender.images import Pixels, Resize
+from facegender.model_file import LABELS
+from facegender.results import check_distinct, check_output, replacing
+from facegender.training.audit_groups import GROUPS_NAME, write_groups
+from facegender.training.copies import Pair, Pictures, chain, find_copies, groups_of, join
+from facegender.training.doubtful import Doubts, find_doubtful
+from facegender.training.evaluate import write_json
+from facegender.training.features import read_features
+from facegender.training.progress import Console
+from facegender.training.samples import Sample, stream_samples
+from facegender.training.store import Store, decoded, open_store, store_folder
+
+AUDIT_NAME, PAGE_NAME = "audit.json", "audit.html"
+DOUBTFUL_NAME = "doubtful.csv"
+
+FRAMER = Framer(ALIGNED, Resize(128, 128))
+"""How an audit brings pictures before its network: as the recipe ``best``, to share its store."""
+
+_TINY_PIXELS = 32
+_FLAT_SPREAD = 2.0
+_LEAST_SCORE = 0.01
+_SIZE_BANDS = (32, 64, 96, 128, 192, 256, 512, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one picture's own pixels say: its size, digest, and largest spread of a channel."""
+
+    width: int
+    height: int
+    digest: str
+    spread: float
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A set of pictures under audit, all lists in one order."""
+
+    pictures: Pictures
+    looks: list[Look | None]
+    skipped: list[tuple[str, str]]
+
+    @property
+    def store(self) -> Store:
+        """The pictures at the network's size."""
+        return self.pictures.store
+
+    def name(self, row: int) -> str:
+        """Give a picture's name as a member of its archive."""
+        return self.store.samples[row].file
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """All that was found.
+
+    Attributes:
+        subject: the pictures.
+        pairs: copies within them.
+        groups: number of each picture's group of copies, ``int64 [N]``.
+        doubts: what is said of their labels.
+        against: the other set, or None.
+        leaks: copies between the two; ``row`` is of the subject.
+        left_out: why a picture should be left out, by row (``copy``, ``doubtful``).
+    """
+
+    subject: Subject
+    pairs: list[Pair]
+    groups: NDArray[np.int64]
+    doubts: Doubts
+    against: Subject | None
+    leaks: list[Pair]
+    left_out: dict[int, str]
+
+    def is_clean(self) -> bool:
+        """Tell whether every picture could be read."""
+        return not any(self.subject.store.errors)
+
+
+def audit(
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    table: Path | None = None,
+    against: Sequence[Path] = (),
+    drop_duplicates: bool = False,
+    drop_doubtful: float | None = None,
+    console: Console | None = None,
+) -> Audit:
+    """Look for all that is wrong with some archives, and write it into a folder.
+
+    Args:
+        inputs: archives or folders of labelled pictures.
+        output: the folder; files of an earlier audit in it are written over.
+        table: CSV joined on ``file``; its persons and ages make the audit better.
+        against: archives that should share no photo with ``inputs``.
+        drop_duplicates: ``groups.csv`` says to leave out all but one picture of a group of copies.
+        drop_doubtful: and pictures whose label is wrong with this probability or more.
+        console: where progress is shown.
+
+    Raises:
+        InputError: no samples, a damaged archive, a wrong table or share.
+        OutputError: the folder cannot be written.
+    """
+    if drop_doubtful is not None and not 0 < drop_doubtful <= 1:
+        raise InputError(f"--drop-doubtful is {drop_doubtful}: give a probability, 0 < P <= 1")
+    console = console or Console()
+    named = {f"ARCHIVE {path}": path for path in (*inputs, *against)} | {"--table": table}
+    written = (AUDIT_NAME, PAGE_NAME, DOUBTFUL_NAME, GROUPS_NAME)
+    check_distinct(named | {name: output / name for name in written})
+    for path in (*inputs, *against):
+        if not path.exists():
+            raise InputError(f"{path} does not exist. Check the path of the folder or archive.")
+    output.mkdir(parents=True, exist_ok=True)
+    check_output(output / AUDIT_NAME)
+    subject = _read(inputs, table, output, console)
+    other = _read(against, None, output, console) if against else None
+    with console.counting("laying pictures over each other") as count:
+        pairs = find_copies(subject.pictures, on_pair=count)
+        leaks = find_copies(subject.pictures, other.pictures) if other else []
+    count_all = len(subject.store.samples)
+    groups = join(count_all, ((pair.row, pair.other) for pair in pairs))
+    with console.counting("scoring labels, folds", 5) as count:
+        doubts = find_doubtful(
+            subject.store.samples,
+            subject.pictures.features,
+            _held_together(subject.store.samples, groups),
+            subject.pictures.use,
+            copies=groups,
+            on_fold=count,
+        )
+    left_out = _left_out(subject, groups, doubts, drop_duplicates, drop_doubtful)
+    found = Audit(subject, pairs, groups, doubts, other, leaks, left_out)
+    _write(found, output)
+    return found
+
+
+def look(pixels: Pixels) -> Look:
+    """Note what a picture's own pixels say."""
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(pixels.tobytes())
+    spread = float(pixels.std((0, 1)).max())
+    return Look(pixels.shape[1], pixels.shape[0], digest.hexdigest(), spread)
+
+
+def _read(inputs: Sequence[Path], table: Path | None, output: Path, console: Console) -> Subject:
+    """Decode, look at, and describe every picture."""
+    folder = store_folder(output)
+    skipped: list[tuple[str, str]] = []
+    with console.counting("reading pictures") as count:
+        store = open_store(inputs, table, FRAMER, folder, on_picture=count)
+    looks: list[Look | None] = []
+    with console.counting("looking at pictures", len(store.samples)) as count:
+        stream = stream_samples(inputs, table, on_skip=lambda *skip: skipped.append(skip))
+        for _, _, seen, _ in decoded(stream, look):
+            looks.append(seen)
+            count(len(looks))
+    with console.counting("computing features", len(store.samples)) as count:
+        features = read_features(store, folder, on_picture=count)
+    digests = [seen.digest if seen else "" for seen in looks]
+    use = np.array([seen is not None and not _is_flat(seen) for seen in looks], bool)
+    return Subject(Pictures(store, digests, features, use), looks, skipped)
+
+
+def _is_flat(seen: Look) -> bool:
+    return seen.spread < _FLAT_SPREAD
+
+
+def _held_together(samples: Sequence[Sample], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the groups that copies and persons make together."""
+    links = [*chain(groups.tolist()), *chain(sample.person for sample in samples)]
+    links += chain(f"g{number}" for number in groups.tolist())
+    return join(len(samples), links)
+
+
+def _left_out(
+    subject: Subject,
+    groups: NDArray[np.int64],
+    doubts: Doubts,
+    drop_duplicates: bool,
+    drop_doubtful: float | None,
+) -> dict[int, str]:
+    """Choose what a training should leave out: of copies the largest picture stays."""
+    left_out: dict[int, str] = {}
+    if drop_doubtful is not None:
+        wrong = np.flatnonzero(np.nan_to_num(doubts.wrong) >= drop_doubtful)
+        left_out |= dict.fromkeys(wrong.tolist(), "doubtful")
+
+    def size(row: int) -> int:
+        seen = subject.looks[row]
+        return seen.width * seen.height if seen else 0
+
+    for rows in groups_of(groups) if drop_duplicates else ():
+        kept = max(rows, key=lambda row: (row not in left_out, size(row), -row))
+        left_out = {row: "copy" for row in rows if row != kept} | left_out
+    return left_out
+
+
+def _write(found: Audit, output: Path) -> None:
+    """Write the four files."""
+    from facegender.training.audit_page import write_page
+
+    facts = figures(found)
+    write_json(output / AUDIT_NAME, facts)
+    _write_corrections(found, output / DOUBTFUL_NAME)
+    in_group = {row: str(found.groups[row]) for group in groups_of(found.groups) for row in group}
+    store = found.subject.store
+    write_groups(output / GROUPS_NAME, store.samples, store.digests, in_group, found.left_out)
+    write_page(found, facts, output / PAGE_NAME)
+
+
+def ranked(found: Audit) -> list[int]:
+    """Rows whose labels are worth a look, the most doubtful first."""
+    wrong = np.nan_to_num(found.doubts.wrong)
+    order = np.argsort(-wrong, kind="stable")
+    return [int(row) for row in order if wrong[row] >= _LEAST_SCORE or found.doubts.flagged[row]]
+
+
+def figures(found: Audit) -> dict[str, Any]:
+    """What ``audit.json`` holds; docs/audit.md says what each entry is."""
+    subject, doubts = found.subject, found.doubts
+    samples, errors = subject.store.samples, subject.store.errors
+    rows = range(len(samples))
+    seen = [(row, at) for row in rows if (at := subject.looks[row])]
+    copies = groups_of(found.groups)
+    has_face = np.isfinite(subject.store.frames[:, 0, 0])
+    kinds = Counter(pair.kind for pair in found.pairs)
+    mixed = [group for group in copies if len({samples[row].label for row in group}) > 1]
+    result: dict[str, Any] = {
+        "counts": {
+            "pictures": len(samples),
+            "labels": dict(Counter(sample.label for sample in samples)),
+            "archives": dict(Counter(sample.archive for sample in samples)),
+            "unreadable": sum(map(bool, errors)),
+            "skipped": len(subject.skipped),
+            "groups of copies": len(copies),
+            "pictures in groups of copies": sum(map(len, copies)),
+            "pairs of copies": dict(kinds),
+            "groups of copies under both labels": len(mixed),
+            "doubtful": int(doubts.flagged.sum()),
+            "doubtful, expected wrong": round(float(np.nan_to_num(doubts.wrong).sum()), 1),
+            "not judged": int(np.isnan(doubts.wrong).sum()),
+            "left out": dict(Counter(found.left_out.values())),
+        },
+        "sizes": _sizes([at for _, at in seen]),
+        "copies": [[subject.name(row) for row in group] for group in copies],
+        "copies under both labels": [
+            [{"file": subject.name(row), "label": samples[row].label} for row in group]
+            for group in mixed
+        ],
+        "doubtful": [
+            {
+                "file": subject.name(row),
+                "given": samples[row].label,
+                "suggested": suggested(samples[row]),
+                "score": round(float(doubts.wrong[row]), 4),
+                "flagged": bool(doubts.flagged[row]),
+            }
+            for row in ranked(found)
+        ],
+        "batches": [
+            {
+                "shared": batch.kind,
+                "name": batch.name,
+                "label": batch.label,
+                "pictures": batch.pictures,
+                "against": batch.against,
+                "files": [subject.name(row) for row in batch.rows],
+            }
+            for batch in doubts.batches
+        ],
+        "unreadable": [
+            {"file": subject.name(row), "reason": errors[row]} for row in rows if errors[row]
+        ],
+        "skipped": [{"file": name, "reason": reason} for name, reason in subject.skipped],
+        "tiny": [
+            {"file": subject.name(row), "width": at.width, "height": at.height}
+            for row, at in seen
+            if min(at.width, at.height) < _TINY_PIXELS
+        ],
+        "one_coloured": [subject.name(row) for row, at in seen if _is_flat(at)],
+        "no_face": [
+            subject.name(row) for row, at in seen if not _is_flat(at) and not has_face[row]
+        ],
+    }
+    if found.against:
+        result["leaks"] = _leaks(found, found.against)
+    return result
+
+
+def suggested(sample: Sample) -> str:
+    """The other label."""
+    return LABELS[1 - LABELS.index(sample.label)]
+
+
+def _leaks(found: Audit, other: Subject) -> list[dict[str, Any]]:
+    """Name what both sets hold."""
+    return [
+        {
+            "file": found.subject.name(pair.row),
+            "against": other.name(pair.other),
+            "kind": pair.kind,
+            "agreement": pair.agreement,
+            "same_label": found.subject.store.samples[pair.row].label
+            == other.store.samples[pair.other].label,
+        }
+        for pair in found.leaks
+    ]
+
+
+def _sizes(seen: Sequence[Look]) -> dict[str, int]:
+    """Count pictures by their longer side."""
+    counts: Counter[str] = Counter()
+    for at in seen:
+        longest = max(at.width, at.height)
+        band = next((f"below {top}" for top in _SIZE_BANDS if longest < top), "1024 and more")
+        counts[band] += 1
+    order = [*(f"below {top}" for top in _SIZE_BANDS), "1024 and more"]
+    return {band: counts[band] for band in order if counts[band]}
+
+
+def _write_corrections(found: Audit, path: Path) -> None:
+    """Write the flagged labels as a list of corrections, to be edited and given to ``train``."""
+    store, doubts = found.subject.store, found.doubts
+    lines: dict[str, list[Any]] = {}
+    for row in ranked(found):
+        if not doubts.flagged[row]:
+            continue
+        sample, digest = store.samples[row], store.digests[row]
+        line = [digest, suggested(sample), sample.label, round(float(doubts.wrong[row]), 4)]
+        known = lines.setdefault(digest, [*line, sample.archive, sample.file])
+        if known[1] != line[1]:
+            known[1] = ""  # one file under both labels, both doubtful: left out
+    with replacing(path, "surrogateescape") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["sha256", "label", "given", "score", "archive", "file"])
+        writer.writerows(lines.values())

@@ -1,0 +1,342 @@
+"""Labels that are probably wrong: what each picture's label looks like to a model of the others.
+
+A linear model on features that never saw these labels scores every picture out of fold: copies and
+persons stay together, so nothing is scored by a model that has seen it. Labels that the scores
+speak against are weighed with how common wrong labels seem to be, as confident learning does (C.
+Northcutt, L. Jiang, I. Chuang, "Confident Learning", JAIR 2021), here with a noise model for each
+group of files: its tail, where the scores are sure and the labels still disagree, is the share of
+wrong labels. So the list says for each label how probably it is wrong, and how many are expected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+from scipy.stats import binom
+
+from facegender.model_file import LABELS
+from facegender.training.samples import Sample
+
+FOLDS = 5
+FLAGGED = 0.35
+"""Probability of being wrong from which a label is flagged: chosen on made and on known faults, so
+that nine in ten wrong labels are found and more than six in ten of the flagged are wrong."""
+
+YOUNGEST = 4.0
+"""Below this age in years a label cannot be seen in a face: never flagged by its score."""
+
+_PENALTY = 2e-4  # C of the logistic regression; chosen on made faults
+_LEAST_GROUP = 1000  # pictures from which a group of files gets a noise model of its own
+_PERSON_SHARE = 0.5  # how much a person's other pictures count for a picture's score
+_LEAST_PERSON = 4  # pictures of one person of which a majority is believed
+_DISAGREES = 3.0  # what a person's majority adds, as log-odds
+_SURE = 30.0
+_LEAST_BATCH, _BATCH_SHARE, _BATCH_CHANCE = 8, 0.4, 1e-4
+_LEAST_NOISE, _MOST_NOISE = 0.02, 0.35
+_EVEN = 0.5  # of two labels of one photo, one is wrong
+# The noise model takes hard pictures for pictures that may be either, and is too careful: added to
+# its log-odds, from the flags that came true on made faults.
+_CAREFUL = 1.4
+_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])")
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """How doubtful labels are, in the order of the pictures.
+
+    Attributes:
+        wrong: probability that the label is wrong, ``float64 [N]``; NaN where nothing is said
+            (unreadable, or too young).
+        flagged: ``bool [N]``.
+        expected: how many labels are wrong, by the noise models.
+        batches: groups of files that look mislabelled as a whole, the worst first.
+    """
+
+    wrong: NDArray[np.float64]
+    flagged: NDArray[np.bool_]
+    expected: float
+    batches: tuple[Batch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A group of files whose labels disagree with the scores together.
+
+    Attributes:
+        kind: what its files share: ``folder``, ``prefix``, ``part of the name``, ``date``,
+            ``person`` or ``source``.
+        name: the shared text.
+        label: the label that they carry.
+        pictures: how many there are.
+        against: how many of them the scores speak against.
+        rows: the pictures.
+    """
+
+    kind: str
+    name: str
+    label: str
+    pictures: int
+    against: int
+    rows: tuple[int, ...]
+
+
+def find_doubtful(
+    samples: Sequence[Sample],
+    features: NDArray[np.floating],
+    groups: NDArray[np.int64],
+    use: NDArray[np.bool_],
+    *,
+    copies: NDArray[np.int64] | None = None,
+    seed: int = 0,
+    on_fold: Callable[[int], None] | None = None,
+) -> Doubts:
+    """Find labels that are probably wrong.
+
+    Args:
+        samples: all pictures.
+        features: ``[N, D]``, of weights that never saw these labels; may be memory-mapped.
+        groups: ``[N]``; pictures of one number (copies, persons) are never apart.
+        use: which pictures are readable and count.
+        copies: ``[N]``; pictures of one number are one photo, and have one right label.
+        seed: of the folds.
+        on_fold: called with the number of folds done.
+    """
+    labels = np.array([LABELS.index(sample.label) for sample in samples])
+    scores = out_of_fold(features, labels, groups, use, seed=seed, on_fold=on_fold)
+    return weigh(samples, scores, use, copies)
+
+
+def out_of_fold(
+    features: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    use: NDArray[np.bool_],
+    *,
+    seed: int = 0,
+    on_fold: Callable[[int], None] | None = None,
+) -> NDArray[np.float64]:
+    """Score every picture by a model that has seen neither it nor its group.
+
+    Returns:
+        Log-odds of ``LABELS[1]``, ``[N]``; 0 where there is nothing to learn from.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    scores = np.zeros(len(labels))
+    names, places = np.unique(groups, return_inverse=True)
+    fold = np.random.default_rng(seed).permutation(len(names))[places] % FOLDS
+    rows = np.flatnonzero(use)
+    if not len(rows):
+        return scores
+    mean, scale = _spread(features, rows)
+    for number in range(FOLDS):
+        seen, asked = rows[fold[rows] != number], rows[fold[rows] == number]
+        if len(asked) and len(np.unique(labels[seen])) == len(LABELS):
+            known = features[seen].astype(np.float32)  # the largest thing here: changed in place
+            known -= mean
+            known /= scale
+            model = LogisticRegression(C=_PENALTY, max_iter=300)
+            model.fit(known, labels[seen])
+            del known
+            for start in range(0, len(asked), 8192):
+                block = asked[start : start + 8192]
+                values = (np.asarray(features[block], np.float32) - mean) / scale
+                scores[block] = model.decision_function(values)
+        if on_fold:
+            on_fold(number + 1)
+    return scores
+
+
+def _spread(
+    features: NDArray[np.floating], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of every feature, over a share of the pictures."""
+    some = np.asarray(features[rows[:: max(1, len(rows) // 8192)]], np.float32)
+    return some.mean(0), some.std(0) + 1e-3
+
+
+def weigh(
+    samples: Sequence[Sample],
+    scores: NDArray[np.float64],
+    use: NDArray[np.bool_],
+    copies: NDArray[np.int64] | None = None,
+) -> Doubts:
+    """Turn out-of-fold scores into probabilities that labels are wrong; see :class:`Doubts`."""
+    labels = np.array([LABELS.index(sample.label) for sample in samples])
+    sign = np.where(labels == 1, 1.0, -1.0)
+    is_old = np.array([not _is_small_child(sample.age) for sample in samples], bool)
+    rows = np.flatnonzero(use & is_old)
+    wrong = np.full(len(labels), np.nan)
+    flagged = np.zeros(len(labels), bool)
+    if len(rows) < 2 * FOLDS:
+        return Doubts(wrong, flagged, 0.0, ())
+    smoothed, majority = _with_persons(samples, scores, labels, rows)
+    margin = sign * smoothed
+    of_group = _file_groups(samples, rows)
+    everything = _fit_noise(margin[rows])
+    for members in of_group:
+        noise = _fit_noise(margin[members]) if len(members) >= _LEAST_GROUP else everything
+        wrong[members] = _posterior(margin[members], noise)
+    batches = _find_batches(samples, margin, labels, rows)
+    for batch in batches:
+        members = np.array(batch.rows)
+        share = batch.against / batch.pictures
+        raised = _posterior(margin[members], (everything[0], share))
+        wrong[members] = np.maximum(wrong[members], raised)
+    wrong[rows] = expit(logit(np.clip(wrong[rows], 1e-9, 1 - 1e-9)) + _CAREFUL)
+    if copies is not None and len(mixed := _under_both(copies, labels, rows)):
+        raised = _posterior(margin[mixed], (everything[0], _EVEN))
+        wrong[mixed] = np.maximum(wrong[mixed], raised)
+    if minority := np.flatnonzero(majority == -1).tolist():
+        prior = np.clip(wrong[minority], 1e-9, 1 - 1e-9)
+        wrong[minority] = expit(logit(prior) + _DISAGREES)
+    flagged[rows] = wrong[rows] >= FLAGGED
+    return Doubts(wrong, flagged, float(wrong[rows].sum()), tuple(batches))
+
+
+def _under_both(
+    copies: NDArray[np.int64], labels: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Find the pictures of which a copy stands under the other label."""
+    ones = np.bincount(copies[rows], labels[rows], minlength=copies.max() + 1)
+    count = np.bincount(copies[rows], minlength=copies.max() + 1)
+    is_mixed = (ones > 0) & (ones < count)
+    found: NDArray[np.int64] = rows[is_mixed[copies[rows]]]
+    return found
+
+
+def _is_small_child(age: str) -> bool:
+    """Tell whether a table's age ("2", "(0, 2)", "0-3") is below :data:`YOUNGEST`."""
+    numbers = [float(part) for part in re.findall(r"\d+(?:\.\d+)?", age)[:2]]
+    return bool(numbers) and sum(numbers) / len(numbers) < YOUNGEST
+
+
+def _with_persons(
+    samples: Sequence[Sample],
+    scores: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    """Let a person's other pictures have a say, where the table names persons.
+
+    Returns:
+        The scores, drawn towards the mean of the person's other pictures; and for each picture
+        whether its label is that of the person's majority (1), against it (-1), or neither (0).
+    """
+    persons: dict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        if samples[row].person:
+            persons[samples[row].person].append(int(row))
+    smoothed, majority = scores.copy(), np.zeros(len(scores), np.int8)
+    for members in persons.values():
+        if len(members) < 2:
+            continue
+        at = np.array(members)
+        others = (scores[at].sum() - scores[at]) / (len(at) - 1)
+        smoothed[at] = (1 - _PERSON_SHARE) * scores[at] + _PERSON_SHARE * others
+        ones = labels[at].sum()
+        if len(at) >= _LEAST_PERSON and 2 * ones != len(at):
+            majority[at] = np.where(labels[at] == (2 * ones > len(at)), 1, -1)
+    return smoothed, majority
+
+
+def _file_groups(samples: Sequence[Sample], rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Sort pictures by where they seem to come from: the table's source, or the name's prefix."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        found[samples[row].source or _prefix(samples[row].file)].append(int(row))
+    small = [name for name, members in found.items() if len(members) < _LEAST_GROUP]
+    rest = [row for name in small for row in found.pop(name)]
+    return [np.array(members) for members in (*found.values(), rest) if members]
+
+
+def _fit_noise(margin: NDArray[np.float64]) -> tuple[float, float]:
+    """Fit how margins and wrong labels hang together: slope, shift, and share of wrong labels.
+
+    P(label as given | margin) = (1 - e) s + e (1 - s), with s the logistic function of the
+    margin. Maximum likelihood, with a weak prior of 2 % wrong. A share below that is taken for 2 %:
+    labels that are wrong for a reason are not as far out in the scores as wrong ones by chance.
+    """
+
+    def loss(values: NDArray[np.float64]) -> float:
+        slope, share = np.exp(values[0]), _MOST_NOISE * expit(values[1])
+        right = expit(np.clip(slope * margin, -_SURE, _SURE))
+        given = (1 - share) * right + share * (1 - right)
+        # as if the labels of 100 more pictures had been looked at
+        prior = 2 * np.log(share) + 98 * np.log1p(-share)
+        return float(-(np.log(given).sum() + prior))
+
+    best = minimize(loss, np.array([0.0, -2.5]), method="Nelder-Mead")
+    share = float(_MOST_NOISE * expit(best.x[1]))
+    return float(np.exp(best.x[0])), max(share, _LEAST_NOISE)
+
+
+def _posterior(margin: NDArray[np.float64], noise: tuple[float, float]) -> NDArray[np.float64]:
+    """Probability that a label is wrong, given its margin."""
+    slope, share = noise
+    right = expit(np.clip(slope * margin, -_SURE, _SURE))
+    against = share * (1 - right)
+    result: NDArray[np.float64] = against / (against + (1 - share) * right)
+    return result
+
+
+def _prefix(file: str) -> str:
+    """Give the letters that a file's name begins with."""
+    found = re.match(r"[^\W\d_]+", file.rsplit("/", 1)[-1])
+    return found.group().lower() if found else ""
+
+
+def _marks(sample: Sample) -> set[tuple[str, str]]:
+    """What a file may share with a batch of others: kinds and texts."""
+    folder, _, name = sample.file.rpartition("/")
+    stem = name.rsplit(".", 1)[0].lower()
+    marks = {("prefix", _prefix(name)), ("source", sample.source), ("person", sample.person)}
+    marks.add(("folder", f"{sample.archive}/{folder}"))
+    marks |= {("part of the name", part) for part in re.split(r"[\W_]+", stem)}
+    marks |= {("date", "-".join(date)) for date in _DATE.findall(stem)}
+    return {(kind, text) for kind, text in marks if text}
+
+
+def _find_batches(
+    samples: Sequence[Sample],
+    margin: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> list[Batch]:
+    """Find files that share a mark and a label and that the scores speak against in numbers.
+
+    A batch is one where the share against is at least 0.4 and chance would hardly bring it about:
+    binomial, with the share of that label over all files, times the number of groups looked at.
+    """
+    members: dict[tuple[str, str, int], list[int]] = defaultdict(list)
+    for row in rows:
+        for mark in _marks(samples[row]):
+            members[*mark, int(labels[row])].append(int(row))
+    against = margin < 0
+    usual = {
+        label: max(1e-3, float(against[rows[labels[rows] == label]].mean()))
+        for label in np.unique(labels[rows])
+    }
+    tested = {key: at for key, at in members.items() if len(at) >= _LEAST_BATCH}
+    found: list[Batch] = []
+    for (kind, text, label), at in tested.items():
+        count = int(against[at].sum())
+        chance = binom.sf(count - 1, len(at), usual[label]) * len(tested)
+        if count >= _BATCH_SHARE * len(at) and chance < _BATCH_CHANCE:
+            found.append(Batch(kind, text, LABELS[label], len(at), count, tuple(at)))
+    found.sort(key=lambda batch: (-batch.against, batch.kind, batch.name))
+    # The same files under another mark say nothing new
+    seen: Counter[tuple[int, ...]] = Counter()
+    kept = []
+    for batch in found:
+        seen[batch.rows] += 1
+        if seen[batch.rows] == 1:
+            kept.append(batch)
+    return kept

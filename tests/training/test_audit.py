@@ -1,0 +1,226 @@
+"""The audit as a user runs it: a real archive with known faults, and a training that heeds it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facegender.cli import main
+from facegender.errors import InputError
+from facegender.images import Pixels
+from facegender.model_file import LABELS, read_model_file
+from facegender.training.audit_groups import GROUPS_NAME, read_groups, write_groups
+from facegender.training.progress import Console
+from facegender.training.recipe import Recipe, with_changes
+from facegender.training.run import train
+from facegender.training.run_folder import Request
+from facegender.training.samples import Sample
+from facegender.training.split import assign_parts, read_split
+
+MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
+COPIES = {"female/face.jpg", "male/mirrored.png", "female/small.jpg"}
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def pack(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, astronaut: Pixels) -> Path:
+    """An archive with a face three times, exact copies, and broken, flat and tiny pictures."""
+    folder = tmp_path_factory.mktemp("audit")
+    face = Image.fromarray(astronaut[20:220, 140:310])
+    rng = np.random.default_rng(0)
+
+    def noise(label: str, side: int = 40) -> Image.Image:
+        pixels = rng.integers(0, 120, (side, side, 3), np.uint8)
+        pixels[..., 0 if label == "male" else 2] += 120
+        return Image.fromarray(pixels)
+
+    files = {
+        f"{label}/{n}.png": encoded(noise(label), "PNG")
+        for n in range(20)
+        for label in ("male", "female")
+    }
+    files |= {
+        "female/face.jpg": encoded(face, "JPEG"),
+        "male/mirrored.png": encoded(face.transpose(MIRROR), "PNG"),
+        "female/small.jpg": encoded(face.resize((85, 100)), "JPEG"),
+        "male/again.png": files["male/3.png"],
+        "male/as_bmp.bmp": encoded(Image.open(io.BytesIO(files["male/4.png"])), "BMP"),
+        "male/empty.jpg": b"",
+        "female/cut.jpg": encoded(face, "JPEG")[:2000],
+        "female/<b>flat.png": encoded(Image.new("RGB", (50, 50), (9, 9, 9)), "PNG"),
+        "female/tiny.png": encoded(noise("female", 16), "PNG"),
+        "neither.png": encoded(noise("male"), "PNG"),
+    }
+    pack(folder / "faces.tar.gz", files)
+    other = {f"male/other{n}.png": encoded(noise("male"), "PNG") for n in range(3)}
+    pack(folder / "test.tar.gz", other | {"female/leak.jpg": encoded(face.convert("L"), "JPEG")})
+    return folder
+
+
+def audit(place: Path, *options: str) -> tuple[int, Path]:
+    folder = place / "runs" / "audit"
+    with pytest.raises(SystemExit) as done:
+        main(["audit", str(place / "faces.tar.gz"), "-o", str(folder), "-q", *options])
+    assert isinstance(done.value.code, int)
+    return done.value.code, folder
+
+
+def test_every_fault_is_named_and_the_archive_untouched(place: Path) -> None:
+    before = (place / "faces.tar.gz").read_bytes()
+    code, folder = audit(place, "--against", str(place / "test.tar.gz"))
+    assert code == 1  # two pictures are unreadable
+    found = json.loads((folder / "audit.json").read_text())
+    assert {frozenset(group) for group in found["copies"]} == {
+        frozenset(COPIES),
+        frozenset({"male/3.png", "male/again.png"}),
+        frozenset({"male/4.png", "male/as_bmp.bmp"}),
+    }
+    assert found["counts"]["pairs of copies"] == {"bytes": 1, "pixels": 1, "photo": 3}
+    (mixed,) = found["copies under both labels"]
+    assert {entry["file"] for entry in mixed} == COPIES
+    reasons = {entry["file"]: entry["reason"] for entry in found["unreadable"]}
+    assert reasons.keys() == {"male/empty.jpg", "female/cut.jpg"}
+    assert "empty" in reasons["male/empty.jpg"]
+    assert [entry["file"] for entry in found["skipped"]] == ["faces.tar.gz/neither.png"]
+    assert found["one_coloured"] == ["female/<b>flat.png"]
+    assert [entry["file"] for entry in found["tiny"]] == ["female/tiny.png"]
+    assert "male/0.png" in found["no_face"] and not COPIES & set(found["no_face"])
+    assert {leak["against"] for leak in found["leaks"]} == {"female/leak.jpg"}
+    for entry in found["doubtful"]:
+        assert entry.keys() == {"file", "given", "suggested", "score", "flagged"}
+        assert {entry["given"], entry["suggested"]} == {"male", "female"}
+    scores = [entry["score"] for entry in found["doubtful"]]
+    assert scores == sorted(scores, reverse=True)
+    assert (place / "faces.tar.gz").read_bytes() == before
+
+
+def test_the_page_is_whole_and_loads_nothing(place: Path) -> None:
+    _, folder = audit(place)
+    page = (folder / "audit.html").read_text()
+    assert page.count("data:image/jpeg;base64,") >= len(COPIES)
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page)
+    assert "<b>flat" not in page and "&lt;b&gt;flat" in page
+
+
+def test_doubtful_csv_is_a_list_of_corrections(place: Path) -> None:
+    from facegender.training.corrections import read_corrections
+
+    _, folder = audit(place)
+    flagged = [
+        entry
+        for entry in json.loads((folder / "audit.json").read_text())["doubtful"]
+        if entry["flagged"]
+    ]
+    corrections = read_corrections(folder / "doubtful.csv")
+    with (folder / "doubtful.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert flagged and {row["file"] for row in rows} <= {entry["file"] for entry in flagged}
+    assert len(corrections) == len(rows)
+    assert all(row["label"] != row["given"] for row in rows)
+
+
+def test_of_copies_the_largest_stays_and_a_split_keeps_them_together(place: Path) -> None:
+    _, folder = audit(place, "--drop-duplicates")
+    grouping = read_groups(folder)
+    dropped = {file for _, file in grouping.left_out}
+    assert len(COPIES & dropped) == 2 and "female/small.jpg" in dropped
+    assert len({"male/3.png", "male/again.png"} & dropped) == 1
+    samples = [
+        Sample("faces.tar.gz", file, file.split("/")[0])
+        for file in (*sorted(COPIES), *(f"male/{n}.png" for n in range(20)))
+    ]
+    digests = [f"{n:064x}" for n in range(len(samples))]
+    for seed in range(8):
+        rows = assign_parts(
+            samples, digests, seed=seed, validation=0.5, together=grouping.of(samples)
+        )
+        assert len({row.group for row in rows[:3]}) == len({row.part for row in rows[:3]}) == 1
+    apart = [assign_parts(samples, digests, seed=seed, validation=0.5) for seed in range(8)]
+    assert any(len({row.part for row in rows[:3]}) == 2 for rows in apart)
+    assert sum(grouping.keeps(samples[:3])) == 1
+
+
+def test_doubtful_labels_are_dropped_when_asked_for(place: Path) -> None:
+    _, folder = audit(place, "--drop-doubtful", "0.5")
+    found = json.loads((folder / "audit.json").read_text())
+    expected = {entry["file"] for entry in found["doubtful"] if entry["score"] >= 0.5}
+    assert expected and {file for _, file in read_groups(folder).left_out} == expected
+
+
+@pytest.mark.parametrize("share", ["0", "1.5", "-1"])
+def test_a_wrong_probability_is_refused(place: Path, share: str) -> None:
+    folder = place / "runs" / "refused"
+    with pytest.raises(SystemExit) as done:
+        main(["audit", str(place / "faces.tar.gz"), "-o", str(folder), "--drop-doubtful", share])
+    assert done.value.code == 2 and not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("gone.tar", "-o", "new"), "gone.tar does not exist"),
+        (("faces.tar.gz", "--against", "gone.tar", "-o", "new"), "gone.tar does not exist"),
+        (("faces.tar.gz", "--table", "new/groups.csv", "-o", "new"), "same file"),
+    ],
+)
+def test_wrong_use_writes_nothing(
+    place: Path,
+    options: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(place)
+    with pytest.raises(SystemExit) as done:
+        main(["audit", *options])
+    assert done.value.code == 2 and not (place / "new").exists()
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_training_heeds_the_audit(
+    request_of_run: Request, recipe: Recipe, tmp_path: Path
+) -> None:
+    """Copies are in one group of the split, and what is left out is in no part of the learning."""
+    names = [f"{LABELS[n % 2]}/c{n}.png" for n in range(40)]
+    samples = [Sample("c", name, name.split("/")[0]) for name in names]
+    groups = dict.fromkeys(range(12), "same")
+    write_groups(tmp_path / GROUPS_NAME, samples, [""] * 40, groups, {30: "copy", 31: "doubtful"})
+    counts = []
+    for number, folder in enumerate((None, str(tmp_path))):
+        request = replace(request_of_run, audit=folder, test=0.0)
+        run = tmp_path / f"run{number}"
+        train(request, with_changes(recipe, epochs=1, seed=None), run, console=Console(quiet=True))
+        described = read_model_file(run).description.data
+        counts.append(described["train"] + described["validation"])
+    assert counts[1] == counts[0] - 2
+    rows = {row.sample.file: row for row in read_split(run / "split.csv")}
+    assert len({rows[name].group for name in names[:12]}) == 1
+    with pytest.raises(InputError, match="holds no audit"):
+        train(replace(request_of_run, audit=str(run)), recipe, tmp_path / "no")
+
+
+def test_a_folder_without_audit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no audit"):
+        read_groups(tmp_path)
