@@ -8,6 +8,7 @@ It is `facegender predict FOLDER`, with a question; `facegender predict --help` 
 """
 
 import argparse
+import os
 import sys
 
 try:
@@ -23,7 +24,8 @@ arguments = parser.parse_args()
 folder = arguments.folder
 if folder is None:
     try:
-        folder = input("Folder with photos [faces]: ").strip()
+        folder = input("Folder with photos [faces]: ").strip().strip("\"'")
+        folder = os.path.expanduser(folder)  # noqa: PTH111  (an empty answer stays empty)
     except EOFError:
         print()
     except KeyboardInterrupt:

@@ -18,7 +18,7 @@ ROWS = (
     replace(FACE, status=Status.UNKNOWN, face=1, label="female", probability=0.51),
     Prediction("notes", Status.SKIPPED),
     Prediction("c.jpg", Status.NO_FACE, width=4, height=5),
-    Prediction('b"\n,.jpg', Status.UNREADABLE, error="cut off"),
+    Prediction('b"\r\n,.jpg', Status.UNREADABLE, error="cut off"),
     replace(
         FACE, file=os.fsdecode(b"caf\xe9.jpg"), box=Box(0, 0, 40, 50), score=None, crop="whole"
     ),
@@ -57,7 +57,7 @@ def test_csv_has_a_column_for_each_value(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == list(COLUMNS)
     assert rows[0]["box_width"] == "3" and rows[0]["probability"] == "0.9"
-    assert [row["file"] for row in rows][2:4] == ["c.jpg", 'b"\n,.jpg']
+    assert [row["file"] for row in rows][2:4] == ["c.jpg", 'b"\r\n,.jpg']
     assert rows[2]["label"] == rows[2]["box_x"] == "" and rows[3]["error"] == "cut off"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -75,6 +77,7 @@ def test_the_largest_face_is_chosen_and_the_middle_one_of_equals() -> None:
     small, aside, middle = face(130, 20), face(0, 60), face(120, 58)
     assert largest([small, aside, middle], 300, 300) is middle
     assert largest([small, aside], 300, 300) is aside
+    assert largest([aside, face(125, 49)], 300, 300) is aside
     assert largest([], 300, 300) is None
 
 
@@ -167,6 +170,16 @@ def test_a_face_cut_off_at_all_sides_is_found_with_more_around(
     assert len(found) == 1 and found[0].landmarks[:2].mean() == pytest.approx(
         np.subtract(EYES, (186, 88)).mean(), abs=6
     )
+
+
+@pytest.mark.parametrize("shape", [(2, 60_000), (20_000, 10), (9000, 9000)])
+def test_no_shape_of_picture_takes_much_memory(yunet: YuNet, shape: tuple[int, int]) -> None:
+    grey = np.full((*shape, 3), 90, np.uint8)
+    tracemalloc.start()
+    assert search(grey, yunet) == []
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
 
 
 def test_nothing_is_found_where_no_one_is(yunet: YuNet) -> None:

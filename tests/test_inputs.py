@@ -63,6 +63,10 @@ def test_lists(here: Path) -> None:
     assert [item.key for item in gather(["names.txt"])] == keys
     listed = io.BytesIO(b"b/1.png\0with\nnewline.png\0")
     assert [item.key for item in gather(["-"], listed=listed)] == ["b/1.png", "with\nnewline.png"]
+    for encoding in ("utf-8-sig", "utf-16"):
+        Path("windows.txt").write_text("b/1.png\n", encoding=encoding)
+        assert [item.key for item in gather(["windows.txt"])] == ["b/1.png"]
+    assert gather(["windows.txt"]).lists == (Path("windows.txt"),)
     Path("picture.txt").write_bytes(GOOD)  # by content no list
     assert [item.key for item in gather(["picture.txt"])] == ["picture.txt"]
 
@@ -70,9 +74,10 @@ def test_lists(here: Path) -> None:
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.xz", "a.zip", "no suffix"])
 def test_archives(here: Path, name: str) -> None:
     members = {
-        "x/2.png": GOOD,
+        "./x/2.png": GOOD,
         "x/notes.txt": b"hi",
-        "x/.hidden.png": GOOD,
+        "../.up.png": GOOD,
+        "__MACOSX/x/._2.png": b"\x00\x05\x16\x07" + bytes(60),
         "x/big.png": bytes(len(GOOD) + 1),
     }
     if name == "a.zip":
@@ -92,7 +97,9 @@ def test_archives(here: Path, name: str) -> None:
     found = {item.key: item for item in inputs}
     assert inputs.total is None
     assert found["x/2.png"].data == GOOD and found["x/2.png"].path is None
-    assert not found["x/notes.txt"].is_picture and not found["x/.hidden.png"].is_picture
+    assert not found["x/notes.txt"].is_picture and not found["__MACOSX/x/._2.png"].is_picture
+    assert found["../.up.png"].data == GOOD  # a name only: nothing is ever unpacked
+    assert len({item.identity for item in found.values() if item.data}) == 2
     assert "over the limit" in found["x/big.png"].problem
     assert name == "a.zip" or "is a link" in found["x/link.png"].problem
     both = [item.key for item in gather([name, "a"])]
@@ -113,6 +120,31 @@ def test_a_damaged_archive_is_a_row_after_its_good_members(here: Path) -> None:
     (bad,) = [item for item in items if item.problem]
     assert bad.key == "a.tar.gz/" and "damaged" in bad.problem
     assert items[-1].key == "a/1.png"
+
+
+def test_what_vanished_among_others_is_a_row(here: Path) -> None:
+    Path("link.png").symlink_to("gone.png")
+    for named in (["1.png", "link.png"], ["[1l]*.png"]):
+        assert "link.png" in [item.key for item in gather(named)]
+
+
+def test_what_lies_in_a_named_folder_comes_once(here: Path) -> None:
+    assert [item.key for item in gather(["a", "a/1.png"])] == ["a/1.png"]
+    keys = [item.key for item in gather(["b", "b/c", "b/c/1.png"], recursive=True)]
+    assert keys == ["b/1.png", "b/c/1.png"]
+    assert len(list(gather(["b", "b/c"]))) == 2
+
+
+def test_an_encrypted_member_is_a_row(here: Path) -> None:
+    with zipfile.ZipFile("a.zip", "w") as packed:
+        for name in ("1.png", "2.png", "3.png"):
+            packed.writestr(name, GOOD)
+    data = bytearray(Path("a.zip").read_bytes())
+    second = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)
+    data[second + 8] |= 1  # the flag in the directory's entry
+    Path("a.zip").write_bytes(data)
+    problems = {item.key: item.problem for item in gather(["a.zip"])}
+    assert "password" in problems["2.png"] and not problems["1.png"] and not problems["3.png"]
 
 
 @pytest.mark.parametrize(

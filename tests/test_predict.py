@@ -181,7 +181,7 @@ def test_rows_do_not_depend_on_neighbours(classifier: Classifier, photos: Photos
         [alone] = rows_of(photos({name: files[name]}, name=f"only {name}"), classifier)
         assert alone == together[name]
     names = list_files(folder)[::-1]
-    items = [Item(name, folder / name) for name in names]
+    items = [Item(name, path=folder / name) for name in names]
     backwards = [row for each in predict_items(items, classifier) for row in each.rows]
     assert [row.file for row in backwards] == names
     assert {row.file: row for row in backwards} == together
@@ -203,7 +203,7 @@ def test_it_streams(classifier: Classifier, photos: Photos) -> None:
     def items() -> Iterator[Item]:
         for name in list_files(folder):
             taken.append(name)
-            yield Item(name, folder / name)
+            yield Item(name, path=folder / name)
 
     rows = predict_items(items(), classifier)
     assert not taken
@@ -238,7 +238,7 @@ def test_what_crashes_or_hangs_a_decoder_costs_its_own_row(
     files = {f"{n}.png": GOOD for n in range(40)}
     files |= {"7.png": GOOD + b"CRASH", "8.png": GOOD + b"HANG", "30.png": GOOD + b"CRASH"}
     folder = photos(files)
-    items = [Item(name, folder / name) for name in list_files(folder)]
+    items = [Item(name, path=folder / name) for name in list_files(folder)]
     rows = {each.item.key: each.rows[0] for each in predict_items(items, classifier, seconds=5.0)}
     assert rows["7.png"].error == "the process that read it died (SIGSEGV)" == rows["30.png"].error
     assert rows["8.png"].error == "took longer than 5 seconds"

@@ -27,6 +27,7 @@ from facegender.errors import InputError
 
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
 FOLDER = "a folder"
+ENCRYPTED = "encrypted (it needs a password)"
 _TAR_EXTRA_HEADERS = frozenset(
     {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
     | {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
@@ -153,7 +154,7 @@ def list_members(archive: str, path: Path) -> Iterator[Member]:
             with path.open("rb") as stream:
                 magic = stream.read(6)
             is_zip = magic.startswith(_ZIP_STARTS)
-            members = _zip_members(archive, path) if is_zip else _tar_members(path, magic)
+            members = _zip_members(path) if is_zip else _tar_members(path, magic)
     while True:
         with _damage_explained(archive):
             member = next(members, None)
@@ -218,17 +219,13 @@ def _tar_members(path: Path, magic: bytes) -> Iterator[Member]:
                 return
 
 
-def _zip_members(archive_name: str, path: Path) -> Iterator[Member]:
+def _zip_members(path: Path) -> Iterator[Member]:
     """List a zip by its directory; names with backslashes, against the standard, are put right."""
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             name = info.filename.replace("\\", "/")
-            if info.flag_bits & 0x1:
-                raise InputError(
-                    f"{archive_name} is encrypted ({name} needs a password). Unpack it yourself "
-                    "and give the folder, or pack it again without a password."
-                )
             problem = FOLDER if name.endswith("/") else _mode_problem(info.external_attr >> 16)
+            problem = ENCRYPTED if info.flag_bits & 0x1 else problem
             yield Member(name, info.file_size, problem, partial(archive.open, info), info.CRC)
 
 

@@ -131,7 +131,8 @@ def _json(path: Path) -> Iterator[Callable[[Prediction], None]]:
 @contextmanager
 def _csv(path: Path) -> Iterator[Callable[[Prediction], None]]:
     with replacing(path) as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        # with both characters at the ends of lines, both are quoted in names
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\r\n")
         table.writeheader()
         yield lambda row: table.writerow(_flat(row))
 

@@ -37,6 +37,7 @@ MIN_SCORE = 0.5
 _SURE = 0.9  # of a face that stands upright; those that lie are seen, too, but less surely
 _GAIN = 0.03  # by which a turn of the picture must make the surest face surer
 _TURNED_SCORE = 0.7  # at a turn of the picture
+_NEARLY = 0.7  # of the largest face, by area: as large as that
 _FILLED = 0.5  # of a picture that is a face crop, at least this share is its face's crop
 _STRIDES = (8, 16, 32)
 _STEP = 32  # the network halves the picture five times
@@ -187,13 +188,14 @@ def largest(faces: Sequence[Face], width: int, height: int) -> Face | None:
         height: likewise.
     """
 
-    def prominence(face: Face) -> float:
-        aside = hypot(
+    def aside(face: Face) -> float:
+        return hypot(
             (face.x + face.width / 2) / width - 0.5, (face.y + face.height / 2) / height - 0.5
         )
-        return face.width * face.height * max(0.1, 1.0 - aside)
 
-    return max(faces, key=prominence, default=None)
+    most = max((face.width * face.height for face in faces), default=0.0)
+    large = [face for face in faces if face.width * face.height >= _NEARLY * most]
+    return min(large, key=aside, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,17 +297,20 @@ def search(pixels: Pixels, detector: FaceDetector) -> list[Face]:
     found = detector.detect(pixels)
     if _surest(found) >= _SURE:
         return found
+    height, width = pixels.shape[:2]
+    scale = max(1.0, max(height, width) / YuNet.FAR)
+    small = fit(pixels, Resize(max(1, round(height / scale)), max(1, round(width / scale))))
     if not found:
-        border = round(0.6 * max(pixels.shape[:2]))
+        border = round(0.6 * max(small.shape[:2]))
         around = ((border, border), (border, border), (0, 0))
-        padded = np.pad(pixels, around, constant_values=_GREY)
-        found = [_moved(face, border) for face in detector.detect(padded)]
+        padded = np.pad(small, around, constant_values=_GREY)
+        found = [_moved(face, border).scaled(scale) for face in detector.detect(padded)]
     views = [found]
     for turns in (1, 2, 3):
-        turned = np.ascontiguousarray(np.rot90(pixels, turns))
-        height, width = turned.shape[:2]
+        turned = np.ascontiguousarray(np.rot90(small, turns))
+        rows, columns = turned.shape[:2]
         seen = detector.detect(turned, min_score=_TURNED_SCORE)
-        views.append([_turned_back(face, width, height, turns) for face in seen])
+        views.append([_turned_back(face, columns, rows, turns).scaled(scale) for face in seen])
     best = max(views, key=_surest)
     return best if _surest(best) >= _surest(found) + _GAIN else found
 

@@ -5,6 +5,7 @@ Nothing is opened here but to see what it is; archives are read front to back an
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from facegender.archives import FOLDER, list_members, looks_like_archive, name_problem, read_member
+from facegender.archives import FOLDER, list_members, looks_like_archive, read_member
 from facegender.errors import InputError
 from facegender.images import LIMITS, Limits, is_leftover, looks_like_picture
 from facegender.results import in_natural_order
@@ -31,6 +32,8 @@ class Item:
 
     Attributes:
         key: its name in the results.
+        identity: what tells it from every other file, whatever its key: its absolute path, or its
+            archive's with that archive's size and time and the place in it.
         path: where it lies on the disk; None within an archive.
         data: its content, within an archive; empty where there is a problem.
         size: in bytes; with ``modified`` it tells whether the file is still the same.
@@ -40,6 +43,7 @@ class Item:
     """
 
     key: str
+    identity: str = ""
     path: Path | None = None
     data: bytes = b""
     size: int = 0
@@ -62,17 +66,19 @@ class Folder:
 
     def __iter__(self) -> Iterator[Item]:
         """Give the files in order, each with the state that it has now."""
+        root = os.path.abspath(self.root)  # noqa: PTH100  (links stay as they are named)
         for name in self.names:
             key = self.prefix + name
             if name.endswith("/"):
                 yield Item(key, problem="the folder cannot be listed")
                 continue
             path = self.root / name
+            identity = os.path.join(root, name)  # noqa: PTH118  (a name may be absolute)
             try:
                 found = path.stat()
-                yield Item(key, path, size=found.st_size, modified=found.st_mtime_ns)
+                yield Item(key, identity, path, b"", found.st_size, found.st_mtime_ns)
             except (OSError, ValueError):  # the reader says what is wrong with it
-                yield Item(key, path)
+                yield Item(key, identity, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +91,16 @@ class Archive:
 
     def __iter__(self) -> Iterator[Item]:
         """Give the members in the archive's order; where it is damaged, an item that says so."""
-        members = list_members(str(self.path), self.path)
+        found = self.path.stat()
+        place = os.path.abspath(self.path)  # noqa: PTH100
         try:
-            for member in members:
-                key = self.prefix + member.name
+            for number, member in enumerate(list_members(str(self.path), self.path)):
+                key = self.prefix + member.name.removeprefix("./")
+                identity = f"{place}/{number} of {found.st_size} {found.st_mtime_ns}"
                 if member.problem == FOLDER:
                     continue
                 if member.problem:
                     yield Item(key, problem=f"is {member.problem} in an archive")
-                elif name_problem(member.name):
-                    yield Item(key, is_picture=False)
                 elif member.size > self.limits.bytes:
                     over = f"{member.size:,} bytes are over the limit of {self.limits.bytes:,}"
                     yield Item(key, problem=over)
@@ -104,8 +110,8 @@ class Archive:
                     is_picture = looks_like_picture(member.name, head)
                     is_picture = is_picture and not is_leftover(Path(member.name).name, head)
                     kept = data if is_picture else b""
-                    state = (member.size, member.modified)
-                    yield Item(key, None, kept, *state, is_picture=is_picture)
+                    state = (kept, member.size, member.modified)
+                    yield Item(key, identity, None, *state, is_picture=is_picture)
         except InputError as error:
             yield Item(self.prefix or f"{self.path.name}/", problem=str(error))
 
@@ -114,14 +120,15 @@ class Archive:
 class Inputs:
     """Everything that was named, in order. May be iterated again.
 
-    ``total`` is how many files there are; None where an archive will tell only at its end.
+    ``lists`` are the files that named some of them.
     """
 
     parts: tuple[Folder | Archive, ...]
+    lists: tuple[Path, ...] = ()
 
     @property
     def total(self) -> int | None:
-        """Count the files."""
+        """How many files there are; None where an archive will tell only at its end."""
         if any(isinstance(part, Archive) for part in self.parts):
             return None
         return sum(len(part.names) for part in self.parts if isinstance(part, Folder))
@@ -130,13 +137,16 @@ class Inputs:
         """Give the files, one after the other."""
         return chain.from_iterable(self.parts)
 
-    def archives(self) -> Iterator[Path]:
-        """Name the archives that are read."""
-        return (part.path for part in self.parts if isinstance(part, Archive))
+    def files(self) -> Iterator[Path]:
+        """Name the archives and lists that are read."""
+        yield from self.lists
+        yield from (part.path for part in self.parts if isinstance(part, Archive))
 
-    def folders(self) -> Iterator[Path]:
-        """Name the folders that are read, but not those of files named one by one."""
-        return (part.root for part in self.parts if isinstance(part, Folder) and not part.is_list)
+    def folders(self) -> set[Path]:
+        """Name the folders that pictures are read from."""
+        folders = [part for part in self.parts if isinstance(part, Folder)]
+        named = {os.path.dirname(name) for part in folders if part.is_list for name in part.names}  # noqa: PTH120
+        return {part.root for part in folders if not part.is_list} | set(map(Path, named))
 
 
 def gather(
@@ -166,24 +176,30 @@ def gather(
     is_single = len(given) == 1
     parts: list[Folder | Archive] = []
     files: list[str] = []
+    lists: list[Path] = []
+    folders = {os.path.abspath(name) for name in given if Path(name).is_dir()}  # noqa: PTH100
     for name in given:
         path = Path(name)
         prefix = "" if is_single else f"{path.as_posix()}/"
+        above = _parents(name) if recursive or not path.is_dir() else []
         if name == "-":
-            files += _lines((listed or sys.stdin.buffer).read())
+            files += _lines(_standard_input() if listed is None else listed.read())
+        elif folders.intersection(above if recursive else above[:1]):
+            continue  # it comes with its folder
         elif path.is_dir():
             parts.append(Folder(path, list_files(path, recursive=recursive), prefix))
-        elif not path.exists():
+        elif not os.path.lexists(path):
             raise InputError(_why_nothing(path))
         elif path.is_file() and _is_archive(path):
             parts.append(Archive(path, prefix, limits))
         elif path.is_file() and _is_list(path):
+            lists.append(path)
             files += _lines(path.read_bytes())
         else:
             files.append(name)
     if files:
         parts.append(Folder(Path(), _once(in_natural_order(files)), is_list=True))
-    return Inputs(tuple(parts))
+    return Inputs(tuple(parts), tuple(lists))
 
 
 def list_files(folder: Path, *, recursive: bool = False) -> list[str]:
@@ -226,8 +242,22 @@ def _expanded(name: str) -> Iterable[str]:
     return found
 
 
+def _parents(name: str) -> list[str]:
+    """Give the folders that a file or folder lies in, the nearest first."""
+    return [str(folder) for folder in Path(os.path.abspath(name)).parents]  # noqa: PTH100
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:
+        raise InputError("'-' reads names from standard input, which is closed")
+    return sys.stdin.buffer.read()
+
+
 def _lines(text: bytes) -> list[str]:
     """Read a list of names: a line each, or between zero bytes as ``find -print0`` gives them."""
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # PowerShell's
+        text = text.decode("utf-16", "replace").encode()
+    text = text.removeprefix(codecs.BOM_UTF8)
     separator = b"\0" if b"\0" in text else b"\n"
     lines = (line.removesuffix(b"\r") for line in text.split(separator))
     return [Path(os.fsdecode(line)).as_posix() for line in lines if line.strip()]

@@ -2,7 +2,7 @@
 
 One SQLite file beside the output. It is locked while a run writes to it, survives the run's death
 at any moment, and is removed when every picture was read. Answers are found again by the file's
-key, size and time, and only for the same network and the same options.
+place, size and time, and only for the same network and the same options.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
+from os.path import realpath
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +25,7 @@ from facegender.results import Prediction, Status
 
 _COMMIT_SECONDS = 0.5
 _TABLES = """
-    CREATE TABLE IF NOT EXISTS run (options TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS run (options TEXT NOT NULL, begun TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS picture (
         key TEXT PRIMARY KEY, size INTEGER, modified INTEGER, bad INTEGER, rows TEXT, thumbnail BLOB
     ) WITHOUT ROWID;
@@ -43,7 +45,9 @@ class Journal:
 
     Attributes:
         earlier: how many pictures it holds of an earlier run with the same options.
-        is_fresh: an earlier run with another network or other options was thrown away.
+        is_fresh: there are rows of a run with another network or other options, which go when
+            this run has its first.
+        begun: when the run that goes on was begun, as ISO 8601 text.
     """
 
     def __init__(self, output: Path, options: Mapping[str, Any]) -> None:
@@ -56,23 +60,22 @@ class Journal:
         Raises:
             OutputError: another run is writing to this output, or it cannot be written there.
         """
-        self.path = output.with_name(f"{OWN_FILES}{output.name}.journal")
+        place = Path(realpath(output))  # two names of one file have one journal
+        self.path = place.with_name(f"{OWN_FILES}{place.name}.journal")
         self._output = output
+        self._options = json.dumps(options, sort_keys=True)
         self._committed = time.monotonic()
         self._is_removed = False
-        text = json.dumps(options, sort_keys=True)
         try:
             self._base = self._open()
-            found = self._base.execute("SELECT options FROM run").fetchall()
-            self.is_fresh = bool(found) and found != [(text,)]
-            if self.is_fresh:
-                self._base.executescript("DELETE FROM run; DELETE FROM picture;")
-            if self.is_fresh or not found:
-                self._base.execute("INSERT INTO run VALUES (?)", (text,))
-            self._base.commit()
+            found = self._base.execute("SELECT options, begun FROM run").fetchone()
             ((self.earlier,),) = self._base.execute("SELECT count(*) FROM picture")
         except sqlite3.Error as error:
             raise self._explained(error) from error
+        self._is_mine = found is not None and found[0] == self._options
+        self.is_fresh = bool(self.earlier) and not self._is_mine
+        self.begun = found[1] if self._is_mine else _now()
+        self.earlier = self.earlier if self._is_mine else 0
 
     def _open(self) -> sqlite3.Connection:
         """Open it for this run alone; what is no journal any more is begun anew."""
@@ -110,11 +113,13 @@ class Journal:
             return None
         found = self._base.execute(
             "SELECT bad, rows, thumbnail FROM picture WHERE key = ? AND size = ? AND modified = ?",
-            (_storable(item.key), item.size, item.modified),
+            (_storable(item.identity), item.size, item.modified),
         ).fetchone()
         if found is None or (found[0] and not with_bad):
             return None
-        rows = tuple(Prediction.from_dict(row) for row in json.loads(found[1]))
+        rows = tuple(
+            replace(Prediction.from_dict(row), file=item.key) for row in json.loads(found[1])
+        )
         return Kept(rows, found[2])
 
     def add(self, item: Item, rows: Sequence[Prediction], thumbnail: bytes = b"") -> None:
@@ -126,9 +131,14 @@ class Journal:
         is_bad = any(row.status == Status.UNREADABLE for row in rows)
         text = json.dumps([row.to_dict() for row in rows])
         try:
+            if not self._is_mine:
+                self._base.execute("DELETE FROM run")
+                self._base.execute("DELETE FROM picture")
+                self._base.execute("INSERT INTO run VALUES (?, ?)", (self._options, self.begun))
+                self._is_mine = True
             self._base.execute(
                 "INSERT OR REPLACE INTO picture VALUES (?, ?, ?, ?, ?, ?)",
-                (_storable(item.key), item.size, item.modified, is_bad, text, thumbnail),
+                (_storable(item.identity), item.size, item.modified, is_bad, text, thumbnail),
             )
             if time.monotonic() - self._committed > _COMMIT_SECONDS:
                 self._base.commit()
@@ -168,6 +178,10 @@ class Journal:
                 f"another run is writing {self._output}. Wait for it, or name another --output"
             )
         return OutputError(f"cannot write {self.path}: {error}. What is done is kept; run it again")
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _storable(key: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,15 +69,16 @@ class Summary:
             if self.kept:
                 lines.append(f"{self.kept:,} of them were answered by the run before")
         lines.append(f"results: {', '.join(map(str, places))}")
-        for line in lines:
-            typer.echo(printable(line))
+        with suppress(BrokenPipeError):  # nobody listens any more; the results are there
+            for line in lines:
+                typer.echo(printable(line))
 
 
 def with_progress(
     answered: Iterable[Answered], total: int | None, *, quiet: bool
 ) -> Iterator[Answered]:
     """Hand pictures on and show how far they are on stderr, where that is a terminal."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield from answered
         return
     from rich.console import Console
@@ -99,6 +101,6 @@ def with_progress(
 
 def printable(text: str) -> str:
     """Make any file name fit for a terminal: no control characters, no lone surrogates."""
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # None: closed
     shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
     return shown.encode(encoding, "backslashreplace").decode(encoding)

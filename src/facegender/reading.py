@@ -26,6 +26,16 @@ LOOK = 1280
 """Long side in pixels at which a large JPEG is looked at for faces."""
 
 
+def check_faces(faces: str) -> None:
+    """Refuse what is none of :data:`FACES`.
+
+    Raises:
+        InputError: another word.
+    """
+    if faces not in FACES:
+        raise InputError(f"faces {faces!r} is not one of {', '.join(FACES)}")
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """How pictures are read: everything that decides what the network will see.
@@ -52,8 +62,7 @@ class Reader:
         Raises:
             InputError: another word for ``faces``.
         """
-        if self.faces not in FACES:
-            raise InputError(f"faces {self.faces!r} is not one of {', '.join(FACES)}")
+        check_faces(self.faces)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from glob import escape
 from os.path import realpath
 from pathlib import Path
 from types import TracebackType
@@ -275,6 +276,13 @@ def check_output(path: Path) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what a killed run left beside ``path``; only while no other run may write it."""
+    place = Path(realpath(path))
+    for left in place.parent.glob(f".facegender-{escape(place.name)}-*.tmp"):
+        left.unlink(missing_ok=True)
+
+
 def check_distinct(paths: Mapping[str, Path | None]) -> None:
     """Refuse two options that name one file, for one would be written over the other.
 
@@ -323,7 +331,7 @@ def replacing(path: Path, errors: str = "backslashreplace") -> Iterator[TextIO]:
 def _create_beside(path: Path, errors: str = "backslashreplace") -> tuple[Path, TextIO]:
     """Create a hidden temporary file in the folder of ``path`` (of its target, for a link)."""
     place = Path(realpath(path))
-    temporary = place.with_name(f".facegender-{secrets.token_hex(6)}.tmp")
+    temporary = place.with_name(f".facegender-{place.name}-{secrets.token_hex(6)}.tmp")
     # backslashreplace turns lone surrogates into \udcxx, which JSON reads back as they were.
     file = temporary.open("x", encoding="utf-8", errors=errors, newline="\n")
     return temporary, file

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from facegender.cli.verb import verb
-from facegender.errors import InputError, StoppedError
+from facegender.errors import InputError, OutputError, StoppedError
 from facegender.progress import Summary, printable, with_progress
 
 if TYPE_CHECKING:
@@ -149,8 +149,14 @@ def predict(
     from facegender.model_file import MODEL_NAME
     from facegender.opencv_detector import OpenCVYuNet
     from facegender.predict import predict_items
+    from facegender.reading import check_faces
     from facegender.report import write_report
-    from facegender.results import ProcessResultsWriter, check_distinct, check_output
+    from facegender.results import (
+        ProcessResultsWriter,
+        check_distinct,
+        check_output,
+        remove_leftovers,
+    )
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # a bad file is a row, not a warning
     started = time.perf_counter()
@@ -159,17 +165,15 @@ def predict(
         raise InputError("--format is the format of the details: name a file with --details too")
     if blur and annotate is None:
         raise InputError("--blur hides faces in copies: name their folder with --annotate too")
+    check_faces(faces)
     found = gather(inputs, recursive=recursive, limits=limits)
     in_run = None if model is None else model / MODEL_NAME
     outputs = {"--output": output, "--details": details, "--report": report}
-    given = {f"the input {archive}": archive for archive in found.archives()}
-    check_distinct(outputs | {"--model": model, "--model's file": in_run} | given)
-    for folder in found.folders():
-        if annotate is not None and annotate.resolve().is_relative_to(folder.resolve()):
-            raise InputError(
-                f"--annotate {annotate} is part of the input {folder}, where the copies would be "
-                "taken for photos. Name another folder"
-            )
+    given: dict[str, Path | None] = {f"the input {file}": file for file in found.files()}
+    given |= {"--model": model, "--model's file": in_run, "--detector": detector}
+    check_distinct(outputs | {"--annotate": annotate} | given)
+    if annotate is not None:
+        _check_copies(annotate, found.folders())
     if details is not None:
         format_of(details, form)
     for path in outputs.values():
@@ -191,6 +195,12 @@ def predict(
     try:
         with ExitStack() as stack:
             journal = stack.enter_context(Journal(output, options))
+            for path in (details, report):
+                if path is not None:  # no other run may write these either
+                    stack.enter_context(Journal(path, {}))
+            for path in outputs.values():
+                if path is not None:
+                    remove_leftovers(path)
             if journal.is_fresh and not quiet:
                 typer.echo(
                     "the run before had another model or other options: begun anew", err=True
@@ -231,7 +241,7 @@ def predict(
                     pass
             else:
                 pictures = (_in_report(each, report) for each in watched())
-                write_report(report, pictures, _about(classifier, inputs))
+                write_report(report, pictures, _about(classifier, inputs, journal.begun))
         if not summary.counts["unreadable"]:
             journal.remove()
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -241,14 +251,33 @@ def predict(
             "the same command goes on from there",
             code if isinstance(code, int) else 130,
         ) from stop
+    undrawn = copies.failed if copies is not None else []
     if not quiet:
         written = [path for path in (*outputs.values(), annotate) if path is not None]
         summary.show(", ".join(inputs), written, time.perf_counter() - started)
-        for name in copies.failed if copies is not None else ():
-            typer.echo(f"no copy could be drawn of {printable(name)}")
-        if summary.counts["unreadable"]:
-            typer.echo("the same command with --retry-errors reads only these again")
-    return 1 if summary.counts["unreadable"] else 0
+        with suppress(BrokenPipeError):
+            for name in undrawn:
+                typer.echo(f"no copy could be drawn of {printable(name)}")
+            if summary.counts["unreadable"]:
+                typer.echo("the same command with --retry-errors reads only these again")
+    return 1 if summary.counts["unreadable"] or undrawn else 0
+
+
+def _check_copies(folder: Path, inputs: set[Path]) -> None:
+    """Refuse a folder for copies that is none, or from which they would be read as photos.
+
+    Raises:
+        InputError: it is part of an input.
+        OutputError: it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"cannot write copies into {folder}: it is a file; name a folder")
+    for read in inputs:
+        if folder.resolve().is_relative_to(read.resolve()):
+            raise InputError(
+                f"--annotate {folder} is part of the input {read}, where the copies would be "
+                "taken for photos. Name another folder"
+            )
 
 
 def _in_report(answered: Answered, report: Path) -> ReportPicture:
@@ -262,10 +291,8 @@ def _in_report(answered: Answered, report: Path) -> ReportPicture:
     )
 
 
-def _about(classifier: Classifier, inputs: list[str]) -> About:
+def _about(classifier: Classifier, inputs: list[str], begun: str) -> About:
     """Say on the report's page how it was made."""
-    from datetime import datetime
-
     from facegender import __version__
     from facegender.report import About
 
@@ -274,7 +301,7 @@ def _about(classifier: Classifier, inputs: list[str]) -> About:
         model=described.name,
         fingerprint=classifier.digest[:16],
         version=__version__,
-        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        created=begun,
         input=", ".join(inputs),
         terms=" ".join(filter(None, (described.licence, described.terms))),
     )

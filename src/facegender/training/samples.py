@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from facegender.archives import FOLDER, LAYOUT, list_members, name_problem, read_member
+from facegender.archives import ENCRYPTED, FOLDER, LAYOUT, list_members, name_problem, read_member
 from facegender.errors import InputError
 from facegender.model_file import LABELS
 
@@ -117,6 +117,11 @@ def _stream(
                 raise _limit_error(archive, "total_bytes", limits.total_bytes, "bytes in all")
             if member.problem == FOLDER:
                 continue
+            if member.problem == ENCRYPTED:
+                raise InputError(
+                    f"{archive} is encrypted ({member.name} needs a password). Unpack it yourself "
+                    "and give the folder, or pack it again without a password."
+                )
             if reason := member.problem or name_problem(member.name):
                 on_skip(shown, reason)
                 continue
