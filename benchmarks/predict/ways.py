@@ -27,7 +27,8 @@ from rich.progress import track
 from facegender import Classifier
 from facegender.faces import FACES
 from facegender.images import Pixels, decode
-from facegender.training.evaluate import share, write_json
+from facegender.training.evaluate import write_json
+from facegender.training.measure import share
 
 PHOTO = (960, 720)
 
