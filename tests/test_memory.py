@@ -1,0 +1,37 @@
+"""Memory is flat but for the names: the small form of ``benchmarks/predict/soak.py``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made import encode, picture
+
+PEAK = (
+    "import resource, sys; from facegender.cli import main\n"
+    "try: main(sys.argv[1:])\n"
+    "except SystemExit as end: assert not end.code, end.code\n"
+    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+)
+UNIT = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+def test_many_pictures_take_little_more_than_few(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(encode(picture(size=(8, 8), seed=1)))
+
+    def peak(count: int) -> int:
+        photos = tmp_path / str(count)
+        photos.mkdir()
+        for n in range(count):
+            (photos / f"holiday_{n}.png").symlink_to("../one.png")
+        options = ("--faces", "whole", "-q", "-o", str(tmp_path / "o.json"))
+        command = [sys.executable, "-c", PEAK, "predict", str(photos), *options]
+        command += ["--model", str(model_path), "--details", str(tmp_path / "d.jsonl")]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return int(done.stdout) * UNIT
+
+    few, many = 300, 6000
+    assert peak(many) - peak(few) < (many - few) * 1000 + 8e6
