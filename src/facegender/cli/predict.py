@@ -134,9 +134,11 @@ def predict(
 ) -> int:
     """Answer male or female for every face in a folder's pictures.
 
-    Of several faces in a picture FILE names the largest; the details have all. A run that was
-    stopped goes on with the same command. Exit codes: 0, every picture was read; 1, some could not
-    be, and the results are written all the same; 2, wrong use, and nothing was written.
+    Of several faces in a picture FILE names the largest, the details have all.
+    A run that was stopped goes on with the same command.
+
+    Exit codes: 0, every picture was read; 1, some could not be, and the
+    results are written all the same; 2, wrong use, and nothing was written.
     """
     import warnings
 
