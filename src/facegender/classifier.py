@@ -63,11 +63,13 @@ class Classifier:
         """Everything about the network but its weights: labels, sizes, figures, terms."""
         return self._description
 
-    def probabilities(self, batch: Pixels) -> NDArray[np.float32]:
+    def probabilities(self, batch: Pixels, *, is_alone: bool = False) -> NDArray[np.float32]:
         """Run the network over pictures of its own size (see :attr:`framer`).
 
         Args:
             batch: ``uint8 [N, H, W, 3]``, RGB, of the description's size; any N.
+            is_alone: it is no part of many, whose answers would have to be the same to the last
+                bit; one picture is then answered without the rest of a run.
 
         Returns:
             ``float32 [N, 2]``, in the order of ``description.labels``. A row does not depend on
@@ -85,9 +87,10 @@ class Classifier:
         if batch.shape[1:] != frame:
             raise ValueError(f"pixels have the shape {batch.shape}, not (N, {frame[0]}, ...)")
         found = np.empty((len(batch), 2), dtype=np.float32)
-        for start in range(0, len(batch), BATCH):
-            part = batch[start : start + BATCH]
-            padded = np.zeros((BATCH, *frame), dtype=np.uint8)
+        size = 1 if len(batch) == 1 and is_alone else BATCH
+        for start in range(0, len(batch), size):
+            part = batch[start : start + size]
+            padded = np.zeros((size, *frame), dtype=np.uint8)
             padded[: len(part)] = part
             try:
                 (output,) = self._session.run(None, {self._input: padded})
@@ -226,7 +229,8 @@ class Classifier:
             part = [(picture, _read(picture, reader)) for picture in pictures[start:][:BATCH]]
             readings = [read for _, read in part if isinstance(read, Reading)]
             pixels = [frame.pixels for reading in readings for frame in reading.frames]
-            found = iter(self.probabilities(np.stack(pixels)) if pixels else ())
+            is_alone = len(pictures) == 1
+            found = iter(self.probabilities(np.stack(pixels), is_alone=is_alone) if pixels else ())
             for picture, read in part:
                 if isinstance(read, Prediction):
                     yield (read,)
