@@ -19,8 +19,8 @@ from facegender.reading import Reader, Reading, read_picture, read_pixels
 from facegender.results import Box, Prediction, Status
 
 BATCH = 16
-"""Pictures in every run of the network. Always this many (the rest is black), so that the same
-bits come out for a picture whatever stands beside it."""
+"""Pictures in every run of the network over many. Always so many (the rest is black), so that the
+same bits come out for a picture whatever stands beside it."""
 
 Picture: TypeAlias = str | PathLike[str] | Image.Image | NDArray[Any]
 """A path, a Pillow picture, or ``uint8`` pixels: RGB ``[H, W, 3]`` or grey ``[H, W]``."""
