@@ -43,6 +43,19 @@ def test_no_output_is_stored() -> None:
     assert [cell["metadata"].get("tags") for cell in code].count(["parameters"]) == 1
 
 
+def test_its_paired_script_says_the_same() -> None:
+    """``jupytext --sync model_learning.ipynb`` brings one after the other."""
+    jupytext = pytest.importorskip("jupytext", reason="needs jupytext: pip install '.[dev]'")
+    notebook, script = (
+        [
+            (cell["cell_type"], cell["source"], cell["metadata"].get("tags"))
+            for cell in jupytext.read(path)["cells"]
+        ]
+        for path in (NOTEBOOK, NOTEBOOK.with_suffix(".py"))
+    )
+    assert script == notebook
+
+
 def test_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ipykernel", "matplotlib", "nbformat", "torch", "timm", "onnxscript"):
         pytest.importorskip(name, reason=f"the notebook needs {name}: pip install '.[dev]'")
