@@ -74,6 +74,55 @@ class Face:
         return Face(x, y, width, height, self.score, self.landmarks * np.float32(factor))
 
 
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """A picture made smaller and set into grey, as a YuNet looks at it.
+
+    ``pixels`` are ``uint8 [rows, columns, 3]``, both multiples of 32. The picture begins at
+    ``left`` and ``top``; ``across`` and ``down`` are how many of its own pixels one of them stands for.
+    """
+
+    pixels: Pixels
+    left: int
+    top: int
+    across: float
+    down: float
+
+    @classmethod
+    def of(cls, pixels: Pixels, size: int, margin: float, *, least_steps: int = 1) -> Canvas:
+        """Set a picture in with its long side at ``size``.
+
+        Args:
+            pixels: ``uint8 [H, W, 3]``.
+            size: in pixels.
+            margin: grey at every side, as a share of ``size``.
+            least_steps: a side has at least so many times 32 pixels.
+        """
+        height, width = pixels.shape[:2]
+        scale = size / max(height, width)
+        small = Resize(max(1, round(height * scale)), max(1, round(width * scale)))
+        border = round(margin * size)
+        rows, columns = (
+            _STEP * max(least_steps, ceil((side + 2 * border) / _STEP))
+            for side in (small.height, small.width)
+        )
+        canvas = np.full((rows, columns, 3), _GREY, np.uint8)
+        top, left = (rows - small.height) // 2, (columns - small.width) // 2
+        canvas[top : top + small.height, left : left + small.width] = fit(pixels, small)
+        return cls(canvas, left, top, width / small.width, height / small.height)
+
+    def lead_back(self, table: NDArray[np.float32]) -> None:
+        """Bring rows of x, y, width, height and five points to the picture's own pixels, in place.
+
+        Args:
+            table: ``float32 [faces, 14 or more]``; columns beyond the points stay.
+        """
+        table[:, [0, 4, 6, 8, 10, 12]] -= self.left
+        table[:, [1, 5, 7, 9, 11, 13]] -= self.top
+        table[:, [0, 2, 4, 6, 8, 10, 12]] *= self.across
+        table[:, [1, 3, 5, 7, 9, 11, 13]] *= self.down
+
+
 class FaceDetector(Protocol):
     """Whatever finds faces."""
 
@@ -144,28 +193,15 @@ class YuNet:
             ``float32 [faces, 15]``: score, x, y, width, height, and the landmarks, in the
             picture's own pixels.
         """
-        height, width = pixels.shape[:2]
-        scale = size / max(height, width)
-        small = Resize(max(1, round(height * scale)), max(1, round(width * scale)))
-        border = round(margin * size)
-        rows, columns = (
-            _STEP * ceil((side + 2 * border) / _STEP) for side in (small.height, small.width)
-        )
-        canvas = np.full((1, rows, columns, 3), _GREY, np.uint8)
-        top, left = (rows - small.height) // 2, (columns - small.width) // 2
-        canvas[0, top : top + small.height, left : left + small.width] = fit(pixels, small)
+        canvas = Canvas.of(pixels, size, margin)
         found = [
             _decode(values[0], stride, min_score)
             for values, stride in zip(
-                self._session.run(None, {"pixels": canvas}), _STRIDES, strict=True
+                self._session.run(None, {"pixels": canvas.pixels[None]}), _STRIDES, strict=True
             )
         ]
         table = np.concatenate(found)
-        table[:, [1, 5, 7, 9, 11, 13]] -= left
-        table[:, [2, 6, 8, 10, 12, 14]] -= top
-        across, down = width / small.width, height / small.height
-        table[:, [1, 3, 5, 7, 9, 11, 13]] *= across
-        table[:, [2, 4, 6, 8, 10, 12, 14]] *= down
+        canvas.lead_back(table[:, 1:])
         return table
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegender.errors import MissingExtraError, ModelFileError
-from facegender.faces import MIN_SCORE, Face, YuNet
-from facegender.images import Pixels, Resize, fit
+from facegender.faces import MIN_SCORE, Canvas, Face, YuNet
+from facegender.images import Pixels
 
 _STEP = 32  # the network halves the picture five times
 _GREY = 128
@@ -100,26 +99,14 @@ class OpenCVYuNet:
             ``float32 [faces, 15]``, OpenCV's columns: x, y, width, height, the landmarks, score; in
             the picture's own pixels.
         """
-        height, width = pixels.shape[:2]
-        scale = size / max(height, width)
-        small = Resize(max(1, round(height * scale)), max(1, round(width * scale)))
-        border = round(margin * size)
-        rows, columns = (  # at one step OpenCV 4 makes up faces out of nothing
-            _STEP * max(2, ceil((side + 2 * border) / _STEP))
-            for side in (small.height, small.width)
-        )
-        canvas = np.full((rows, columns, 3), _GREY, np.uint8)
-        top, left = (rows - small.height) // 2, (columns - small.width) // 2
-        canvas[top : top + small.height, left : left + small.width] = fit(pixels, small)[..., ::-1]
+        # at one step OpenCV 4 makes up faces out of nothing
+        canvas = Canvas.of(pixels, size, margin, least_steps=2)
         detector = self._detector()
-        detector.setInputSize((columns, rows))
+        detector.setInputSize(canvas.pixels.shape[1::-1])
         detector.setScoreThreshold(min_score)
-        _, found = detector.detect(canvas)
+        _, found = detector.detect(np.ascontiguousarray(canvas.pixels[..., ::-1]))
         table = np.zeros((0, 15), np.float32) if found is None else found
-        table[:, [0, 4, 6, 8, 10, 12]] -= left
-        table[:, [1, 5, 7, 9, 11, 13]] -= top
-        table[:, [0, 2, 4, 6, 8, 10, 12]] *= width / small.width
-        table[:, [1, 3, 5, 7, 9, 11, 13]] *= height / small.height
+        canvas.lead_back(table)
         return table
 
     def _detector(self) -> Any:
