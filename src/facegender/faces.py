@@ -79,7 +79,8 @@ class Canvas:
     """A picture made smaller and set into grey, as a YuNet looks at it.
 
     ``pixels`` are ``uint8 [rows, columns, 3]``, both multiples of 32. The picture begins at
-    ``left`` and ``top``; ``across`` and ``down`` are how many of its own pixels one of them stands for.
+    ``left`` and ``top``; ``across`` and ``down`` are how many of its own pixels one of them stands
+    for.
     """
 
     pixels: Pixels
