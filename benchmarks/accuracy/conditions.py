@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from facegender.faces import ALIGNED, place
 from facegender.images import Pixels
-from facegender.training.conditions import (
+from facegender.training.evaluation.conditions import (
     BLURS,
     DEGREES,
     QUALITIES,

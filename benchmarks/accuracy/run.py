@@ -38,8 +38,8 @@ from facegender import Classifier
 from facegender.images import Pixels, decode
 from facegender.model_file import LABELS
 from facegender.training.corrections import correct, read_corrections
-from facegender.training.evaluate import write_json
-from facegender.training.measure import age_in_years, measure, share
+from facegender.training.evaluation.evaluate import write_json
+from facegender.training.evaluation.measure import age_in_years, measure, share
 from facegender.training.progress import Console
 from facegender.training.samples import Sample, stream_samples
 from facegender.training.split import assign_parts

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from facegender.model_file import LABELS, MODEL_NAME
-from facegender.training.evaluate import write_json
-from facegender.training.measure import measure
+from facegender.training.evaluation.evaluate import write_json
+from facegender.training.evaluation.measure import measure
 from facegender.training.samples import Sample
 from facegender.training.split import read_split, write_split
 

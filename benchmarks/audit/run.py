@@ -22,11 +22,11 @@ import numpy as np
 from PIL import Image
 
 from facegender.model_file import LABELS
-from facegender.training.audit import FRAMER
-from facegender.training.copies import Pictures, chain, find_copies, join
-from facegender.training.doubtful import out_of_fold, weigh
-from facegender.training.evaluate import write_json
-from facegender.training.features import read_features
+from facegender.training.audit.audit import FRAMER
+from facegender.training.audit.copies import Pictures, chain, find_copies, join
+from facegender.training.audit.doubtful import out_of_fold, weigh
+from facegender.training.audit.features import read_features
+from facegender.training.evaluation.evaluate import write_json
 from facegender.training.samples import stream_samples
 from facegender.training.split import read_split
 from facegender.training.store import Store, decoded, open_store

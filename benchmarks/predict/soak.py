@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from facegender.training.evaluate import write_json
+from facegender.training.evaluation.evaluate import write_json
 
 
 def memory(process: int) -> tuple[float, float]:

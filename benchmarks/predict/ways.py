@@ -27,8 +27,8 @@ from rich.progress import track
 from facegender import Classifier
 from facegender.faces import FACES
 from facegender.images import Pixels, decode
-from facegender.training.evaluate import write_json
-from facegender.training.measure import share
+from facegender.training.evaluation.evaluate import write_json
+from facegender.training.evaluation.measure import share
 
 PHOTO = (960, 720)
 

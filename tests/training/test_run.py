@@ -26,7 +26,7 @@ from facegender.errors import (
 )
 from facegender.faces import Framer
 from facegender.model_file import read_model_file
-from facegender.training.evaluate import evaluate
+from facegender.training.evaluation.evaluate import evaluate
 from facegender.training.fit import Progress
 from facegender.training.network import build_network
 from facegender.training.progress import Console

@@ -53,7 +53,7 @@ def audit(
     given to train --corrections) and groups.csv (train --audit). Nothing in the
     input is touched. Exit code 1: some pictures were unreadable.
     """
-    module = training("audit")
+    module = training("audit.audit")
     console = training("progress").Console(quiet=quiet)
     found = module.audit(
         archives,

@@ -45,15 +45,15 @@ def compare(
     """
     from facegender.results import check_distinct, check_output
 
-    scores = training("scores")
+    scores = training("evaluation.scores")
     tables = [path / scores.SCORES_NAME if path.is_dir() else path for path in (first, second)]
     check_distinct({"the first": tables[0], "the second": tables[1], "--output": output})
     if output is not None:
         check_output(output)
-    found = training("compare").compare(*map(scores.read_scores, tables), part=part)
+    found = training("evaluation.compare").compare(*map(scores.read_scores, tables), part=part)
     if output is not None:
         names = {"first": str(first), "second": str(second)}
-        training("evaluate").write_json(output, names | asdict(found))
+        training("evaluation.evaluate").write_json(output, names | asdict(found))
     if not quiet:
         training("progress").Console().comparison(found, str(first), str(second))
     return 0

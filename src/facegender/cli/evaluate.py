@@ -81,7 +81,7 @@ def evaluate(
     from facegender.model_file import MODEL_NAME
     from facegender.results import check_distinct, check_output
 
-    evaluation = training("evaluate")
+    evaluation = training("evaluation.evaluate")
     console = training("progress").Console(quiet=quiet)
     if grad_cam and report is None:
         raise InputError("--grad-cam shows pictures: say by --report where the page goes")
@@ -92,7 +92,7 @@ def evaluate(
     own = {"RUN|MODEL": model, "its model file": model / MODEL_NAME, "--table": table}
     own["--corrections"] = corrections
     check_distinct(named | own | {"--output": output, "--scores": scores, "--report": page})
-    network = training("grad_cam").load_network(model) if grad_cam else None
+    network = training("evaluation.grad_cam").load_network(model) if grad_cam else None
     if report is not None and page != report:
         _make_folder(report)
     for path in (output, scores, page):
@@ -114,10 +114,12 @@ def evaluate(
     if output is not None:
         evaluation.write_json(output, figures | ({"robustness": worse} if worse else {}))
     if scores is not None:
-        training("scores").write_scores(scores, result.scores)
+        training("evaluation.scores").write_scores(scores, result.scores)
     if page is not None:
-        judged = training("report").judge(model, result, figures, robustness=worse, network=network)
-        training("report").write_report(page, judged)
+        judged = training("evaluation.report").judge(
+            model, result, figures, robustness=worse, network=network
+        )
+        training("evaluation.report").write_report(page, judged)
     if not quiet:
         console.figures(figures)
         if worse:
@@ -142,9 +144,9 @@ def _in_folder(folder: Path, output: Path | None, scores: Path | None) -> tuple[
     if (folder / MODEL_NAME).exists() or (folder / training("run_folder").REQUEST_NAME).exists():
         raise OutputError(f"--report {folder} is a run folder: name another, or a .html file")
     return (
-        folder / training("report").REPORT_NAME,
+        folder / training("evaluation.report").REPORT_NAME,
         output or folder / "figures.json",
-        scores or folder / training("scores").SCORES_NAME,
+        scores or folder / training("evaluation.scores").SCORES_NAME,
     )
 
 
@@ -159,7 +161,7 @@ def _worse(model: Path, archives: list[Path], scores: Any, count: int, console: 
     """Judge some of the pictures again, made worse."""
     from facegender.classifier import Classifier
 
-    module = training("robustness")
+    module = training("evaluation.robustness")
     chosen = module.choose(scores, count)
     with console.counting("making pictures worse", len(chosen.samples)) as on_picture:
         return module.robustness(Classifier.load(model), archives, chosen, on_picture=on_picture)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from facegender.errors import InputError
 from facegender.model_file import LABELS
-from facegender.training.audit_groups import read_groups
+from facegender.training.audit.groups import read_groups
 from facegender.training.corrections import correct, read_corrections
 from facegender.training.progress import Console
 from facegender.training.recipe import Recipe

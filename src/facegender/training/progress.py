@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from facegender.training.checkpoint import EpochFigures
-from facegender.training.compare import Comparison, Difference
+from facegender.training.evaluation.compare import Comparison, Difference
 from facegender.training.fit import Progress as FitProgress
 
 _LOG_SECONDS = 60.0

@@ -28,8 +28,7 @@ from facegender.errors import MissingExtraError, StoppedError
 from facegender.images import Pixels
 from facegender.model_file import MODEL_NAME, ModelDescription, read_model_file
 from facegender.results import replacing
-from facegender.training.audit_groups import read_groups
-from facegender.training.calibrate import find_temperature
+from facegender.training.audit.groups import read_groups
 from facegender.training.checkpoint import BEST_NAME, EpochFigures, load_weights
 from facegender.training.curves import (
     HISTORY_NAME,
@@ -38,11 +37,14 @@ from facegender.training.curves import (
     add_to_history,
     write_history,
 )
-from facegender.training.evaluate import Evaluation, score, write_json
+from facegender.training.evaluation.calibrate import find_temperature
+from facegender.training.evaluation.evaluate import Evaluation, score, write_json
+from facegender.training.evaluation.gallery import Gallery, telling
+from facegender.training.evaluation.measure import measure_scores
+from facegender.training.evaluation.report import REPORT_NAME, judge, write_report
+from facegender.training.evaluation.scores import SCORES_NAME, make_scores, write_scores
 from facegender.training.export import describe_again, export_model
 from facegender.training.fit import Progress, compute_logits, fit_network, make_fabric
-from facegender.training.gallery import Gallery, telling
-from facegender.training.measure import measure_scores
 from facegender.training.network import Start, build_network, check_input, load_start
 from facegender.training.prepare import (
     check_labels,
@@ -53,7 +55,6 @@ from facegender.training.prepare import (
 )
 from facegender.training.progress import Console
 from facegender.training.recipe import Recipe, recipe_values
-from facegender.training.report import REPORT_NAME, judge, write_report
 from facegender.training.run_folder import (
     METRICS_NAME,
     SAVED_NAME,
@@ -61,7 +62,6 @@ from facegender.training.run_folder import (
     begin_run,
     open_run,
 )
-from facegender.training.scores import SCORES_NAME, make_scores, write_scores
 from facegender.training.self_check import check_space, learn_by_heart
 from facegender.training.store import Store
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from facegender.errors import InputError, OutputError
 from facegender.model_file import MODEL_NAME
 from facegender.results import check_output, replacing
-from facegender.training.audit_groups import GROUPS_NAME
-from facegender.training.evaluate import write_json
+from facegender.training.audit.groups import GROUPS_NAME
+from facegender.training.evaluation.evaluate import write_json
 from facegender.training.recipe import Recipe, read_recipe, write_toml
 from facegender.training.split import SPLIT_NAME
 from facegender.training.store import store_folder

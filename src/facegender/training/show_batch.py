@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from facegender.training.augment import denormalise
+from facegender.training.evaluation.gallery import contact_sheet
 from facegender.training.fit import training_batch
-from facegender.training.gallery import contact_sheet
 from facegender.training.recipe import Recipe, with_changes
 from facegender.training.samples import Sample, stream_samples
 from facegender.training.store import store_in_memory

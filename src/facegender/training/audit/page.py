@@ -18,7 +18,7 @@ from PIL import Image
 from facegender.results import replacing
 
 if TYPE_CHECKING:
-    from facegender.training.audit import Audit, Subject
+    from facegender.training.audit.audit import Audit, Subject
 
 _SIDE = 112
 _GROUPS, _MEMBERS, _DOUBTFUL, _BATCHES, _BATCH_PICTURES, _NAMES = 120, 8, 240, 12, 16, 40
@@ -100,7 +100,7 @@ def _table(rows: Iterable[tuple[str, float]]) -> str:
 
 def _doubtful(found: Audit, facts: dict[str, Any]) -> str:
     """The most doubtful pictures, with what stands on them and how probably it is wrong."""
-    from facegender.training.audit import ranked
+    from facegender.training.audit.audit import ranked
 
     flagged = [row for row in ranked(found) if found.doubts.flagged[row]]
     if not flagged:
@@ -133,7 +133,7 @@ def _batches(found: Audit) -> str:
 
 def _copies(found: Audit) -> str:
     """Groups of copies, those under both labels first, then those that agree least."""
-    from facegender.training.copies import groups_of
+    from facegender.training.audit.copies import groups_of
 
     groups = groups_of(found.groups)
     if not groups:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from facegender.training.features import PERSON
-from facegender.training.overlay import compare
+from facegender.training.audit.features import PERSON
+from facegender.training.audit.overlay import compare
 from facegender.training.store import Store
 
 SAME_DETAIL = 0.95
@@ -55,7 +55,8 @@ class Pictures:
     """A store with what is needed to find copies in it.
 
     ``digests`` are of the decoded pixels ("" where unreadable), ``features`` those of
-    :func:`facegender.training.features.read_features`, ``use`` the pictures that can be compared.
+    :func:`facegender.training.audit.features.read_features`, ``use`` the pictures that can be
+    compared.
     """
 
     store: Store

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from facegender.images import Pixels
-from facegender.training.audit import FRAMER
-from facegender.training.overlay import compare
+from facegender.training.audit.audit import FRAMER
+from facegender.training.audit.overlay import compare
 from facegender.training.samples import Sample
 from facegender.training.store import Store, _keep
 

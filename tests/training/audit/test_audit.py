@@ -18,7 +18,7 @@ from facegender.cli import main
 from facegender.errors import InputError
 from facegender.images import Pixels
 from facegender.model_file import LABELS, read_model_file
-from facegender.training.audit_groups import GROUPS_NAME, read_groups, write_groups
+from facegender.training.audit.groups import GROUPS_NAME, read_groups, write_groups
 from facegender.training.progress import Console
 from facegender.training.recipe import Recipe, with_changes
 from facegender.training.run import train

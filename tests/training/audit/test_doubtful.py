@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from facegender.model_file import LABELS
-from facegender.training.doubtful import find_doubtful, out_of_fold, weigh
+from facegender.training.audit.doubtful import find_doubtful, out_of_fold, weigh
 from facegender.training.samples import Sample
 
 COUNT = 1500

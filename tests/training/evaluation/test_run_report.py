@@ -17,13 +17,13 @@ from PIL import Image
 
 from facegender.cli import main
 from facegender.training.checkpoint import EpochFigures
-from facegender.training.gallery import Gallery
-from facegender.training.measure import measure_scores
-from facegender.training.report import Report, write_report
-from facegender.training.robustness import DAMAGES
+from facegender.training.evaluation.gallery import Gallery
+from facegender.training.evaluation.measure import measure_scores
+from facegender.training.evaluation.report import Report, write_report
+from facegender.training.evaluation.robustness import DAMAGES
+from facegender.training.evaluation.scores import Scores, read_scores
 from facegender.training.run_folder import Request
 from facegender.training.samples import Sample
-from facegender.training.scores import Scores, read_scores
 
 VOID = {"meta", "img", "br", "use", "path"}
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from facegender.training.measure import area_under_roc, average_precision, measure
+from facegender.training.evaluation.measure import area_under_roc, average_precision, measure
 from facegender.training.samples import Sample
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from facegender.classifier import Classifier
 from facegender.images import Pixels
-from facegender.training.conditions import (
+from facegender.training.evaluation.conditions import (
     BLURS,
     DEGREES,
     QUALITIES,
@@ -24,9 +24,9 @@ from facegender.training.conditions import (
     small,
     turned,
 )
-from facegender.training.measure import share
+from facegender.training.evaluation.measure import share
+from facegender.training.evaluation.scores import Scores
 from facegender.training.samples import stream_samples
-from facegender.training.scores import Scores
 from facegender.training.store import decoded
 
 
@@ -83,7 +83,7 @@ def robustness(
         on_picture: called with the number of pictures done.
 
     Returns:
-        ``clean`` as a share (see :func:`facegender.training.measure.share`), and each of
+        ``clean`` as a share (see :func:`facegender.training.evaluation.measure.share`), and each of
         :data:`DAMAGES` as ``{unit, points: [{at, accuracy}, ...]}``.
     """
     labels = {(one.archive, one.file): one.label for one in scores.samples}

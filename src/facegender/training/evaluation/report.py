@@ -18,15 +18,15 @@ from torch import nn
 from facegender.images import Pixels
 from facegender.model_file import read_model_file
 from facegender.results import replacing
-from facegender.training import plots
 from facegender.training.checkpoint import EpochFigures
 from facegender.training.curves import HISTORY_NAME, read_history
-from facegender.training.evaluate import Evaluation
-from facegender.training.gallery import KINDS, Gallery
-from facegender.training.grad_cam import explain
-from facegender.training.measure import GAP_LEAST, GROUPINGS
+from facegender.training.evaluation import plots
+from facegender.training.evaluation.evaluate import Evaluation
+from facegender.training.evaluation.gallery import KINDS, Gallery
+from facegender.training.evaluation.grad_cam import explain
+from facegender.training.evaluation.measure import GAP_LEAST, GROUPINGS
+from facegender.training.evaluation.robustness import DAMAGES
 from facegender.training.recipe import Recipe
-from facegender.training.robustness import DAMAGES
 
 REPORT_NAME = "report.html"
 
@@ -64,7 +64,7 @@ def write_report(path: Path, report: Report) -> None:
         OutputError: it cannot be written there.
     """
     environment = Environment(
-        loader=PackageLoader("facegender.training", "."),
+        loader=PackageLoader("facegender.training.evaluation", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -96,8 +96,8 @@ def judge(
         model: the model file or run folder that was judged; a run's curves are shown too.
         evaluation: what came of it.
         figures: its figures.
-        robustness: what :func:`facegender.training.robustness.robustness` gave.
-        network: what :func:`facegender.training.grad_cam.load_network` gave; None for no Grad-CAM.
+        robustness: what ``robustness.robustness`` gave.
+        network: what ``grad_cam.load_network`` gave; None for no Grad-CAM.
     """
     description = read_model_file(model).description
     counts = [f"{name} {one['accuracy']['count']:,}" for name, one in figures.items()]

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from facegender.images import Pixels
 from facegender.model_file import LABELS
+from facegender.training.evaluation.scores import Scores
 from facegender.training.samples import Sample
-from facegender.training.scores import Scores
 
 KINDS = ("wrong", "unsure", "right")
 """Surely wrong first; nearest to one half first; surely right first, half of each label."""

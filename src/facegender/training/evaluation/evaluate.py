@@ -19,10 +19,10 @@ from facegender.images import Pixels
 from facegender.model_file import LABELS
 from facegender.results import replacing
 from facegender.training.corrections import correct, read_corrections
-from facegender.training.gallery import Gallery
-from facegender.training.measure import measure_scores
+from facegender.training.evaluation.gallery import Gallery
+from facegender.training.evaluation.measure import measure_scores
+from facegender.training.evaluation.scores import Scores, make_scores
 from facegender.training.samples import Sample, stream_samples
-from facegender.training.scores import Scores, make_scores
 from facegender.training.split import PARTS, SPLIT_NAME, read_split
 from facegender.training.store import Store, decoded
 
@@ -39,7 +39,7 @@ class Evaluation:
     galleries: dict[str, Gallery]
 
     def figures(self) -> dict[str, Any]:
-        """Measure every part on its own; see :func:`facegender.training.measure.measure`."""
+        """Measure every part on its own, as ``measure`` does."""
         return {
             name: measure_scores(self.scores.of_part(name))
             for name in sorted(set(self.scores.parts))

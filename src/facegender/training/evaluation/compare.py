@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from facegender.errors import InputError
-from facegender.training.measure import CONFIDENCE, RESAMPLES, percentiles
-from facegender.training.scores import Scores
+from facegender.training.evaluation.measure import CONFIDENCE, RESAMPLES, percentiles
+from facegender.training.evaluation.scores import Scores
 
 _SEED = 0
 

@@ -10,9 +10,9 @@ import pytest
 from made import encode, picture
 
 from facegender.classifier import Classifier
-from facegender.training.robustness import DAMAGES, choose, robustness
+from facegender.training.evaluation.robustness import DAMAGES, choose, robustness
+from facegender.training.evaluation.scores import Scores
 from facegender.training.samples import Sample
-from facegender.training.scores import Scores
 
 
 def scores(count: int, parts: list[str], archive: str = "photos") -> Scores:

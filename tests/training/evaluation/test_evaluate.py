@@ -10,7 +10,7 @@ import pytest
 
 from facegender.classifier import Classifier
 from facegender.errors import InputError
-from facegender.training.evaluate import evaluate, score, write_json
+from facegender.training.evaluation.evaluate import evaluate, score, write_json
 from facegender.training.run_folder import Request
 from facegender.training.split import read_split
 from facegender.training.store import open_store

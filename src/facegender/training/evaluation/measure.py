@@ -27,9 +27,9 @@ from sklearn.metrics import (
 )
 
 from facegender.model_file import LABELS
-from facegender.training.calibrate import calibration_error, reliability
+from facegender.training.evaluation.calibrate import calibration_error, reliability
+from facegender.training.evaluation.scores import Scores
 from facegender.training.samples import Sample
-from facegender.training.scores import Scores
 
 CONFIDENCE = 0.95
 """Of every interval."""

@@ -23,11 +23,11 @@ from facegender.faces import ALIGNED, Framer
 from facegender.images import Pixels, Resize
 from facegender.model_file import LABELS
 from facegender.results import check_distinct, check_output, replacing
-from facegender.training.audit_groups import GROUPS_NAME, write_groups
-from facegender.training.copies import Pair, Pictures, chain, find_copies, groups_of, join
-from facegender.training.doubtful import Doubts, find_doubtful
-from facegender.training.evaluate import write_json
-from facegender.training.features import read_features
+from facegender.training.audit.copies import Pair, Pictures, chain, find_copies, groups_of, join
+from facegender.training.audit.doubtful import Doubts, find_doubtful
+from facegender.training.audit.features import read_features
+from facegender.training.audit.groups import GROUPS_NAME, write_groups
+from facegender.training.evaluation.evaluate import write_json
 from facegender.training.progress import Console
 from facegender.training.samples import Sample, stream_samples
 from facegender.training.store import Store, decoded, open_store, store_folder
@@ -220,7 +220,7 @@ def _left_out(
 
 def _write(found: Audit, output: Path) -> None:
     """Write the four files."""
-    from facegender.training.audit_page import write_page
+    from facegender.training.audit.page import write_page
 
     facts = figures(found)
     write_json(output / AUDIT_NAME, facts)

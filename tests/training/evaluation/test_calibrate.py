@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from facegender.training.calibrate import calibration_error, find_temperature
+from facegender.training.evaluation.calibrate import calibration_error, find_temperature
 
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0, 8.0])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from facegender.errors import InputError
-from facegender.training.grad_cam import explain, find_layer, heat, load_network, overlay
+from facegender.training.evaluation.grad_cam import explain, find_layer, heat, load_network, overlay
 from facegender.training.network import build_network
 from facegender.training.recipe import InputOptions
 

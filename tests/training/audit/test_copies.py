@@ -7,7 +7,7 @@ import pytest
 from made import store_of
 from PIL import Image
 
-from facegender.training.copies import Pictures, chain, find_copies, groups_of, join
+from facegender.training.audit.copies import Pictures, chain, find_copies, groups_of, join
 from facegender.training.samples import Sample
 
 

@@ -1,0 +1,1 @@
+"""The judgement: one score table, and every figure, plot and page made from it."""
