@@ -29,6 +29,7 @@ from facegender.training.fit import (
     compute_logits,
     fit_network,
     make_fabric,
+    wanted,
 )
 from facegender.training.network import build_network
 from facegender.training.recipe import (
@@ -482,3 +483,17 @@ def test_checkpoints_are_written_now_and_then(
     )
     assert seen == [False, True, True, True, True]
     assert sorted(path.name for path in tmp_path.iterdir()) == [BEST_NAME, CHECKPOINT_NAME]
+
+
+def test_a_teachers_answer_is_mixed_into_the_target_where_there_is_one() -> None:
+    pixels = np.zeros((3, 4, 4, 3), np.uint8)
+    samples = [
+        Sample("a", name, label)
+        for name, label in zip("xyz", ("female", "male", "male"), strict=True)
+    ]
+    nowhere = np.full((3, 2, 3), np.nan, np.float32)
+    teacher = np.array([0.25, 0.5, np.nan], np.float32)
+    store = Store(samples, [""] * 3, [""] * 3, pixels, pixels, nowhere, teacher)
+    target = wanted(store, FitOptions(distill=0.8))
+    assert target.numpy() == pytest.approx(np.array([[0.8, 0.2], [0.4, 0.6], [0, 1]]))
+    assert wanted(store, FitOptions()).tolist() == [[1, 0], [0, 1], [0, 1]]

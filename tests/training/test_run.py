@@ -255,6 +255,42 @@ def test_corrections_change_what_is_learned_and_judged_and_nothing_of_the_test_p
     assert labels[untouched.sample.file] == other(untouched)
 
 
+def test_a_teacher_is_learned_from_where_the_recipe_asks_for_it(
+    run_folder: Path, request_of_run: Request, recipe: Recipe, tmp_path: Path
+) -> None:
+    """This one answers the other label everywhere, and so does its pupil."""
+    path = tmp_path / "teacher.csv"
+    lines = ["archive,file,label,p_male"] + [
+        f"{row.sample.archive},{row.sample.file},{row.sample.label},"
+        f"{0.01 if row.sample.label == 'male' else 0.99}"
+        for row in read_split(run_folder / "split.csv")
+        if row.part == "train"
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    taught = replace(recipe, fit=replace(recipe.fit, distill=1.0))
+    folder = beside(run_folder, "pupil")
+    metrics = train(replace(request_of_run, teacher=str(path)), taught, folder, console=QUIET)
+    honest = json.loads((run_folder / "metrics.json").read_text())["validation"]["accuracy"]
+    assert honest["share"] > 0.9
+    assert metrics["validation"]["accuracy"]["share"] < 0.1
+
+
+@pytest.mark.parametrize("distill", [0.0, 0.5])
+def test_a_teacher_and_a_recipe_that_do_not_go_together_are_refused(
+    run_folder: Path, request_of_run: Request, short: Recipe, tmp_path: Path, distill: float
+) -> None:
+    path = tmp_path / "teacher.csv"
+    path.write_text("archive,file,label,p_male\nx.zip,a.png,male,0.9", encoding="utf-8")
+    asked = replace(short, fit=replace(short.fit, distill=distill))
+    folder = beside(run_folder, f"refused {distill}")
+    teacher = None if distill else str(path)
+    with pytest.raises(InputError, match="--teacher"):
+        train(replace(request_of_run, teacher=teacher), asked, folder, console=QUIET)
+    if distill:
+        with pytest.raises(InputError, match="none of the pictures"):
+            train(replace(request_of_run, teacher=str(path)), asked, folder, console=QUIET)
+
+
 def test_another_seed_makes_another_split_with_the_same_test_part(
     run_folder: Path, request_of_run: Request, short: Recipe, split: list[Assignment]
 ) -> None:

@@ -56,6 +56,14 @@ def train(
             help="Labels to learn and choose by instead: sha256 and label, empty to leave out.",
         ),
     ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SCORES.csv",
+            help="Another network's scores of the training pictures, for a recipe with "
+            "fit.distill: archive, file, label, p_male.",
+        ),
+    ] = None,
     audit: Annotated[
         Path | None,
         typer.Option(
@@ -123,6 +131,7 @@ def train(
             table=None if table is None else str(table.absolute()),
             split=None if split is None else str(split.absolute()),
             corrections=None if corrections is None else str(corrections.absolute()),
+            teacher=None if teacher is None else str(teacher.absolute()),
             audit=None if audit is None else str(audit.absolute()),
             validation=validation,
             test=test,

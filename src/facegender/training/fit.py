@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from facegender.errors import FacegenderError, StoppedError
+from facegender.model_file import LABELS
 from facegender.training.augment import as_floats, augment, normalise, random_numbers
 from facegender.training.checkpoint import (
     BEST_NAME,
@@ -174,6 +175,7 @@ class _Loop:
         self.store, self.recipe, self.folder, self.fabric = store, recipe, folder, fabric
         self.network = network.to(memory_format=torch.channels_last)
         self.labels = torch.from_numpy(store.labels)
+        self.targets = wanted(store, recipe.fit)
         self.module, self.optimizer = fabric.setup(
             self.network, _make_optimizer(self.network, recipe.fit)
         )
@@ -214,11 +216,11 @@ class _Loop:
             group["lr"] = rate
         torch.manual_seed((options.seed << 32) + at * fabric.world_size + fabric.global_rank)
         self.module.train()
-        x, y = self._batch(order, places[fabric.global_rank :: fabric.world_size])
+        x, y, target = self._batch(order, places[fabric.global_rank :: fabric.world_size])
         with fabric.autocast():
             logits = self.module(x)
         loss = functional.cross_entropy(
-            logits.float(), y, reduction="sum", label_smoothing=options.label_smoothing
+            logits.float(), target, reduction="sum", label_smoothing=options.label_smoothing
         )
         fabric.backward(loss * (fabric.world_size / len(places)))
         if options.gradient_clip:
@@ -263,11 +265,12 @@ class _Loop:
         self.save()
         return figures
 
-    def _batch(self, order: Indices, places: Indices) -> tuple[Tensor, Tensor]:
-        """Give the pictures at some places as the network is shown them, with their labels."""
+    def _batch(self, order: Indices, places: Indices) -> tuple[Tensor, Tensor, Tensor]:
+        """Give the pictures at some places as the network is shown them, labels and targets."""
         device = self.fabric.device
         x = training_batch(self.store, order, places, self.recipe, self.state.epoch, device)
-        return x, self.labels[torch.from_numpy(order[places])].to(device)
+        rows = torch.from_numpy(order[places])
+        return x, self.labels[rows].to(device), self.targets[rows].to(device)
 
     def _check_finite(self, loss: float, rate: float) -> None:
         """Stop before weights that are no numbers are kept.
@@ -281,6 +284,25 @@ class _Loop:
                 f"{self.state.step}: lower fit.learning_rate (now {rate:.2g}), or set "
                 "fit.gradient_clip or fit.precision = '32' in the recipe"
             )
+
+
+def wanted(store: Store, options: FitOptions) -> Tensor:
+    """What the loss asks for: each picture's label, mixed with its teacher's answer if it has one.
+
+    The teacher is another network that answered once for every picture as it is; the same answer
+    is asked for however the picture is turned, covered or made worse (G. Hinton, O. Vinyals and
+    J. Dean, "Distilling the knowledge in a neural network", 2015, at temperature 1).
+
+    Returns:
+        ``float32 [N, 2]`` in the order of ``LABELS``, each row's sum 1.
+    """
+    label = functional.one_hot(torch.from_numpy(store.labels), len(LABELS)).float()
+    if store.teacher is None or not options.distill:
+        return label
+    p_male = torch.from_numpy(store.teacher)
+    taught = torch.stack([1 - p_male, p_male], 1)
+    mixed = torch.lerp(label, taught, options.distill)
+    return torch.where(p_male.isfinite()[:, None], mixed, label)
 
 
 def training_batch(

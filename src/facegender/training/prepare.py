@@ -13,6 +13,7 @@ from facegender.errors import InputError
 from facegender.model_file import LABELS
 from facegender.training.audit.groups import read_groups
 from facegender.training.corrections import correct, read_corrections
+from facegender.training.evaluation.scores import read_scores
 from facegender.training.progress import Console
 from facegender.training.recipe import Recipe
 from facegender.training.run_folder import Request
@@ -116,6 +117,35 @@ def correct_labels(
     parts[left_out] = ""
     console.note(f"corrections: {changed:,} labels changed, {len(left_out):,} pictures left out")
     return replace(store, samples=samples), parts
+
+
+def add_teacher(store: Store, recipe: Recipe, request: Request, console: Console) -> Store:
+    """Put a teacher's answers beside the labels, where the run was given any.
+
+    Raises:
+        InputError: scores without a recipe that uses them, the other way round, or scores of none
+            of the pictures.
+    """
+    if bool(request.teacher) != bool(recipe.fit.distill):
+        raise InputError(
+            f"recipe {recipe.name} learns from a teacher: give its scores by --teacher"
+            if recipe.fit.distill
+            else f"recipe {recipe.name} would not use --teacher: set fit.distill in it, such as 0.7"
+        )
+    if not request.teacher:
+        return store
+    scores = read_scores(Path(request.teacher))
+    told = {
+        (sample.archive, sample.file): p_male
+        for sample, p_male in zip(scores.samples, scores.p_male, strict=True)
+    }
+    given = [told.get((sample.archive, sample.file), np.nan) for sample in store.samples]
+    teacher = np.array(given, np.float32)
+    known = int(np.isfinite(teacher).sum())
+    if not known:
+        raise InputError(f"{request.teacher} scores none of the pictures: see archive and file")
+    console.note(f"teacher: answers for {known:,} of {len(teacher):,} pictures")
+    return replace(store, teacher=teacher)
 
 
 def rows_of(parts: NDArray[np.str_], part: str) -> NDArray[np.int64]:

@@ -96,7 +96,9 @@ class FitOptions:
     many steps (0: never). ``warmup``: share of all steps over which the rate rises.
     ``schedule``: ``cosine`` or ``constant``. ``ema``: decay a step of the averaged weights (0:
     none). ``gradient_clip``: largest norm (0: none). ``balance``: how far sources and labels are
-    evened out, 0 not at all, 1 wholly. ``precision``: ``auto``, ``32`` or ``bf16``.
+    evened out, 0 not at all, 1 wholly. ``distill``: share of the loss that asks for a teacher's
+    answer instead of the label, where a teacher's scores are given.
+    ``precision``: ``auto``, ``32`` or ``bf16``.
     """
 
     epochs: int = 5
@@ -112,6 +114,7 @@ class FitOptions:
     ema: float = 0.0
     gradient_clip: float = 0.0
     balance: float = 0.0
+    distill: float = 0.0
     precision: str = "auto"
     seed: int = 0
 
@@ -161,7 +164,7 @@ class Recipe:
         for name in ("momentum", "weight_decay", "gradient_clip", "least_steps"):
             if getattr(self.fit, name) < 0:
                 raise ValueError(f"fit.{name} must not be below 0")
-        for name in ("warmup", "label_smoothing", "ema", "balance"):
+        for name in ("warmup", "label_smoothing", "ema", "balance", "distill"):
             _share(f"fit.{name}", getattr(self.fit, name))
         _share("network.dropout", self.network.dropout)
         if not 0 < self.fit.learning_rate < math.inf:

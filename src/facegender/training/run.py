@@ -47,6 +47,7 @@ from facegender.training.export import describe_again, export_model
 from facegender.training.fit import Progress, compute_logits, fit_network, make_fabric
 from facegender.training.network import Start, build_network, check_input, load_start
 from facegender.training.prepare import (
+    add_teacher,
     check_labels,
     correct_labels,
     open_pictures,
@@ -115,6 +116,7 @@ def train(
     if fabric.global_rank == 0:
         fabric.barrier()
     store, parts = correct_labels(store, assignments, request, console)
+    store = add_teacher(store, recipe, request, console)
     train_rows, validation_rows = rows_of(parts, "train"), rows_of(parts, "validation")
     check_labels(store, train_rows, validation_rows, console)
     check_space(folder, network, recipe.fit)

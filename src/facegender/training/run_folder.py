@@ -33,6 +33,7 @@ class Request:
     ``corrections``: a list of corrected labels for training and validation.
     ``audit``: the folder of an audit, whose groups of copies stay on one side of the split and
     whose pictures to leave out are left out of training and validation.
+    ``teacher``: a table of another network's scores, for the recipe's ``distill``.
     ``start``: overrides the recipe's starting weights (``none``, ``dlib``, ``timm`` or a file).
     ``tensorboard``: whether curves are written for TensorBoard too.
     ``licence`` and ``terms`` are written into the model file.
@@ -42,6 +43,7 @@ class Request:
     table: str | None = None
     split: str | None = None
     corrections: str | None = None
+    teacher: str | None = None
     audit: str | None = None
     validation: float = 0.2
     test: float = 0.0
@@ -111,7 +113,8 @@ def begin_run(request: Request, recipe: Recipe, folder: Path) -> None:
 def files_of(folder: Path) -> list[Path]:
     """Give the files that a run needs and was made from, which nothing may be written over."""
     request, _ = open_run(None, None, folder, resume=True)
-    given = [*request.inputs, *filter(None, (request.table, request.split, request.corrections))]
+    lists = (request.table, request.split, request.corrections, request.teacher)
+    given = [*request.inputs, *filter(None, lists)]
     if request.audit:
         given.append(str(Path(request.audit) / GROUPS_NAME))
     return [*map(Path, given), *(folder / name for name in _FINISHED_FILES)]

@@ -44,6 +44,9 @@ class Store:
     ``uint8 [N, 1.25 H, 1.25 W, 3]``, and ``frames`` where each crop lies in them: ``float32 [N, 2,
     3]``, taking places in the crop to places in the picture, both from -1 to 1; NaN where no face
     was found. By the rule ``whole``, ``wide`` is ``pixels`` and all frames are NaN.
+
+    ``teacher`` is what another network answered, its probability for ``male``, ``float32 [N]``; NaN
+    where it was not asked. None: there is no teacher.
     """
 
     samples: list[Sample]
@@ -52,6 +55,7 @@ class Store:
     pixels: Pixels
     wide: Pixels
     frames: NDArray[np.float32]
+    teacher: NDArray[np.float32] | None = None
 
     @property
     def labels(self) -> NDArray[np.int64]:
