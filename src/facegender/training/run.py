@@ -231,7 +231,7 @@ def _finish(
         "validation": measure_scores(scores),
         "parity": {"largest_difference": float(f"{difference:.2e}")},
     }
-    describe_again(path, replace(description, figures=_summary(metrics["validation"])))
+    describe_again(path, replace(description, figures=summary(metrics["validation"])))
     write_json(folder / METRICS_NAME, metrics)
     gallery = Gallery()
     shown = sorted({row for some in telling(scores, gallery.count).values() for row in some})
@@ -294,7 +294,7 @@ def _parity_pictures(store: Store, rows: NDArray[np.int64]) -> Pixels:
     return np.ascontiguousarray(store.pixels[shown])
 
 
-def _summary(measured: dict[str, Any]) -> dict[str, Any]:
+def summary(measured: dict[str, Any]) -> dict[str, Any]:
     """Pick the figures that go into the model file."""
     kept = {name: measured[name] for name in ("accuracy", "recall", "calibration_error")}
     sources = {name: group["accuracy"] for name, group in measured.get("sources", {}).items()}

