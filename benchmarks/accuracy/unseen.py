@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from run import groups
 
 from facegender.classifier import Classifier
 from facegender.model_file import MODEL_NAME
@@ -67,7 +68,8 @@ def archives(data: Path) -> list[Path]:
 def measured(model: Path, run: Path, source: str) -> dict[str, Any]:
     """Measure a model file on every picture of the source that the run left out, labels as given.
 
-    ``from_13`` is without the children: ages from 13, or unknown.
+    ``from_13`` is without the children: ages from 13, or unknown. ``groups`` are UTKFace's ten,
+    ages 18 to 60.
     """
     request, recipe = open_run(None, None, run, resume=True)
     console = Console()
@@ -87,6 +89,7 @@ def measured(model: Path, run: Path, source: str) -> dict[str, Any]:
     ages = [age_in_years(sample.age) for sample in samples]
     grown = np.flatnonzero([age is None or age >= 13 for age in ages])
     return {
+        "groups": groups(samples, probabilities[:, 1]),
         "all": measure(samples, probabilities, labels),
         "from_13": measure([samples[row] for row in grown], probabilities[grown], labels[grown]),
     }
@@ -129,7 +132,8 @@ def main() -> None:
             figures = measured(model, run, source)
             result["sources"][source][name] = figures
             write_json(given.output, result)
-            for ages, those in figures.items():
+            for ages in ("all", "from_13"):
+                those = figures[ages]
                 recall = {label: share["share"] for label, share in those["recall"].items()}
                 print(source, name, ages, those["balanced_accuracy"], recall, flush=True)
 
