@@ -268,7 +268,7 @@ def _expanded(name: str) -> Iterable[str]:
         return (name,)
     if not (found := glob(name, recursive=True)):  # noqa: PTH207  (a pattern with any root)
         raise InputError(f"nothing fits the pattern {name}. Look at the folder's name and suffix")
-    return found
+    return in_natural_order(found)
 
 
 def _parents(name: str) -> list[str]:

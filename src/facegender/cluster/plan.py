@@ -160,7 +160,7 @@ def _in_stores(
         elif is_folder(address):
             entries.append(Found(as_folder(address)))
         else:
-            entries.append(Found(address))
+            entries.append(look_at(address))
     every = {each.address: each for each in [*entries, *map(Found, lines)]}
     is_archive = {name: name.lower().endswith(_ARCHIVES) for name in every}
     unasked = [name for name, each in every.items() if is_archive[name] and each.size is None]

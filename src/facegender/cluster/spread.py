@@ -188,7 +188,7 @@ def begin(place: Place, binding: str, about: Mapping[str, Any]) -> None:
         is_same = earlier["binding"] == binding
     except (ValueError, KeyError, TypeError):
         raise OutputError(
-            f"{RUN_FILE} in {place.address} is not ours. Name another folder"
+            f"{place.address} holds a {RUN_FILE} of something else. Name another folder"
         ) from None
     if not is_same:
         raise OutputError(
