@@ -118,7 +118,6 @@ def test_what_cannot_be_planned(
         plan(names, listed=listed)
 
 
-def test_a_store_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
-    with pytest.raises(FacegenderError, match="s3fs"):
-        plan(["s3://bucket/photos/"])
+def test_a_store_without_its_library() -> None:
+    with pytest.raises(FacegenderError, match="dropbox"):  # nobody here has that one
+        plan(["dropbox://bucket/photos/"])

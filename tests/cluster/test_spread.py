@@ -61,6 +61,7 @@ class Nodes:
     def _start(self, *arguments: str) -> None:
         environment = os.environ | {
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             "RAY_health_check_period_ms": "1000",  # a dead node is found sooner
         }
         sized = ("--num-cpus=2", "--object-store-memory=80000000", "--disable-usage-stats")
@@ -161,7 +162,8 @@ def test_two_machines_give_the_rows_of_one(
     ended = facegender(*common, "--cluster", nodes.address, "--part", "4", "-o", answers)
     assert ended.returncode == 1, ended.stderr  # two could not be read
     assert "23 pictures" in ended.stdout and "unreadable        2" in ended.stdout
-    assert rows_of(answers).equals(rows_of_one_machine(tmp_path, *common))
+    expected = rows_of_one_machine(tmp_path, *common)
+    assert rows_of(answers).equals(expected)
 
     before = {path.name: path.stat().st_mtime_ns for path in answers.glob("*.parquet")}
     lost = sorted(before)[2]
@@ -170,7 +172,7 @@ def test_two_machines_give_the_rows_of_one(
     assert ended.returncode == 1 and "answered by the run before" in ended.stdout, ended.stderr
     after = {path.name: path.stat().st_mtime_ns for path in answers.glob("*.parquet")}
     assert {name for name in before if before[name] != after[name]} == {lost}
-    assert rows_of(answers).equals(rows_of_one_machine(tmp_path, *common))
+    assert rows_of(answers).equals(expected)
 
     other = facegender(photos, "--cluster", nodes.address, "-o", answers, "--model", model_path)
     assert other.returncode == 2 and "another model" in other.stderr
@@ -207,9 +209,10 @@ def test_what_a_killed_one_leaves_is_done_by_another(
 
 
 @needs_ray
-def test_no_cluster_answers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "somewhere"])
+def test_no_cluster_answers(address: str, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(GOOD)
-    ended = facegender(tmp_path / "a.png", "--cluster", "127.0.0.1:1", "-o", tmp_path / "out")
+    ended = facegender(tmp_path / "a.png", "--cluster", address, "-o", tmp_path / "out")
     assert ended.returncode == 2 and "ray start --head" in ended.stderr
     assert not (tmp_path / "out").exists()
 

@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import re
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -27,6 +28,7 @@ MANIFEST = "manifest.json"
 CORES = 2
 """Of one actor; on a machine with more there are several."""
 
+_KNOCK_SECONDS = 10.0
 _PART_FILE = re.compile(r"part-\d{8}-[0-9a-f]{16}\.parquet")
 
 
@@ -57,8 +59,9 @@ class Cluster(AbstractContextManager["Cluster"]):
         except ModuleNotFoundError as error:
             raise MissingExtraError("cluster", error.name or "ray") from error
         try:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"no Ray cluster answers at {address}. Start one with  ray start --head  and, on "
                 f"the other machines,  ray start --address=HOST:6379  ({error})"
@@ -137,6 +140,18 @@ class _Actor:
             task = ray.get(self._task) if isinstance(self._task, ray.ObjectRef) else self._task
             self._worker = Worker(task)
         return {"done": self._worker.do(pickle.loads(row["part"])).to_json()}
+
+
+def _knock(address: str) -> None:
+    """Find out in seconds whether anyone is there; Ray itself tries for many minutes.
+
+    Raises:
+        OSError, ValueError: no one is, or it is no address.
+    """
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        with socket.create_connection((host, int(port)), _KNOCK_SECONDS):
+            pass
 
 
 def _explained(error: BaseException) -> FacegenderError:
