@@ -69,10 +69,7 @@ def test_a_bucket(
 ) -> None:
     place = Place("s3://bucket/answers")
     lines = "".join(f"s3://bucket/photos/{name}\n" for name in (*FILES, "gone.png"))
-    if named == "list":
-        parts = plan(["-"], part=2, listed=lines.encode())
-    else:
-        parts = plan([named], part=2)
+    parts = plan(["-" if named == "list" else named], part=2, listed=lines.encode())
     begin(place, "a run", {})
     task = Task(
         place, "a run", model_path.read_bytes(), classifier.digest, "whole", 0.5, LIMITS, 60.0, 1
