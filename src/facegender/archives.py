@@ -151,10 +151,21 @@ def list_members(archive: str, path: Path) -> Iterator[Member]:
         elif not path.is_file():
             raise InputError(f"{path} is neither a folder nor a file. {LAYOUT}")
         else:
-            with path.open("rb") as stream:
-                magic = stream.read(6)
-            is_zip = magic.startswith(_ZIP_STARTS)
-            members = _zip_members(path) if is_zip else _tar_members(path, magic)
+            members = _packed_members(partial(_open_file, path))
+    yield from _explained(archive, members)
+
+
+def list_packed(archive: str, open_file: Callable[[], IO[bytes]]) -> Iterator[Member]:
+    """List the entries of a tar or zip that lies anywhere; see :func:`list_members`.
+
+    Args:
+        archive: what it is called in errors.
+        open_file: opens it anew; a zip's file must be able to seek.
+    """
+    return _explained(archive, _packed_members(open_file))
+
+
+def _explained(archive: str, members: Iterator[Member]) -> Iterator[Member]:
     while True:
         with _damage_explained(archive):
             member = next(members, None)
@@ -188,13 +199,21 @@ def _open_file(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _tar_members(path: Path, magic: bytes) -> Iterator[Member]:
+def _packed_members(open_file: Callable[[], IO[bytes]]) -> Iterator[Member]:
+    """List a tar or zip, whichever its first bytes say."""
+    with open_file() as stream:
+        magic = stream.read(6)
+    is_zip = magic.startswith(_ZIP_STARTS)
+    yield from _zip_members(open_file) if is_zip else _tar_members(open_file, magic)
+
+
+def _tar_members(open_file: Callable[[], IO[bytes]], magic: bytes) -> Iterator[Member]:
     """Stream a tar; the decompressor is ours, as tarfile's own overlooks a cut or damaged end."""
     decompress = next(
         (opener for start, opener in _OPENERS if magic.startswith(start)), nullcontext
     )
     with (
-        path.open("rb") as file,
+        open_file() as file,
         decompress(file) as raw,
         tarfile.open(fileobj=raw, mode="r|", tarinfo=_StrictHeader) as archive,
     ):
@@ -219,9 +238,9 @@ def _tar_members(path: Path, magic: bytes) -> Iterator[Member]:
                 return
 
 
-def _zip_members(path: Path) -> Iterator[Member]:
+def _zip_members(open_file: Callable[[], IO[bytes]]) -> Iterator[Member]:
     """List a zip by its directory; names with backslashes, against the standard, are put right."""
-    with zipfile.ZipFile(path) as archive:
+    with open_file() as file, zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             name = info.filename.replace("\\", "/")
             problem = FOLDER if name.endswith("/") else _mode_problem(info.external_attr >> 16)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from facegender.errors import InputError, MissingExtraError
 from facegender.results import Prediction, Status, replacing
@@ -139,13 +139,29 @@ def _csv(path: Path) -> Iterator[Callable[[Prediction], None]]:
 
 @contextmanager
 def _parquet(path: Path) -> Iterator[Callable[[Prediction], None]]:
+    with replacing(path) as file, parquet_rows(file.buffer) as (write, _):
+        yield write
+
+
+@contextmanager
+def parquet_rows(
+    file: IO[bytes],
+) -> Iterator[tuple[Callable[[Prediction], None], Callable[[dict[str, str]], None]]]:
+    """Write rows as Parquet; the file is whole when the block ends.
+
+    Args:
+        file: where to.
+
+    Returns:
+        What takes a row, and what takes texts to be kept beside them in the file's metadata.
+    """
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 
     schema = pyarrow.schema(
         [(name, pyarrow.type_for_alias(kind)) for name, kind in COLUMNS.items()]
     )
-    with replacing(path) as file, ParquetWriter(file.buffer, schema) as table:
+    with ParquetWriter(file, schema) as table:
         waiting: list[dict[str, Any]] = []
 
         def flush() -> None:
@@ -161,7 +177,7 @@ def _parquet(path: Path) -> Iterator[Callable[[Prediction], None]]:
             if len(waiting) == _ROWS_AT_ONCE:
                 flush()
 
-        yield write
+        yield write, table.add_key_value_metadata
         flush()
 
 

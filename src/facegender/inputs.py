@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from facegender.archives import FOLDER, list_members, looks_like_archive, read_member
+from facegender.archives import FOLDER, Member, list_members, looks_like_archive, read_member
 from facegender.errors import InputError
 from facegender.images import LIMITS, Limits, is_leftover, looks_like_picture
 from facegender.results import in_natural_order
@@ -93,27 +93,56 @@ class Archive:
         """Give the members in the archive's order; where it is damaged, an item that says so."""
         found = self.path.stat()
         place = os.path.abspath(self.path)  # noqa: PTH100
-        try:
-            for number, member in enumerate(list_members(str(self.path), self.path)):
-                key = self.prefix + member.name.removeprefix("./")
-                identity = f"{place}/{number} of {found.st_size} {found.st_mtime_ns}"
-                if member.problem == FOLDER:
-                    continue
-                if member.problem:
-                    yield Item(key, problem=f"is {member.problem} in an archive")
-                elif member.size > self.limits.bytes:
-                    over = f"{member.size:,} bytes are over the limit of {self.limits.bytes:,}"
-                    yield Item(key, problem=over)
-                else:
-                    data = read_member(str(self.path), member)
-                    head = data[:16]
-                    is_picture = looks_like_picture(member.name, head)
-                    is_picture = is_picture and not is_leftover(Path(member.name).name, head)
-                    kept = data if is_picture else b""
-                    state = (kept, member.size, member.modified)
-                    yield Item(key, identity, None, *state, is_picture=is_picture)
-        except InputError as error:
-            yield Item(self.prefix or f"{self.path.name}/", problem=str(error))
+        state = f"{place} {found.st_size} {found.st_mtime_ns}"
+        members = list_members(str(self.path), self.path)
+        return archive_items(str(self.path), members, state, self.prefix, self.limits)
+
+
+def archive_items(
+    archive: str,
+    members: Iterable[Member],
+    state: str,
+    prefix: str = "",
+    limits: Limits = LIMITS,
+) -> Iterator[Item]:
+    """Give the members of an archive, wherever it lies; where it is damaged, an item that says so.
+
+    Args:
+        archive: what it is called.
+        members: what is in it.
+        state: tells it from every other archive and from its own earlier states.
+        prefix: the members' keys begin with it.
+        limits: what a member may cost.
+    """
+    try:
+        for number, member in enumerate(members):
+            key = prefix + member.name.removeprefix("./")
+            if member.problem == FOLDER:
+                continue
+            if member.problem:
+                yield Item(key, problem=f"is {member.problem} in an archive")
+            elif member.size > limits.bytes:
+                yield Item(key, problem=over_limit(member.size, limits))
+            else:
+                data = read_member(archive, member)
+                is_picture = is_picture_file(member.name, data)
+                kept = data if is_picture else b""
+                known = (f"{number} in {state}", None, kept, member.size, member.modified)
+                yield Item(key, *known, is_picture=is_picture)
+    except InputError as error:
+        yield Item(prefix or f"{Path(archive).name}/", problem=str(error))
+
+
+def is_picture_file(name: str, data: bytes) -> bool:
+    """Tell whether a file claims to be a picture, by its name and its first 16 bytes or more."""
+    return looks_like_picture(name, data[:16]) and not is_leftover(
+        PurePosixPath(name).name, data[:16]
+    )
+
+
+def over_limit(size: int, limits: Limits) -> str:
+    """Say why a file of this many bytes is not read."""
+    return f"{size:,} bytes are over the limit of {limits.bytes:,}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +221,7 @@ def gather(
             raise InputError(_why_nothing(path))
         elif path.is_file() and _is_archive(path):
             parts.append(Archive(path, prefix, limits))
-        elif path.is_file() and _is_list(path):
+        elif path.is_file() and is_list(path):
             lists.append(path)
             files += _lines(path.read_bytes())
         else:
@@ -239,7 +268,7 @@ def _expanded(name: str) -> Iterable[str]:
         return (name,)
     if not (found := glob(name, recursive=True)):  # noqa: PTH207  (a pattern with any root)
         raise InputError(f"nothing fits the pattern {name}. Look at the folder's name and suffix")
-    return found
+    return in_natural_order(found)
 
 
 def _parents(name: str) -> list[str]:
@@ -254,13 +283,18 @@ def _standard_input() -> bytes:
 
 
 def _lines(text: bytes) -> list[str]:
+    """Read a list of files of this machine."""
+    return [Path(name).as_posix() for name in read_list(text)]
+
+
+def read_list(text: bytes) -> list[str]:
     """Read a list of names: a line each, or between zero bytes as ``find -print0`` gives them."""
     if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # PowerShell's
         text = text.decode("utf-16", "replace").encode()
     text = text.removeprefix(codecs.BOM_UTF8)
     separator = b"\0" if b"\0" in text else b"\n"
     lines = (line.removesuffix(b"\r") for line in text.split(separator))
-    return [Path(os.fsdecode(line)).as_posix() for line in lines if line.strip()]
+    return [os.fsdecode(line) for line in lines if line.strip()]
 
 
 def _once(names: list[str]) -> list[str]:
@@ -276,7 +310,8 @@ def _is_archive(path: Path) -> bool:
         return False  # the reader says what is wrong with it
 
 
-def _is_list(path: Path) -> bool:
+def is_list(path: Path) -> bool:
+    """Tell whether a file is a list of names: by its suffix, and because it is no picture."""
     if path.suffix.lower() not in _LISTS:
         return False
     try:

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from operator import length_hint
@@ -101,6 +102,7 @@ def predict_items(
     seconds: float = SECONDS,
     journal: Journal | None = None,
     retry_errors: bool = False,
+    pool: Pool | None = None,
 ) -> Iterator[Answered]:
     """Answer for files, in the order given, one after the other.
 
@@ -115,6 +117,7 @@ def predict_items(
         seconds: how long the reading of one picture may take.
         journal: where answers are kept and, of an earlier run, found.
         retry_errors: read those again that an earlier run could not.
+        pool: processes to read in that serve several calls; None starts some for this one.
 
     Raises:
         InputError: another word for ``faces``.
@@ -126,8 +129,10 @@ def predict_items(
     total = items.total if isinstance(items, Inputs) else length_hint(items, LOOK_AHEAD)
     total = LOOK_AHEAD if total is None else total
     processes = min(os.cpu_count() or 1, 16, 1 + total // BATCH)
-    pool = partial(Pool, processes, seconds=seconds)
-    return _answers(iter(items), classifier, threshold, reader, pool, journal, retry_errors)
+    pools: Callable[[], AbstractContextManager[Pool]] = partial(Pool, processes, seconds=seconds)
+    if pool is not None:
+        pools = lambda: nullcontext(pool)  # noqa: E731
+    return _answers(iter(items), classifier, threshold, reader, pools, journal, retry_errors)
 
 
 def _known(item: Item, journal: Journal | None, retry_errors: bool) -> Kept | None:
@@ -144,7 +149,7 @@ def _answers(
     classifier: Classifier,
     threshold: float,
     reader: Reader,
-    make_pool: Callable[[], Pool],
+    make_pool: Callable[[], AbstractContextManager[Pool]],
     journal: Journal | None,
     retry_errors: bool,
 ) -> Iterator[Answered]:

@@ -45,7 +45,7 @@ class Summary:
         """How many pictures there were."""
         return sum(self.counts.values()) - self.counts["skipped"]
 
-    def show(self, named: str, places: Sequence[Path], seconds: float) -> None:
+    def show(self, named: str, places: Sequence[Path | str], seconds: float) -> None:
         """Print how many of each, why some were not read, and where the results are.
 
         Args:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         "facegender predict photos --recursive --details details.csv --report report.html",
         "facegender predict album.zip more/*.jpg -o answers.json --faces detect",
         "find /photos -name '*.jpg' | facegender predict - --unknown-below 0.9 --unknown",
+        "facegender predict --cluster auto 's3://bucket/photos/*.tar' --output s3://bucket/answers",
     )
 )
 def predict(
@@ -130,6 +131,24 @@ def predict(
     time_limit: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.1, help="For the reading of one picture.")
     ] = 60.0,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|HOST:PORT",
+            help="Answer on all machines of a Ray cluster; --output then names a folder for "
+            "Parquet parts. Addresses (s3://, gs://) can be given.",
+        ),
+    ] = None,
+    part: Annotated[
+        int | None,
+        typer.Option(
+            "--part",
+            metavar="N",
+            min=1,
+            help="Pictures in a part, with --cluster; an archive is always one.",
+            show_default="2000",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
 ) -> int:
     """Answer male or female for every face in a folder's pictures.
@@ -140,6 +159,35 @@ def predict(
     Exit codes: 0, every picture was read; 1, some could not be, and the
     results are written all the same; 2, wrong use, and nothing was written.
     """
+    if cluster is not None:
+        from facegender.cli.cluster import predict_on_cluster
+
+        return predict_on_cluster(
+            cluster,
+            inputs,
+            output,
+            refused={
+                "--details": details,
+                "--format": form,
+                "--report": report,
+                "--annotate": annotate,
+                "--blur": blur,
+                "--detector": detector,
+                "--unknown": unknown,
+            },
+            faces=faces,
+            recursive=recursive,
+            model=model,
+            unknown_below=unknown_below,
+            retry_errors=retry_errors,
+            max_pixels=max_pixels,
+            max_bytes=max_bytes,
+            time_limit=time_limit,
+            part=part,
+            quiet=quiet,
+        )
+    if part is not None:
+        raise InputError("--part cuts the work for --cluster: give that too, or leave it out")
     import warnings
 
     from facegender.classifier import Classifier

@@ -1,0 +1,146 @@
+"""``facegender predict --cluster``: the same answers from many machines, as Parquet parts."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from facegender.errors import InputError, MissingExtraError, StoppedError
+from facegender.progress import Summary
+
+if TYPE_CHECKING:
+    from facegender.cluster.work import Done
+
+
+def predict_on_cluster(
+    cluster: str,
+    inputs: Sequence[str],
+    output: Path,
+    *,
+    refused: Mapping[str, object],
+    faces: str,
+    recursive: bool,
+    model: Path | None,
+    unknown_below: float | None,
+    retry_errors: bool,
+    max_pixels: int | None,
+    max_bytes: int | None,
+    time_limit: float,
+    part: int | None,
+    quiet: bool,
+) -> int:
+    """Answer on all machines of a cluster; the arguments are those of ``predict``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        FacegenderError: wrong use, no cluster, or what a machine found wrong.
+    """
+    try:
+        import fsspec  # noqa: F401
+        import pyarrow  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("cluster", str(error.name)) from None
+    from facegender.classifier import Classifier
+    from facegender.cluster.plan import PART, plan
+    from facegender.cluster.spread import Cluster, begin, binding_of, finish
+    from facegender.cluster.stores import Place, as_path, is_address
+    from facegender.cluster.work import Task
+    from facegender.images import LIMITS, Limits
+    from facegender.model_file import read_model_file
+    from facegender.reading import check_faces
+
+    for option, value in refused.items():
+        if value:
+            raise InputError(f"{option} does not go with --cluster, which writes Parquet parts")
+    named = re.sub(r"^(\w[\w+.-]+:)/(?!/)", r"\1//", str(output))  # a Path has lost one of them
+    if named == "process_results.json":
+        raise InputError("--cluster writes a folder of parts: name it with --output DIR")
+    place = Place(named if is_address(named) else os.path.abspath(as_path(named)))  # noqa: PTH100
+    started = time.perf_counter()
+    limits = Limits(max_pixels or LIMITS.pixels, max_bytes or LIMITS.bytes)
+    check_faces(faces)
+    network = read_model_file(model)
+    classifier = Classifier(network)
+    options = {
+        "faces": faces,
+        "unknown_below": classifier.threshold(unknown_below),
+        "limits": [limits.pixels, limits.bytes],
+    }
+    listed = sys.stdin.buffer.read() if "-" in inputs else None
+    parts = plan(inputs, recursive=recursive, limits=limits, part=part or PART, listed=listed)
+    if not parts:
+        raise InputError(f"no pictures found in {', '.join(inputs)}")
+    binding = binding_of(classifier.digest, options)
+    task = Task(
+        output=place,
+        binding=binding,
+        model=network.path.read_bytes(),
+        digest=classifier.digest,
+        faces=faces,
+        unknown_below=classifier.threshold(unknown_below),
+        limits=limits,
+        seconds=time_limit,
+        cores=1,
+        retry_errors=retry_errors,
+    )
+    about = {"model": classifier.digest, "model_name": classifier.description.name}
+    summary = Summary()
+    done: list[Done] = []
+    with Cluster(cluster) as machines:
+        begin(place, binding, {**about, "options": options})
+        try:
+            for each in _with_progress(machines.answer(parts, task), len(parts), quiet=quiet):
+                done.append(each)
+                for status, count in each.counts.items():
+                    summary.counts[status] += count
+                summary.faces += each.faces
+                summary.kept += each.pictures if each.is_kept else 0
+                summary.reasons = [*summary.reasons, *each.reasons][:5]
+        except (KeyboardInterrupt, SystemExit) as stop:
+            code = stop.code if isinstance(stop, SystemExit) else 130
+            raise StoppedError(
+                f"stopped after {len(done):,} of {len(parts):,} parts; what is written is kept, "
+                "and the same command goes on from there",
+                code if isinstance(code, int) else 130,
+            ) from stop
+        seconds = time.perf_counter() - started
+        finish(place, done, {"inputs": list(inputs), "seconds": round(seconds, 3)})
+    if not quiet:
+        summary.show(", ".join(inputs), [place.address], seconds)
+        if summary.counts["unreadable"]:
+            typer.echo("the same command with --retry-errors does only the parts of these again")
+    return 1 if summary.counts["unreadable"] else 0
+
+
+def _with_progress(done: Iterator[Done], total: int, *, quiet: bool) -> Iterator[Done]:
+    """Hand parts on and show how far they are on stderr, where that is a terminal."""
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield from done
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    speed = TextColumn("parts, {task.fields[speed]:,.1f} pictures/s")
+    columns = (BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total, speed=0.0)
+        started, pictures = time.monotonic(), 0
+        for each in done:
+            pictures += 0 if each.is_kept else each.pictures
+            progress.update(task, advance=1, speed=pictures / (time.monotonic() - started))
+            yield each
