@@ -3,10 +3,10 @@
     python -m pip install -r tools/release.txt
     python tools/release.py                     writes dist/; a few minutes, most of them pip's
 
-Both are built from the last commit, so nothing that lies about in the working tree gets in. Each is
-installed in a fresh environment and answers for faces/ without a network; the answers have to be
-those of the README. Beside them dist/ gets a bill of materials (CycloneDX), the licences of what the
-light install brings, and the digests.
+Both are built from the last commit, so nothing that lies about in the working tree gets in. Each
+is installed in a fresh environment and answers for faces/ without a network; the answers have to
+be those of the README. Beside them dist/ gets a bill of materials (CycloneDX), the licences of what
+the light install brings, and the digests.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def check_answers(python: Path, work: Path) -> None:
     if not is_cut:
         print("the network is not cut off: this needs Linux and its 'unshare'")
     before = OFFLINE if is_cut else ()
-    said = run([*before, python, "-m", "facegender", "predict", "faces"], cwd=work)
+    said = run([*before, python, "-I", "-m", "facegender", "predict", "faces"], cwd=work)
     print(said, end="")
     answers = json.loads((work / "process_results.json").read_text("utf-8"))
     if answers != expected_answers():
