@@ -102,6 +102,16 @@ def test_what_the_sdist_holds(built: Path) -> None:
     assert not [name for name in names if name.endswith((".pyc", ".tar.gz"))]
 
 
+def test_the_sdist_names_all_that_is_tracked() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("what is tracked is known in a clone only")
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    top = {line.partition("/")[0] for line in listed.stdout.splitlines()}
+    assert top - {".ci", ".gitignore"} == set(HELD)
+
+
 def test_the_wheel_answers_without_a_network(wheel: Path, tmp_path: Path) -> None:
     """Unpacked as pip does it, beside the libraries that are here; every process is cut off."""
     place = tmp_path / "installed"
