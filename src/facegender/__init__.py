@@ -2,10 +2,12 @@
 
 Example:
     >>> from facegender import Classifier, predict_folder
-    >>> classifier = Classifier.load()  # doctest: +SKIP
-    >>> classifier.predict("anna.jpg").label  # doctest: +SKIP
+    >>> classifier = Classifier.load()
+    >>> classifier.predict("faces/eileen_collins.jpg").label
     'female'
-    >>> rows = list(predict_folder("faces", classifier=classifier))  # doctest: +SKIP
+    >>> rows = list(predict_folder("faces", classifier=classifier))
+    >>> len([row for row in rows if row.label == "male"])
+    5
 
 The names are loaded when they are first used, so that ``import facegender`` costs nothing.
 """
@@ -17,7 +19,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from facegender.classifier import Classifier
-    from facegender.details import DetailsWriter
     from facegender.errors import (
         FacegenderError,
         InputError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         StoppedError,
         UnreadablePictureError,
     )
+    from facegender.faces import Face
     from facegender.model_file import ModelDescription
     from facegender.predict import predict_folder
     from facegender.results import (
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Box",
     "Classifier",
-    "DetailsWriter",
+    "Face",
     "FacegenderError",
     "InputError",
     "MissingExtraError",
@@ -59,7 +61,6 @@ __all__ = [
 
 _HOMES = {
     "classifier": ("Classifier",),
-    "details": ("DetailsWriter",),
     "errors": (
         "FacegenderError",
         "InputError",
@@ -69,6 +70,7 @@ _HOMES = {
         "StoppedError",
         "UnreadablePictureError",
     ),
+    "faces": ("Face",),
     "model_file": ("ModelDescription",),
     "predict": ("predict_folder",),
     "results": ("Box", "Prediction", "Status", "write_process_results"),

@@ -30,8 +30,8 @@ class Classifier:
     """A network, ready to answer.
 
     Example:
-        >>> classifier = Classifier.load()  # doctest: +SKIP
-        >>> classifier.predict("anna.jpg").label  # doctest: +SKIP
+        >>> classifier = Classifier.load()
+        >>> classifier.predict("faces/eileen_collins.jpg").label
         'female'
     """
 
@@ -40,7 +40,7 @@ class Classifier:
         self._session = model.session
         self._description = model.description
         self._input = model.session.get_inputs()[0].name
-        self.digest = model.digest
+        self.digest: str = model.digest
         """SHA-256 of the model file, in hex."""
         self.framer = Framer(model.description.crop, model.description.resize)
         """Brings a picture before the network by the rules in the model file."""
@@ -52,6 +52,9 @@ class Classifier:
         Args:
             path: a model file, a run folder that holds one, or None for the one that ships.
             threads: for one run of the network; 0 is one for each core.
+
+        Returns:
+            The classifier, ready to answer.
 
         Raises:
             ModelFileError: missing, of another kind, damaged, or with other labels.
@@ -120,11 +123,17 @@ class Classifier:
     ) -> Prediction | list[Prediction]:
         """Answer for one picture or for a list of them: of several faces the one that it shows.
 
+        Example:
+            >>> rows = classifier.predict(["faces/joe_biden.jpg", "faces/CREDITS.md"])
+            >>> [row.status.value for row in rows]
+            ['ok', 'unreadable']
+
         Args:
             pictures: a path, a Pillow picture, or ``uint8`` pixels, RGB ``[H, W, 3]`` or grey
                 ``[H, W]``; or a list of these.
             faces: ``detect`` finds faces, ``whole`` takes each picture as one face, as it is;
-                ``auto`` finds them too; see :meth:`facegender.faces.Framer.find`.
+                ``auto`` finds them too, and by a network that learned from whole pictures takes a
+                picture that one face fills as it is.
             unknown_below: answers less probable than this are ``unknown``; None takes the
                 network's own threshold.
 
@@ -147,8 +156,9 @@ class Classifier:
         """Answer for every face in a picture, the one that it shows first.
 
         Example:
-            >>> for row in classifier.predict_faces("party.jpg"):  # doctest: +SKIP
-            ...     print(row.box, row.label, row.probability)
+            >>> for row in classifier.predict_faces("faces/barack_obama_speaking.jpg"):
+            ...     print(row.face, row.label, row.box.width > 100)
+            0 male True
 
         Args:
             picture: as for :meth:`predict`.
@@ -162,6 +172,29 @@ class Classifier:
             TypeError, ValueError, InputError: as :meth:`predict`.
         """
         return list(next(self._rows([picture], faces, unknown_below)))
+
+    def find_faces(self, picture: Picture) -> list[Face]:
+        """Find every face in a picture and answer for none: where they are, and how surely.
+
+        Example:
+            >>> (face,) = classifier.find_faces("faces/eileen_collins.jpg")
+            >>> face.score > 0.9, face.landmarks.shape
+            (True, (5, 2))
+
+        Args:
+            picture: as for :meth:`predict`.
+
+        Returns:
+            The faces, the one that the picture shows first; none where there is none.
+
+        Raises:
+            UnreadablePictureError: the picture cannot be read whole.
+            TypeError, ValueError: as :meth:`predict`.
+        """
+        read = _read(picture, Reader(self._description.crop, self._description.resize, "detect"))
+        if isinstance(read, Prediction):
+            raise UnreadablePictureError(f"{read.file or 'the picture'}: {read.error}")
+        return [frame.face for frame in read.frames if frame.face is not None]
 
     def rows(
         self,

@@ -38,9 +38,8 @@ class DetailsWriter(AbstractContextManager["DetailsWriter"]):
     """Writes rows as they come; the file appears when all went well.
 
     Example:
-        >>> with DetailsWriter(Path("details.jsonl")) as details:  # doctest: +SKIP
-        ...     for row in predict_folder("photos"):
-        ...         details.append(row)
+        >>> with DetailsWriter(Path("details.jsonl")) as details:
+        ...     details.append(Prediction("a.jpg", Status.NO_FACE, width=90, height=120))
     """
 
     def __init__(self, path: Path, kind: str | None = None) -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 
 class FacegenderError(Exception):
-    """Base of every error that facegender raises on purpose; its text is meant for a person."""
+    """Base of every error that facegender raises on purpose; its text is meant for a person.
+
+    Example:
+        >>> try:
+        ...     Classifier.load("nowhere.onnx")
+        ... except FacegenderError as error:
+        ...     print(error)
+        cannot read the model file nowhere.onnx: No such file or directory
+    """
 
 
 class InputError(FacegenderError):

@@ -7,7 +7,7 @@ that they cannot drift apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import ceil, hypot
 from pathlib import Path
@@ -56,7 +56,7 @@ class Face:
         height: of its box.
         score: how sure the detector is, 0 to 1.
         landmarks: ``float32 [5, 2]``, x and y of the person's right eye, left eye, tip of the
-            nose, right and left corner of the mouth.
+            nose, right and left corner of the mouth. Not compared by ``==``.
     """
 
     x: float
@@ -64,7 +64,7 @@ class Face:
     width: float
     height: float
     score: float
-    landmarks: NDArray[np.float32]
+    landmarks: NDArray[np.float32] = field(compare=False)
 
     def scaled(self, factor: float) -> Face:
         """Give the same face in the same picture of another size."""

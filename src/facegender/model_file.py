@@ -66,10 +66,27 @@ class Crop:
 class ModelDescription:
     """Everything about a network but its weights.
 
-    ``unknown_below``: answers with a probability below it get the status ``unknown`` (0.5: none).
-    ``temperature``: what the logits were divided by; already inside the graph.
-    ``figures``: what was measured, by part and source, with counts.
-    ``data``: what it learned from: counts, fingerprint; ``terms``: what the data allows.
+    Example:
+        >>> description = Classifier.load().description
+        >>> description.labels, description.crop.rule
+        (('female', 'male'), 'aligned')
+
+    Attributes:
+        name: of the network.
+        resize: the size in pixels at which it sees a face, and the filter that brings it there.
+        labels: in the order of its two outputs.
+        crop: the rule by which a face is cut out.
+        grey: whether it sees no colours.
+        unknown_below: answers with a probability below it get the status ``unknown`` (0.5: none).
+        temperature: what the logits were divided by; already inside the graph.
+        figures: what was measured, by part and source, with counts.
+        data: what it learned from: counts, fingerprint.
+        recipe: how it was trained.
+        start: what its weights were before that.
+        licence: of the model file.
+        terms: what the data allows.
+        created: when, as ISO 8601.
+        format: version of this description.
     """
 
     name: str

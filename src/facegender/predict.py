@@ -60,8 +60,10 @@ def predict_folder(
     """Answer for every face in a folder's pictures, in natural order of names.
 
     Example:
-        >>> for row in predict_folder("faces"):  # doctest: +SKIP
-        ...     print(row.file, row.face, row.label, row.probability)
+        >>> for row in predict_folder("faces"):
+        ...     if row.label == "female":
+        ...         print(row.file, row.face, row.status.value)
+        eileen_collins.jpg 0 ok
 
     Args:
         path: the folder (or an archive, a list, a single picture); nothing in it is changed.

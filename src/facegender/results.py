@@ -43,7 +43,14 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Where in the upright picture an answer was read from, in pixels from the top left."""
+    """Where in the upright picture an answer was read from, in pixels from the top left.
+
+    Attributes:
+        x: its left side.
+        y: its upper side.
+        width: 1 or more.
+        height: likewise.
+    """
 
     x: int
     y: int
@@ -74,7 +81,7 @@ class Prediction:
 
     Attributes:
         file: the picture's name, or its path inside the folder with ``/``; None for pixels.
-        status: see :class:`Status`.
+        status: what became of it.
         face: index of the face in the picture, from 0; None where there is no face.
         label: ``male`` or ``female``, with ``unknown`` the better guess; None without a face.
         probability: of that label, 0.5 to 1, four places.
@@ -227,7 +234,13 @@ class ProcessResultsWriter(AbstractContextManager["ProcessResultsWriter"]):
 def write_process_results(
     path: Path, rows: Iterable[Prediction], *, has_unknown: bool = False
 ) -> int:
-    """Write ``{"photo.jpg": "male", ...}`` for rows; see :class:`ProcessResultsWriter`.
+    """Write ``{"photo.jpg": "male", ...}`` for rows, in natural order of names.
+
+    Of several faces in one picture the first counts, the one that the picture shows.
+
+    Example:
+        >>> write_process_results(Path("answers.json"), predict_folder("faces"))
+        6
 
     Args:
         path: where to; an older file there is replaced once the new one is whole.
