@@ -159,18 +159,28 @@ def build(classifier: Classifier, settings: Settings) -> ASGIApp:
             }
         )
 
-    @app.get("/health", response_model=shapes.State)
+    @app.get("/health", summary="Is the server there", response_model=shapes.State)
     async def health() -> dict[str, str]:
         """Tell that the server is there."""
         return {"status": "ok"}
 
-    @app.get("/ready", response_model=shapes.State, responses=_problems(503))
+    @app.get(
+        "/ready",
+        summary="Would a picture be taken up now",
+        response_model=shapes.State,
+        responses=_problems(503),
+    )
     async def ready() -> dict[str, str]:
         """Tell whether a picture would be taken up now."""
         engine.check_room(1)
         return {"status": "ready"}
 
-    @app.get("/model", response_model=shapes.Model, responses=_problems(401))
+    @app.get(
+        "/model",
+        summary="The network's card",
+        response_model=shapes.Model,
+        responses=_problems(401),
+    )
     async def model(request: Request) -> dict[str, Any]:
         """Describe the network: its labels, its figures with counts, its terms, the limits."""
         check_token(request)
@@ -178,6 +188,7 @@ def build(classifier: Classifier, settings: Settings) -> ASGIApp:
 
     @app.get(
         "/metrics",
+        summary="Counts, for Prometheus",
         response_class=PlainTextResponse,
         responses=_problems(401),
     )
