@@ -17,7 +17,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 import facegender
@@ -309,17 +308,16 @@ def _add_pages(app: FastAPI) -> None:
             return FileResponse(_DOCS / name, headers={"Cache-Control": "no-cache"})
         raise HTTPException(404)
 
-    app.mount("/", _Page(directory=WEB, html=True))
+    for path in sorted(WEB.iterdir()):
+        _add_file(app, path)
 
 
-class _Page(StaticFiles):
-    """The page's files; a browser asks each time whether they are still the same."""
+def _add_file(app: FastAPI, path: Path) -> None:
+    """Add a file of the page; a browser asks each time whether it is still the same."""
 
-    def file_response(self, *args: Any, **more: Any) -> Response:
-        """Give a file."""
-        response = super().file_response(*args, **more)
-        response.headers["Cache-Control"] = "no-cache"
-        return response
+    @app.get("/" if path.name == "index.html" else f"/{path.name}", include_in_schema=False)
+    async def file() -> Response:
+        return FileResponse(path, headers={"Cache-Control": "no-cache"})
 
 
 def _ask_for_token(app: FastAPI) -> None:
