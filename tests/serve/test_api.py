@@ -37,7 +37,7 @@ def bomb(side: int) -> bytes:
 @cache
 def slow() -> bytes:
     """A picture that takes a while to read, for its many pixels; a few kilobytes."""
-    return encode(Image.new("RGB", (3000, 3000), (10, 20, 30)), compress_level=1)
+    return encode(Image.new("RGB", (2000, 2000), (10, 20, 30)), compress_level=1)
 
 
 def problem_of(response: requests.Response, status: int) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def test_a_slow_client_is_not_waited_for(narrow: Server) -> None:
 
 # ---- too much at once, clients that leave, the end ---------------------------------------------
 
-MANY = 16
+MANY = 8
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ async function work() {
   } finally {
     working = null;
     at("working").hidden = true;
-    showAll();
+    showCounts();
   }
 }
 
@@ -161,11 +161,13 @@ function showAgain(picture) {
 }
 
 function showAll() {
+  const focused = Array.from(at("cards").children).findIndex((one) => one.contains(document.activeElement));
   at("results").hidden = !pictures.length;
   at("cards").replaceChildren(...pictures.slice(0, shownCards).map((picture) => card(picture, open)));
   at("rows").replaceChildren(...pictures.slice(0, shownRows).map(tableRow));
   at("more-cards").hidden = pictures.length <= shownCards;
   at("more-rows").hidden = pictures.length <= shownRows;
+  at("cards").children[focused]?.firstElementChild.focus();
   showCounts();
 }
 
