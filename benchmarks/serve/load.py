@@ -30,7 +30,7 @@ from facegender.inputs import gather
 from facegender.predict import LOOK_AHEAD, predict_items
 
 BOUNDARY = "a-boundary-of-the-benchmark"
-ONE_AT_ONCE = 8
+ONE_AT_ONCE = 32
 MANY_AT_ONCE = 4
 FILES = 32
 CLIENTS = 200

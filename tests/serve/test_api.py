@@ -253,6 +253,14 @@ def test_a_slow_client_is_not_waited_for(narrow: Server) -> None:
         assert b" 408 " in line.recv(4096).partition(b"\r\n")[0]
 
 
+@pytest.mark.parametrize("said", [b"", b"POST /predict HTT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+def test_a_client_that_never_finishes_its_header(narrow: Server, said: bytes) -> None:
+    host, port = narrow.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as line:
+        line.sendall(said)
+        assert line.recv(4096) == b"", "the connection is closed"
+
+
 # ---- too much at once, clients that leave, the end ---------------------------------------------
 
 MANY = 8

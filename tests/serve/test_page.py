@@ -310,6 +310,10 @@ def test_stop_and_a_server_that_is_gone(
     page.context.set_offline(True)
     hand_over(page, "drop", {"more.png": encode(picture(seed=1))})
     page.get_by_text("No answer: the server cannot be reached").wait_for()
+    page.context.set_offline(False)
+    page.locator("#go-on").click()
+    until_said(page, "All answered: 13.")
+    assert not page.locator("#go-on").is_visible()
 
 
 def test_by_keyboard_alone(server: Server, open_page: Callable[..., Any]) -> None:

@@ -9,6 +9,7 @@ import { languageOf, number, say, speak, spoken } from "./words.js";
 
 const CARDS = 24;
 const ROWS = 100;
+const SPEAK_EVERY = 2000; // milliseconds
 const KINDS = ["female", "male", "unknown", "no_face", "unreadable"];
 
 const at = (id) => document.getElementById(id);
@@ -77,6 +78,8 @@ async function work() {
   at("working").hidden = false;
   const started = performance.now();
   let answered = 0;
+  let spoke = 0;
+  at("go-on").hidden = true;
   try {
     for (;;) {
       const waiting = pictures.filter((picture) => !picture.rows);
@@ -85,6 +88,8 @@ async function work() {
         const count = answered + pictures.filter((picture) => !picture.rows).length;
         const seconds = (((performance.now() - started) / 1000) * (count - answered)) / Math.max(1, answered);
         at("bar").value = answered / count;
+        if (answered && performance.now() - spoke < SPEAK_EVERY) return; // a screen reader reads each of them
+        spoke = performance.now();
         tell(() => {
           const known = say("progress", { x: number(answered), count: number(count) });
           return answered && seconds > 2 ? `${known}, ${say("left", { x: duration(seconds) })}` : known;
@@ -108,6 +113,7 @@ async function work() {
     const count = pictures.length;
     const done = pictures.filter((picture) => picture.rows).length;
     tell(() => (count ? say("stopped", { x: number(done), count: number(count) }) : ""));
+    at("go-on").hidden = done === count || error.kind === "token";
     if (error instanceof AnswerError) askFor(error);
     else if (error.name !== "AbortError") throw error;
   } finally {
@@ -225,11 +231,16 @@ at("folder").onchange = () => {
   at("folder").value = "";
 };
 at("stop").onclick = () => working?.abort();
+at("go-on").onclick = () => {
+  complain("");
+  work();
+};
 at("clear").onclick = () => {
   working?.abort();
   [pictures, names, shownCards, shownRows] = [[], new Set(), CARDS, ROWS];
   tell(() => "");
   complain("");
+  at("go-on").hidden = true;
   showAll();
   at("pick").focus();
 };
