@@ -108,6 +108,7 @@ async function work() {
       );
     }
     const count = pictures.length;
+    showChanged();
     tell(() => say("done", { count: number(count) }));
   } catch (error) {
     const count = pictures.length;
@@ -119,7 +120,7 @@ async function work() {
   } finally {
     working = null;
     at("working").hidden = true;
-    showCounts();
+    showChanged();
   }
 }
 
@@ -145,12 +146,15 @@ const changed = new Set();
 // Cards and rows change at most a few times a second, however fast the answers come
 function refresh(picture) {
   changed.add(picture);
-  refreshing ||= setTimeout(() => {
-    refreshing = 0;
-    for (const one of changed) showAgain(one);
-    changed.clear();
-    showCounts();
-  }, 150);
+  refreshing ||= setTimeout(showChanged, 150);
+}
+
+function showChanged() {
+  clearTimeout(refreshing);
+  refreshing = 0;
+  for (const picture of changed) showAgain(picture);
+  changed.clear();
+  showCounts();
 }
 
 function showAgain(picture) {
