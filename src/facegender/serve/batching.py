@@ -95,7 +95,8 @@ class Engine:
         Raises:
             FacegenderError: a picture cannot be answered here at all.
         """
-        self._pool = Pool(self.settings.processes, seconds=self.settings.seconds)
+        # half of a request's time, so that what hangs costs its own row and not the request
+        self._pool = Pool(self.settings.processes, seconds=self.settings.seconds / 2)
         self._network = ThreadPoolExecutor(1, "facegender-network")
         self._classifying = asyncio.create_task(self._classify())
         try:

@@ -25,8 +25,8 @@ class Settings:
         request_bytes: most bytes of one request.
         held_bytes: most bytes of pictures in memory at once, of all requests together.
         queue: most pictures that are taken up and not answered yet, of all requests together.
-        seconds: how long a request may take to come in, then to be answered; also the reading of
-            one picture.
+        seconds: how long a request may take to come in, then to be answered; the reading of one
+            picture may take half of it.
         gather_seconds: how long a face waits for others to go through the network with it.
         processes: that read pictures side by side.
         token: what requests have to bring; empty lets everybody in.

@@ -39,16 +39,23 @@ export async function answer(files, onProgress = () => {}, options = {}) {
     onProgress(index, rows);
   };
   const coming = parts(files, finish);
+  const failed = new AbortController(); // where one request fails, the others need not go on
+  const signal = options.signal ? AbortSignal.any([options.signal, failed.signal]) : failed.signal;
   const work = async () => {
     for (const part of coming) {
       const body = new FormData();
       for (const index of part) body.append("files", files[index], files[index].name || "picture");
-      const response = await ask("predict", { method: "POST", body, signal: options.signal }, options.onWait);
+      const response = await ask("predict", { method: "POST", body, signal }, options.onWait);
       const { pictures } = await response.json();
       part.forEach((index, place) => finish(index, pictures[place].rows));
     }
   };
-  await Promise.all(Array.from({ length: PARTS_AT_ONCE }, work));
+  try {
+    await Promise.all(Array.from({ length: PARTS_AT_ONCE }, work));
+  } catch (error) {
+    failed.abort();
+    throw error;
+  }
   return found;
 }
 
@@ -96,7 +103,7 @@ async function ask(path, request = {}, onWait = () => {}) {
     const problem = await response.json().catch(() => ({}));
     if (response.status === 401) throw new AnswerError("token", problem.title);
     const seconds = Number(response.headers.get("Retry-After"));
-    if (response.status !== 503 || !seconds) {
+    if (response.status !== 503 || !seconds || problem.type === "/problems/timed-out") {
       throw new AnswerError("other", problem.detail || problem.title || `HTTP ${response.status}`);
     }
     onWait(seconds);
