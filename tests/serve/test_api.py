@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -317,6 +319,20 @@ def test_a_client_that_leaves_gives_up_its_place(busy: Server) -> None:
     assert time.monotonic() - left < whole / 2, "its pictures were not read to the end"
     until(lambda: any(line.get("status") == 499 for line in busy.log()), "it is logged")
     assert busy.predict(("a.png", encode(picture(seed=1)))).status_code == 200
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="its readers cannot be found")
+def test_a_reader_that_dies_costs_its_own_row(busy: Server) -> None:
+    thread, answers = begin(busy)
+    tasks = Path(f"/proc/{busy.process.pid}/task").glob("*/children")
+    readers = [int(one) for task in tasks for one in task.read_text().split()]
+    os.kill(readers[0], signal.SIGKILL)
+    thread.join()
+    rows = [one["rows"][0] for one in answers[0].json()["pictures"]]
+    errors = [row["error"] for row in rows if row["status"] == "unreadable"]
+    assert len(errors) == 1 and "died (SIGKILL" in errors[0]
+    again = busy.predict(("a.png", encode(picture(seed=1))))
+    assert again.json()["pictures"][0]["rows"][0]["status"] != "unreadable"
 
 
 # ---- what it tells of itself -------------------------------------------------------------------
