@@ -14,7 +14,7 @@ import typer
 
 # isort: off
 # in the order of the help
-from facegender.cli import predict, audit, show_batch, train, evaluate, compare, export
+from facegender.cli import predict, serve, audit, show_batch, train, evaluate, compare, export
 from facegender.cli.verb import app, verb
 # isort: on
 
@@ -26,6 +26,7 @@ __all__ = [
     "export",
     "main",
     "predict",
+    "serve",
     "show_batch",
     "train",
     "verb",
