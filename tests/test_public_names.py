@@ -12,7 +12,7 @@ from made import encode, picture
 import facegender
 
 PACKAGE = Path(facegender.__file__).parent
-OUTER = ("training", "serving", "cluster")
+OUTER = ("training", "serve", "cluster")
 
 
 def test_all_is_what_is_visible() -> None:

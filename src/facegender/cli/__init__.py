@@ -14,7 +14,7 @@ import typer
 
 # isort: off
 # in the order of the help
-from facegender.cli import predict, audit, show_batch, train, evaluate, compare, export, page
+from facegender.cli import predict, serve, page, audit, show_batch, train, evaluate, compare, export
 from facegender.cli.verb import app, verb
 # isort: on
 
@@ -27,6 +27,7 @@ __all__ = [
     "main",
     "page",
     "predict",
+    "serve",
     "show_batch",
     "train",
     "verb",

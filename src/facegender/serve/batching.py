@@ -1,0 +1,257 @@
+"""Pictures of many requests -> one network: read side by side, gathered into batches, answered."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from facegender.classifier import BATCH, Classifier
+from facegender.errors import FacegenderError, UnreadablePictureError
+from facegender.faces import FACES
+from facegender.images import Pixels
+from facegender.isolated import DiedError, Pool
+from facegender.reading import Reader, Reading, read_picture
+from facegender.results import Prediction, Status
+from facegender.serve.body import Upload
+from facegender.serve.problems import ProblemError
+from facegender.serve.settings import Settings
+
+_FEW = 6
+"""Up to so many faces go through the network one by one, which is quicker than a whole run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A picture's rows, and how long they took from when it was taken up."""
+
+    rows: tuple[Prediction, ...]
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A face on its way to the network."""
+
+    pixels: Pixels
+    probabilities: asyncio.Future[NDArray[np.float32]]
+
+
+class Engine:
+    """One network that answers for all requests; an asynchronous context manager.
+
+    Pictures are read in processes of their own, so that one that crashes or hangs its decoder costs
+    its own row. Their faces are gathered for a few milliseconds and go through the network
+    together. At most ``settings.queue`` pictures are under way.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        settings: Settings,
+        on_batch: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        """Take the network; nothing is started yet.
+
+        Args:
+            classifier: the network.
+            settings: limits and waiting times.
+            on_batch: is told how many faces went through the network together.
+
+        Raises:
+            InputError: another word for ``settings.faces``.
+            ValueError: a threshold outside 0.5 to 1.
+        """
+        described = classifier.description
+        self._readers = {
+            word: Reader(described.crop, described.resize, word, settings.limits) for word in FACES
+        }
+        Reader(described.crop, described.resize, settings.faces)
+        classifier.threshold(settings.unknown_below)
+        self.classifier = classifier
+        self.settings = settings
+        self.pictures = 0
+        """That are taken up and not answered yet."""
+        self._on_batch = on_batch
+        self._reading = 0
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._rate = 0.0
+
+    async def __aenter__(self) -> Self:
+        """Start the processes, and see one picture through, so that the first request finds all.
+
+        Raises:
+            FacegenderError: a picture cannot be answered here at all.
+        """
+        self._pool = Pool(self.settings.processes, seconds=self.settings.seconds)
+        self._network = ThreadPoolExecutor(1, "facegender-network")
+        self._classifying = asyncio.create_task(self._classify())
+        try:
+            file = io.BytesIO()
+            Image.new("RGB", (64, 64), (128, 128, 128)).save(file, "PNG")
+            many = [Upload(None, file.getvalue())] * self.settings.processes
+            answers = await asyncio.gather(*(self._answer(one, "whole", None) for one in many))
+            if any(answer.rows[0].label is None for answer in answers):
+                raise FacegenderError(f"no picture can be read here: {answers[0].rows[0].error}")
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the processes."""
+        self._classifying.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._classifying
+        await asyncio.to_thread(self._pool.__exit__, None, None, None)
+        self._network.shutdown(cancel_futures=True)
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether not one more picture would be taken up."""
+        return self.pictures >= self.settings.queue
+
+    def check_room(self, count: int) -> None:
+        """Refuse pictures that the queue has no room for.
+
+        Raises:
+            ProblemError: says when to come again, by how fast pictures are answered now.
+        """
+        if self.pictures + count <= self.settings.queue:
+            return
+        seconds = self.pictures / self._rate if self._rate else 1.0
+        raise ProblemError(
+            "queue-full",
+            f"{self.pictures} pictures wait, and {self.settings.queue} may.",
+            headers={"Retry-After": str(min(60, max(1, round(seconds))))},
+        )
+
+    async def answer(
+        self, uploads: Sequence[Upload], faces: str | None, unknown_below: float | None
+    ) -> list[Answered]:
+        """Answer for the pictures of one request, in their order.
+
+        A caller that is cancelled gives up its place: what was not begun is not done.
+
+        Args:
+            uploads: the pictures.
+            faces: ``auto``, ``detect``, ``whole``; None takes the server's setting.
+            unknown_below: None takes the server's setting.
+
+        Raises:
+            ProblemError: there is no room for them, or they took too long.
+        """
+        self.check_room(len(uploads))
+        self.pictures += len(uploads)
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(self.settings.seconds), asyncio.TaskGroup() as group:
+                faces = faces or self.settings.faces
+                tasks = [
+                    group.create_task(self._answer(one, faces, unknown_below)) for one in uploads
+                ]
+        except TimeoutError:
+            raise ProblemError(
+                "timed-out",
+                f"{len(uploads)} pictures were not answered within {self.settings.seconds:g} "
+                "seconds.",
+                headers={"Retry-After": "5"},
+            ) from None
+        finally:
+            self.pictures -= len(uploads)
+        rate = (self.pictures + len(uploads)) / (time.perf_counter() - started)
+        self._rate = 0.8 * self._rate + 0.2 * rate if self._rate else rate
+        return [task.result() for task in tasks]
+
+    async def _answer(self, upload: Upload, faces: str, unknown_below: float | None) -> Answered:
+        started = time.perf_counter()
+        if unknown_below is None:
+            unknown_below = self.settings.unknown_below
+        try:
+            reading = await self._read(upload, self._readers[faces])
+        except (UnreadablePictureError, DiedError) as error:
+            rows: tuple[Prediction, ...] = (
+                Prediction(upload.name, Status.UNREADABLE, error=str(error)),
+            )
+        else:
+            found = [self._put(frame.pixels) for frame in reading.frames]
+            both = iter(await asyncio.gather(*found))
+            rows = self.classifier.rows(upload.name, reading, both, unknown_below)
+        return Answered(rows, time.perf_counter() - started)
+
+    async def _read(self, upload: Upload, reader: Reader) -> Reading:
+        """Read a picture in one of the processes.
+
+        Raises:
+            UnreadablePictureError, DiedError: it cannot be read.
+        """
+        if upload.problem:
+            raise UnreadablePictureError(upload.problem)
+        self._reading += 1
+        try:
+            work = self._pool.submit(read_picture, upload.data, reader)
+            reading = await asyncio.wrap_future(work)
+        finally:
+            self._reading -= 1
+        if reading is None:
+            raise UnreadablePictureError("is no picture by its content")
+        return reading
+
+    def _put(self, pixels: Pixels) -> asyncio.Future[NDArray[np.float32]]:
+        """Put a face before the network; the network comes to it soon."""
+        waiting = _Waiting(pixels, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._arrived.set()
+        return waiting.probabilities
+
+    async def _classify(self) -> None:
+        """Take what waits to the network, for the engine's whole life."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._arrived.wait()
+            if len(self._waiting) < BATCH and self._reading:
+                await asyncio.sleep(self.settings.gather_seconds)
+            taken = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            if not self._waiting:
+                self._arrived.clear()
+            batch = [one for one in taken if not one.probabilities.done()]  # else cancelled
+            if not batch:
+                continue
+            self._on_batch(len(batch))
+            pixels = np.stack([one.pixels for one in batch])
+            try:
+                found = await loop.run_in_executor(self._network, self._run, pixels)
+            except Exception as error:  # whoever waits is told; the next batch may do
+                for one in batch:
+                    if not one.probabilities.done():
+                        one.probabilities.set_exception(error)
+                continue
+            for one, both in zip(batch, found, strict=True):
+                if not one.probabilities.done():
+                    one.probabilities.set_result(both)
+
+    def _run(self, pixels: Pixels) -> NDArray[np.float32]:
+        if len(pixels) > _FEW:
+            return self.classifier.probabilities(pixels)
+        one_by_one = [
+            self.classifier.probabilities(pixels[at : at + 1], is_alone=True)
+            for at in range(len(pixels))
+        ]
+        return np.concatenate(one_by_one)

@@ -1,0 +1,106 @@
+// A picture with its boxes and answers: in a card, in the table, and larger.
+
+import { number, percent, say } from "./words.js";
+
+export function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+// What a picture's row says: "female 97.3 %", "no face", "waiting"
+export function said(rows) {
+  if (!rows) return say("waiting");
+  const [row] = rows;
+  if (!row.label) return say(row.status);
+  if (row.status === "unknown") return `${say("unknown")}, ${say("guess", { x: answerOf(row) })}`;
+  return answerOf(row);
+}
+
+export function kindOf(rows) {
+  if (!rows) return "waiting";
+  return rows[0].status === "ok" ? rows[0].label : rows[0].status;
+}
+
+function answerOf(row) {
+  return `${say(row.label)} ${percent(row.probability)}`;
+}
+
+// The picture with a box for each face; says so where the browser cannot show it
+export function shot(picture, rows) {
+  const { width, height } = rows?.[0] ?? {};
+  const image = make("img", { alt: say("imageOf", { file: picture.name, x: said(rows) }), decoding: "async" });
+  const holder = make("span", { className: "shot" }, image);
+  const size = (wide, high) => {
+    holder.style.setProperty("--wide", wide);
+    holder.style.setProperty("--high", high);
+  };
+  size(width || 1, height || 1);
+  const url = URL.createObjectURL(picture.file);
+  image.addEventListener("load", () => {
+    if (!width) size(image.naturalWidth, image.naturalHeight);
+    URL.revokeObjectURL(url);
+  });
+  image.addEventListener("error", () => {
+    URL.revokeObjectURL(url);
+    holder.replaceWith(make("span", { className: "not-shown", textContent: say("notShown") }));
+  });
+  image.src = url;
+  for (const row of rows ?? []) {
+    if (row.box) holder.append(boxOf(row));
+  }
+  return holder;
+}
+
+function boxOf(row) {
+  const { box, width, height } = row;
+  const element = make("span", { className: `box of-${row.status === "ok" ? row.label : "unknown"}` });
+  element.ariaHidden = "true"; // the same is said in words
+  const share = (value, whole) => `${(100 * value) / whole}%`;
+  element.style.left = share(box.x, width);
+  element.style.top = share(box.y, height);
+  element.style.width = share(box.width, width);
+  element.style.height = share(box.height, height);
+  element.classList.toggle("low", box.y < 0.12 * height);
+  element.classList.toggle("right", box.x > 0.5 * width);
+  element.append(make("span", { textContent: answerOf(row) }));
+  return element;
+}
+
+export function card(picture, onOpen) {
+  const frame = make("span", { className: "frame" });
+  if (picture.rows?.[0].status !== "unreadable") frame.append(shot(picture, picture.rows));
+  else frame.append(picture.rows[0].error);
+  const button = make(
+    "button",
+    { type: "button", className: "open", onclick: () => onOpen(picture) },
+    frame,
+    make("span", { className: "name", textContent: picture.name, title: picture.name }),
+    make("span", { className: `said ${kindOf(picture.rows)}`, textContent: said(picture.rows) }),
+  );
+  return make("li", { className: "card" }, button);
+}
+
+export function tableRow(picture) {
+  const { rows } = picture;
+  const [row] = rows ?? [{}];
+  const faces = rows ? rows.filter((one) => one.face !== null).length : "";
+  return make(
+    "tr",
+    {},
+    make("td", { textContent: picture.name }),
+    make("td", { className: kindOf(rows), textContent: row.status === "ok" ? say(row.label) : rows ? say(row.status) : say("waiting") }),
+    make("td", { className: "number", textContent: row.probability ? percent(row.probability) : "" }),
+    make("td", { className: "number", textContent: faces === "" ? "" : number(faces) }),
+    make("td", { textContent: row.error ?? (row.status === "unknown" ? say("guess", { x: say(row.label) }) : "") }),
+  );
+}
+
+// A line for each face, for the larger view
+export function facesOf(rows) {
+  if (!rows?.[0].label) return [make("li", { textContent: rows?.[0].error ?? said(rows) })];
+  return rows.map((row) => {
+    const how = row.crop === "whole" ? say("whole") : say("detector", { x: number(row.score, 2) });
+    return make("li", { textContent: `${said([row])} (${how})` });
+  });
+}
