@@ -218,10 +218,10 @@ def _read(place: Path) -> Runtime:
     """Read the package out of npm's folder, one that holds it, or a packed file."""
     if not place.exists():
         raise InputError(f"--runtime {place} is not there")
-    inside = place / "node_modules" / PACKAGE
     if place.is_file():
         return _unpack(place)
-    folder = inside if inside.is_dir() else place
+    inside = (place / "node_modules" / PACKAGE, place / PACKAGE)
+    folder = next((one for one in inside if one.is_dir()), place)
     return _pick(lambda name: (folder / name).read_bytes(), folder)
 
 

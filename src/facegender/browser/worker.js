@@ -5,7 +5,6 @@ import { cut, Detector, find, RULES, scaled, side } from "./faces.js";
 import { load } from "./network.js";
 import { reduce, resize } from "./pixels.js";
 
-const LOOK = 1280; // long side in pixels at which a large JPEG is looked at for faces
 const BATCH = 16;
 
 const loading = load((share) => postMessage({ loaded: share })).then((network) => ({
@@ -69,7 +68,7 @@ function frame(picture, face, points, size) {
 
 /** The largest of 8, 4, 2, 1 by which a picture can be made smaller and keep its look. */
 function reduction(width, height) {
-  const share = LOOK / Math.max(width, height);
+  const share = RULES.look / Math.max(width, height);
   if (share >= 1) return 1;
   const times = [width, height].map((full) => Math.floor(full / Math.ceil(full * share)));
   return [8, 4, 2, 1].find((factor) => factor <= Math.min(...times)) ?? 1;
