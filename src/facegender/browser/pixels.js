@@ -26,18 +26,23 @@ export function round(value) {
 }
 
 /**
- * Bring a picture to another size, as Pillow's Image.resize: across, then down, the filter widened
- * by the scale, rounded to 8 bits after each.
+ * Bring a picture to another size, as Pillow's Image.resize: across and down, the filter widened by
+ * the scale, rounded to 8 bits after each.
  */
 export function resize(picture, width, height, filter = "bilinear") {
-  let { data } = picture;
-  if (width !== picture.width) {
-    data = across(data, picture.width, picture.height, weights(picture.width, width, filter));
+  const passes = [
+    ({ width: from, height: rows, data }) =>
+      from === width ? data : across(data, from, rows, weights(from, width, filter)),
+    ({ width: columns, height: from, data }) =>
+      from === height ? data : down(data, columns, weights(from, height, filter)),
+  ];
+  const less = { width: picture.width - width, height: picture.height - height };
+  if (less.height > 2 * Math.max(0, less.width)) { // Pillow's order, since its version 13
+    const data = passes[1](picture);
+    return { width, height, data: passes[0]({ width: picture.width, height, data }) };
   }
-  if (height !== picture.height) {
-    data = down(data, width, weights(picture.height, height, filter));
-  }
-  return { width, height, data };
+  const data = passes[0](picture);
+  return { width, height, data: passes[1]({ width, height: picture.height, data }) };
 }
 
 /** Make a picture smaller by a whole number: each pixel is the mean of a square. */
