@@ -109,8 +109,10 @@ async function refuseCutJpeg(bytes, picture) {
   stuffed.set(stuffing, end);
   stuffed.set(bytes.subarray(end), end + stuffing.length);
   const second = await pixelsOf(stuffed, "JPEG");
-  if (second.data.some((value, at) => value !== picture.data[at])) {
-    throw new UnreadableError("cut off: the picture's data ends before its last row");
+  for (let at = 0; at < picture.data.length; at++) {
+    if (second.data[at] !== picture.data[at]) {
+      throw new UnreadableError("cut off: the picture's data ends before its last row");
+    }
   }
 }
 

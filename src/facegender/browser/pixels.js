@@ -49,17 +49,19 @@ export function resize(picture, width, height, filter = "bilinear") {
 export function reduce({ width, height, data }, factor) {
   const [columns, rows] = [Math.ceil(width / factor), Math.ceil(height / factor)];
   const out = new Uint8Array(columns * rows * 3);
-  const sums = new Float64Array(columns * 3);
+  const sums = new Int32Array(columns * 3);
   for (let row = 0; row < rows; row++) {
     sums.fill(0);
     const end = Math.min(height, (row + 1) * factor);
     for (let y = row * factor; y < end; y++) {
       let from = y * width * 3;
-      for (let x = 0; x < width; x++) {
-        const at = Math.floor(x / factor) * 3;
-        sums[at] += data[from++];
-        sums[at + 1] += data[from++];
-        sums[at + 2] += data[from++];
+      for (let at = 0; at < sums.length; at += 3) {
+        const stop = Math.min(from + factor * 3, (y + 1) * width * 3);
+        while (from < stop) {
+          sums[at] += data[from++];
+          sums[at + 1] += data[from++];
+          sums[at + 2] += data[from++];
+        }
       }
     }
     const count = end - row * factor;
