@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -138,10 +139,10 @@ def test_the_folder_holds_everything(model_path: Path, tmp_path: Path) -> None:
     card = json.loads(files["local/model.json"].read_text("utf-8"))
     assert card["digest"] == model.digest and card["labels"] == ["female", "male"]
     assert card["resize"] == {"width": 32, "height": 32, "filter": "bilinear"}
-    assert card["bytes"] == {
-        name: files[f"local/{name}"].stat().st_size
-        for name in ("model.onnx", "yunet.onnx", "runtime/ort.wasm")
-    }
+    assert list(card["files"]) == ["model.onnx", "yunet.onnx", "runtime/ort.wasm"]
+    for name, said in card["files"].items():
+        data = files[f"local/{name}"].read_bytes()
+        assert said == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     licences = "".join(path.read_text("utf-8") for name, path in files.items() if "licen" in name)
     assert "Apache License" in licences and "research" in licences
     assert "Microsoft" in licences and "libfacedetection" in licences

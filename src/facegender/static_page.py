@@ -7,6 +7,7 @@ is no part of this package (14 MB): it is taken from where npm put it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -144,7 +145,11 @@ def _contents(model: ModelFile, runtime: Runtime) -> Iterator[tuple[str, bytes]]
     yield _ANSWERS, b'export * from "./local/local.js";\n'
     for path in sorted((_HERE / "browser").iterdir()):
         yield f"local/{path.name}", path.read_bytes()
-    card = _card(model, runtime) | {"bytes": {name: len(data) for name, data in networks.items()}}
+    files = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in networks.items()
+    }
+    card = _card(model, runtime) | {"files": files}
     yield _MARK, json.dumps(card, ensure_ascii=False, indent=1).encode()
     yield f"local/runtime/{_SCRIPT}", runtime.files[_SCRIPT]
     for name, data in networks.items():

@@ -22,7 +22,7 @@ export function setToken() {}
 export async function describe() {
   let response;
   try {
-    response = await fetch(new URL("model.json", import.meta.url));
+    response = await fetch(new URL("model.json", import.meta.url), { cache: "no-cache" });
   } catch (error) {
     throw new AnswerError("offline", error.message);
   }

@@ -11,15 +11,15 @@ const MOST_THREADS = 4;
  * @returns `model` is the model file's description, `detect` and `classify` run the networks.
  */
 export async function load(onProgress) {
-  const model = await (await get("model.json")).json();
-  const names = Object.keys(model.bytes);
-  const total = Object.values(model.bytes).reduce((sum, bytes) => sum + bytes, 0);
+  const model = await (await get("model.json", { cache: "no-cache" })).json();
+  const wanted = Object.entries(model.files);
+  const total = wanted.reduce((sum, [, { bytes }]) => sum + bytes, 0);
   let come = 0;
   const files = {};
   const count = (bytes) => onProgress(Math.min(1, (come += bytes) / total));
   await Promise.all(
-    names.map(async (name) => {
-      files[name] = await download(name, model.bytes[name], count);
+    wanted.map(async ([name, { bytes, sha256 }]) => {
+      files[name] = await download(name, sha256, bytes, count);
     }),
   );
   // Handed over as bytes: then no server has to know the type of a .wasm file
@@ -52,11 +52,11 @@ function tensor(pictures) {
   return new ort.Tensor("uint8", data, [pictures.length, height, width, 3]);
 }
 
-async function get(name) {
+async function get(name, how = {}) {
   const url = new URL(name, import.meta.url);
   let answer;
   try {
-    answer = await fetch(url);
+    answer = await fetch(url, how);
   } catch (error) {
     throw new Error(`${name} cannot be fetched (${error.message}): is the web server running?`);
   }
@@ -66,8 +66,12 @@ async function get(name) {
   return answer;
 }
 
-async function download(name, size, onBytes) {
-  const answer = await get(name);
+/**
+ * Fetch a file. It goes by its digest, so that no cache gives out the one of an older page; where
+ * one has kept half a file, the server is asked again.
+ */
+async function download(name, digest, size, onBytes, how = {}) {
+  const answer = await get(`${name}?${digest.slice(0, 16)}`, how);
   const bytes = new Uint8Array(size);
   let at = 0;
   for (const reader = answer.body.getReader(); ; ) {
@@ -77,6 +81,7 @@ async function download(name, size, onBytes) {
     at += value.length;
     onBytes(value.length);
   }
-  if (at !== size) throw new Error(`${name} has ${at} bytes, not ${size}: load the page again`);
-  return bytes;
+  if (at === size) return bytes;
+  if (!how.cache) return download(name, digest, size, onBytes, { cache: "reload" });
+  throw new Error(`${name} on the web server has ${at} bytes, not ${size}: put it there again`);
 }
