@@ -17,7 +17,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 import facegender
@@ -37,6 +36,13 @@ WEB = Path(facegender.__file__).parent / "web"
 _DOCS = Path(__file__).parent / "docs"
 _SWAGGER = Path(fastapi_offline.__file__).parent / "static"
 _SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
+_TYPES = {  # said here, for some systems know others
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+}
 _T = TypeVar("_T")
 
 _BODY = {
@@ -133,8 +139,9 @@ def build(classifier: Classifier, settings: Settings) -> ASGIApp:
                 engine.check_room(1)
                 uploads = await receive(request, settings, share)
                 engine.check_room(len(uploads))
-            except ProblemError:
-                await drain(request)
+            except ProblemError as problem:
+                if problem.name != "too-slow":
+                    await drain(request)
                 raise
             received = time.perf_counter()
             request.state.log = {"pictures": len(uploads)}
@@ -299,27 +306,32 @@ def _add_pages(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return FileResponse(_DOCS / "docs.html", headers={"Cache-Control": "no-cache"})
+        return _file(_DOCS / "docs.html")
 
     @app.get("/docs/{name}", include_in_schema=False)
     async def docs_file(name: str) -> Response:
         if name in _SWAGGER_FILES:
-            return FileResponse(_SWAGGER / name, headers={"Cache-Control": "max-age=3600"})
+            return _file(_SWAGGER / name)
         if name in ("docs.js", "docs.css"):
-            return FileResponse(_DOCS / name, headers={"Cache-Control": "no-cache"})
+            return _file(_DOCS / name)
         raise HTTPException(404)
 
-    app.mount("/", _Page(directory=WEB, html=True))
+    for path in sorted(WEB.iterdir()):
+        if path.suffix in _TYPES:
+            _add_file(app, path)
 
 
-class _Page(StaticFiles):
-    """The page's files; a browser asks each time whether they are still the same."""
+def _file(path: Path) -> Response:
+    """Give a file; a browser asks each time whether it is still the same."""
+    return FileResponse(path, media_type=_TYPES[path.suffix], headers={"Cache-Control": "no-cache"})
 
-    def file_response(self, *args: Any, **more: Any) -> Response:
-        """Give a file."""
-        response = super().file_response(*args, **more)
-        response.headers["Cache-Control"] = "no-cache"
-        return response
+
+def _add_file(app: FastAPI, path: Path) -> None:
+    """Add a file of the page."""
+
+    @app.get("/" if path.name == "index.html" else f"/{path.name}", include_in_schema=False)
+    async def file() -> Response:
+        return _file(path)
 
 
 def _ask_for_token(app: FastAPI) -> None:

@@ -29,7 +29,6 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
 }
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _GONE = 499  # what nginx logs for a client that went away

@@ -16,7 +16,7 @@ from facegender.serve import logs
 from facegender.serve.app import build
 from facegender.serve.settings import Settings
 
-_HEADER_SECONDS = 10.0
+_HEADER_SECONDS = 10.0  # most of it; less by a shorter time limit
 _END_SECONDS = 5.0
 
 
@@ -63,7 +63,7 @@ def run(
     """
     config = uvicorn.Config(
         build(classifier, settings),
-        http=_Patient,
+        http=_patient(min(_HEADER_SECONDS, settings.seconds)),
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -77,10 +77,12 @@ def run(
     server = _Server(config, on_ready)
     try:
         server.run(sockets=[listening])
+    except SystemExit as end:
+        if server.started:
+            raise
+        raise FacegenderError("the server could not start; the lines above say why") from end
     finally:
         logs.say("ended")
-    if not server.started:
-        raise FacegenderError("the server could not start; its log says why")
 
 
 class _Server(uvicorn.Server):
@@ -96,13 +98,16 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
 
-class _Patient(H11Protocol):
-    """A connection that is closed where the header of its first request does not come."""
+def _patient(seconds: float) -> type[H11Protocol]:
+    """Make connections that are closed where no whole header comes within so many seconds."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.loop.call_later(_HEADER_SECONDS, self._end_if_silent)
+    class Patient(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.loop.call_later(seconds, self._end_if_silent)
 
-    def _end_if_silent(self) -> None:
-        if self.conn.their_state is h11.IDLE and self.cycle is None:
-            self.transport.close()
+        def _end_if_silent(self) -> None:
+            if self.conn.their_state is h11.IDLE and self.cycle is None:
+                self.transport.close()
+
+    return Patient

@@ -9,6 +9,7 @@ import { languageOf, number, say, speak, spoken } from "./words.js";
 
 const CARDS = 24;
 const ROWS = 100;
+const SPEAK_EVERY = 2000; // milliseconds
 const KINDS = ["female", "male", "unknown", "no_face", "unreadable"];
 
 const at = (id) => document.getElementById(id);
@@ -77,6 +78,8 @@ async function work() {
   at("working").hidden = false;
   let started = performance.now();
   let answered = 0;
+  let spoke = 0;
+  at("go-on").hidden = true;
   try {
     for (;;) {
       const waiting = pictures.filter((picture) => !picture.rows);
@@ -85,6 +88,8 @@ async function work() {
         const count = answered + pictures.filter((picture) => !picture.rows).length;
         const seconds = (((performance.now() - started) / 1000) * (count - answered)) / Math.max(1, answered);
         at("bar").value = answered / count;
+        if (answered && performance.now() - spoke < SPEAK_EVERY) return; // a screen reader reads each of them
+        spoke = performance.now();
         tell(() => {
           const known = say("progress", { x: number(answered), count: number(count) });
           return answered && seconds > 2 ? `${known}, ${say("left", { x: duration(seconds) })}` : known;
@@ -110,17 +115,19 @@ async function work() {
       );
     }
     const count = pictures.length;
+    showChanged();
     tell(() => say("done", { count: number(count) }));
   } catch (error) {
     const count = pictures.length;
     const done = pictures.filter((picture) => picture.rows).length;
     tell(() => (count ? say("stopped", { x: number(done), count: number(count) }) : ""));
+    at("go-on").hidden = done === count || error.kind === "token";
     if (error instanceof AnswerError) askFor(error);
     else if (error.name !== "AbortError") throw error;
   } finally {
     working = null;
     at("working").hidden = true;
-    showAll();
+    showChanged();
   }
 }
 
@@ -146,12 +153,15 @@ const changed = new Set();
 // Cards and rows change at most a few times a second, however fast the answers come
 function refresh(picture) {
   changed.add(picture);
-  refreshing ||= setTimeout(() => {
-    refreshing = 0;
-    for (const one of changed) showAgain(one);
-    changed.clear();
-    showCounts();
-  }, 150);
+  refreshing ||= setTimeout(showChanged, 150);
+}
+
+function showChanged() {
+  clearTimeout(refreshing);
+  refreshing = 0;
+  for (const picture of changed) showAgain(picture);
+  changed.clear();
+  showCounts();
 }
 
 function showAgain(picture) {
@@ -168,11 +178,13 @@ function showAgain(picture) {
 }
 
 function showAll() {
+  const focused = Array.from(at("cards").children).findIndex((one) => one.contains(document.activeElement));
   at("results").hidden = !pictures.length;
   at("cards").replaceChildren(...pictures.slice(0, shownCards).map((picture) => card(picture, open)));
   at("rows").replaceChildren(...pictures.slice(0, shownRows).map(tableRow));
   at("more-cards").hidden = pictures.length <= shownCards;
   at("more-rows").hidden = pictures.length <= shownRows;
+  at("cards").children[focused]?.firstElementChild.focus();
   showCounts();
 }
 
@@ -230,11 +242,16 @@ at("folder").onchange = () => {
   at("folder").value = "";
 };
 at("stop").onclick = () => working?.abort();
+at("go-on").onclick = () => {
+  complain("");
+  work();
+};
 at("clear").onclick = () => {
   working?.abort();
   [pictures, names, shownCards, shownRows] = [[], new Set(), CARDS, ROWS];
   tell(() => "");
   complain("");
+  at("go-on").hidden = true;
   showAll();
   at("pick").focus();
 };

@@ -26,10 +26,12 @@ function answerOf(row) {
   return `${say(row.label)} ${percent(row.probability)}`;
 }
 
-// The picture with a box for each face; says so where the browser cannot show it
-export function shot(picture, rows) {
+// The picture with a box for each face; says so where the browser cannot show it.
+// isSaidBeside: its name and answer stand beside it in words
+export function shot(picture, rows, isSaidBeside = false) {
   const { width, height } = rows?.[0] ?? {};
-  const image = make("img", { alt: say("imageOf", { file: picture.name, x: said(rows) }), decoding: "async" });
+  const alt = isSaidBeside ? "" : say("imageOf", { file: picture.name, x: said(rows) });
+  const image = make("img", { alt, decoding: "async" });
   const holder = make("span", { className: "shot" }, image);
   const size = (wide, high) => {
     holder.style.setProperty("--wide", wide);
@@ -69,7 +71,7 @@ function boxOf(row) {
 
 export function card(picture, onOpen) {
   const frame = make("span", { className: "frame" });
-  if (picture.rows?.[0].status !== "unreadable") frame.append(shot(picture, picture.rows));
+  if (picture.rows?.[0].status !== "unreadable") frame.append(shot(picture, picture.rows, true));
   else frame.append(picture.rows[0].error);
   const button = make(
     "button",

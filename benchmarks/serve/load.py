@@ -1,0 +1,204 @@
+"""How much `facegender serve` answers, beside `predict` on the same pictures, and what it holds.
+
+Everything runs on one machine: the server, its clients, and `predict` in between, turn by turn, so
+that other work on the machine meets all of them. The ratio is what counts, not the rates.
+
+    python benchmarks/serve/load.py faces -o benchmarks/results/serve.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from facegender.classifier import Classifier
+from facegender.inputs import gather
+from facegender.predict import LOOK_AHEAD, predict_items
+
+BOUNDARY = "a-boundary-of-the-benchmark"
+ONE_AT_ONCE = 32
+MANY_AT_ONCE = 4
+FILES = 32
+CLIENTS = 200
+
+
+def body(files: Sequence[bytes]) -> bytes:
+    head = '--{}\r\nContent-Disposition: form-data; name="files"; filename="{}.jpg"\r\n\r\n'
+    parts = [head.format(BOUNDARY, at).encode() + data for at, data in enumerate(files)]
+    return b"\r\n".join(parts) + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+class Client:
+    """Sends requests over one connection, and keeps what became of them."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.statuses: Counter[str] = Counter()
+        self.seconds: list[float] = []
+        self.rows = 0
+
+    def send(self, bodies: Sequence[bytes]) -> None:
+        line = http.client.HTTPConnection(self.address, timeout=300)
+        kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+        for one in bodies:
+            started = time.perf_counter()
+            try:
+                line.request("POST", "/predict", one, kind)
+                response = line.getresponse()
+                text = response.read()
+                self.statuses[str(response.status)] += 1
+                if response.status == 200:
+                    self.rows += len(json.loads(text)["pictures"])
+                elif not response.getheader("Retry-After"):
+                    self.statuses["without Retry-After"] += 1
+            except OSError as error:
+                self.statuses[f"lost: {type(error).__name__}"] += 1
+                line.close()
+            self.seconds.append(time.perf_counter() - started)
+        line.close()
+
+
+def load(address: str, bodies: Sequence[bytes], clients: int) -> dict[str, Any]:
+    """Send all bodies, shared out among clients that run side by side."""
+    made = [Client(address) for _ in range(clients)]
+    threads = [
+        threading.Thread(target=one.send, args=(bodies[at::clients],))
+        for at, one in enumerate(made)
+    ]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wall = time.perf_counter() - started
+    seconds = sorted(second for one in made for second in one.seconds)
+    pictures = sum(one.rows for one in made)
+    return {
+        "clients": clients,
+        "requests": len(bodies),
+        "statuses": dict(sum((one.statuses for one in made), Counter())),
+        "pictures": pictures,
+        "pictures_per_second": round(pictures / wall, 2),
+        "seconds_p50": round(seconds[len(seconds) // 2], 3),
+        "seconds_p99": round(seconds[min(len(seconds) - 1, int(0.99 * len(seconds)))], 3),
+    }
+
+
+def predict_rate(folder: Path, classifier: Classifier) -> float:
+    """Pictures a second of `predict`, once its processes are up."""
+    count, started = 0, 0.0
+    for _ in predict_items(gather([folder]), classifier):
+        count += 1
+        if count == LOOK_AHEAD:
+            started = time.perf_counter()
+    return (count - LOOK_AHEAD) / (time.perf_counter() - started)
+
+
+def memory(process: int) -> dict[str, float]:
+    """Resident megabytes of the server and of the processes that read for it."""
+    found = {"server": 0.0, "readers": 0.0}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            values = dict(re.findall(r"^(\w+):\s+(\d+)", status.read_text(), re.M))
+        except OSError:
+            continue
+        if int(values.get("Pid", 0)) == process:
+            found["server"] += int(values["VmRSS"]) / 1000
+        elif int(values.get("PPid", 0)) == process:
+            found["readers"] += int(values.get("VmRSS", 0)) / 1000
+    return {name: round(value, 1) for name, value in found.items()}
+
+
+def start_server(*options: str) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, "-m", "facegender", "serve", "--port", "0", "--quiet", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    said = re.search(r"http://(\S+)", process.stdout.readline())
+    assert said, "the server did not start"
+    return process, said[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="pictures to send, again and again")
+    parser.add_argument("--pictures", type=int, default=320, help="of one turn")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--soak", type=int, default=2000, help="requests that memory is held over")
+    parser.add_argument("--output", "-o", type=Path, required=True)
+    options = parser.parse_args()
+    given = [path.read_bytes() for path in sorted(options.folder.glob("*.jpg"))]
+    files = [given[at % len(given)] for at in range(options.pictures)]
+    singles = [body([one]) for one in files]
+    bundles = [body(files[at : at + FILES]) for at in range(0, len(files), FILES)]
+    classifier = Classifier.load()
+    process, address = start_server()
+    turns: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        for at, data in enumerate(files):
+            (Path(name) / f"{at:05}.jpg").write_bytes(data)
+        load(address, bundles[:1], 1)
+        for at in range(options.turns):
+            turns.append(
+                {
+                    "predict_pictures_per_second": round(predict_rate(Path(name), classifier), 2),
+                    "bundles": load(address, bundles, MANY_AT_ONCE),
+                    "singles": load(address, singles, ONE_AT_ONCE),
+                }
+            )
+            print(f"turn {at + 1} of {options.turns}: {json.dumps(turns[-1])}", file=sys.stderr)
+        shutil.rmtree(name, ignore_errors=True)
+        Path(name).mkdir()
+    crowd = load(address, singles[:CLIENTS], CLIENTS)
+    held = [{"requests": 0} | memory(process.pid)]
+    parts = 10
+    for at in range(parts):
+        count = options.soak // parts
+        load(address, [singles[n % len(singles)] for n in range(count)], ONE_AT_ONCE)
+        held.append({"requests": count * (at + 1)} | memory(process.pid))
+        print(f"memory: {json.dumps(held[-1])}", file=sys.stderr)
+    process.terminate()
+    process.wait(60)
+    small, small_address = start_server("--queue", "64", "--max-files", str(FILES))
+    overload = load(small_address, bundles * 4, 40)
+    small.terminate()
+    small.wait(60)
+
+    def ratio(kind: str) -> float:
+        shares = [
+            turn[kind]["pictures_per_second"] / turn["predict_pictures_per_second"]
+            for turn in turns
+        ]
+        return round(median(shares), 3)
+
+    result = {
+        "command": " ".join(["python benchmarks/serve/load.py", *sys.argv[1:]]),
+        "cores": os.cpu_count(),
+        "load_average_at_end": os.getloadavg()[0],
+        "model": classifier.digest,
+        "share_of_predict_32_files": ratio("bundles"),
+        "share_of_predict_one_file": ratio("singles"),
+        "turns": turns,
+        "crowd_of_200_clients": crowd,
+        "queue_of_64_and_40_clients_with_32_files": overload,
+        "memory_megabytes": held,
+    }
+    options.output.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    print(json.dumps({key: result[key] for key in list(result)[4:6]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,446 @@
+from __future__ import annotations
+
+import itertools
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from made import encode, picture
+from PIL import Image
+from serve.conftest import Server, until
+
+from facegender.classifier import Classifier
+from facegender.errors import InputError
+from facegender.images import Pixels
+from facegender.serve.settings import Settings, read_token
+
+START_TOKEN = "a-token-of-some-length-1234"
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few kilobytes that says that it is ``side`` pixels wide and high."""
+    small = encode(Image.new("L", (1, 1)))
+    header = side.to_bytes(4, "big") * 2 + b"\x08\x00\x00\x00\x00"
+    chunk = b"IHDR" + header
+    return small[:12] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + small[33:]
+
+
+@cache
+def slow() -> bytes:
+    """A picture that takes a while to read, for its many pixels; a few kilobytes."""
+    return encode(Image.new("RGB", (2000, 2000), (10, 20, 30)), compress_level=1)
+
+
+def problem_of(response: requests.Response, status: int) -> dict[str, Any]:
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.status_code == status
+    told: dict[str, Any] = response.json()
+    assert told["status"] == status and told["title"] and told["type"]
+    assert told["request_id"] == response.headers["x-request-id"]
+    assert "Traceback" not in response.text and ".py" not in response.text
+    return told
+
+
+# ---- answers -----------------------------------------------------------------------------------
+
+
+def test_the_same_rows_as_by_the_library(
+    server: Server, classifier: Classifier, astronaut: Pixels, tmp_path: Path
+) -> None:
+    files = {
+        "astronaut é中.png": encode(Image.fromarray(astronaut)),
+        "female.png": encode(picture("female", seed=1)),
+        "broken.jpg": encode(picture(seed=2), "JPEG")[:-60],
+        "empty.jpg": b"",
+        "notes.txt": b"no picture at all",
+    }
+    for faces in ("auto", "detect", "whole"):
+        response = server.predict(*files.items(), params={"faces": faces})
+        assert response.status_code == 200
+        told = response.json()
+        assert told["model"] == classifier.digest
+        assert told["seconds"]["answer"] >= max(one["seconds"] for one in told["pictures"]) - 0.01
+        for (name, data), one in zip(files.items(), told["pictures"], strict=True):
+            path = tmp_path / name
+            path.write_bytes(data)
+            expected = [row.to_dict() for row in classifier.predict_faces(path, faces=faces)]
+            if name == "notes.txt":  # a name is not looked at, so only its content is wrong
+                expected[0]["error"] = "the content is not a picture in a known format"
+            assert one["rows"] == [row | {"file": name} for row in expected]
+
+
+@pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "image/x-whatever"])
+def test_raw_bytes(server: Server, kind: str) -> None:
+    response = requests.post(
+        f"{server.url}/predict?faces=whole",
+        data=encode(picture("female", seed=3)),
+        headers={"content-type": kind},
+        timeout=60,
+    )
+    (one,) = response.json()["pictures"]
+    assert [(row["file"], row["label"], row["status"]) for row in one["rows"]] == [
+        (None, "female", "ok")
+    ]
+
+
+def test_the_threshold_of_a_request(server: Server) -> None:
+    grey = encode(Image.new("RGB", (40, 40), (90, 95, 94)))
+    labels = []
+    for below in (0.5, 0.99):
+        response = server.predict(
+            ("a.png", grey), params={"faces": "whole", "unknown_below": below}
+        )
+        labels.append(response.json()["pictures"][0]["rows"][0]["status"])
+    assert labels == ["ok", "unknown"]
+
+
+def test_faces_are_gathered(server: Server) -> None:
+    runs, faces = (f"facegender_batch_faces_{what}" for what in ("count", "sum"))
+    before = server.count(runs), server.count(faces)
+    files = [(f"{at}.png", encode(picture(seed=at))) for at in range(32)]
+    told = server.predict(*files, params={"faces": "whole"}).json()
+    assert [one["rows"][0]["file"] for one in told["pictures"]] == [name for name, _ in files]
+    assert server.count(faces) - before[1] == 32
+    assert server.count(runs) - before[0] < 32
+
+
+def test_many_clients_and_no_neighbours_answer(server: Server) -> None:
+    wrong: list[object] = []
+
+    def ask(at: int) -> None:
+        label = ("male", "female")[at % 2]
+        data = encode(picture(label, seed=at))
+        told = server.predict((f"{at}.png", data), params={"faces": "whole"}).json()
+        row = told["pictures"][0]["rows"][0]
+        if (row["file"], row["label"]) != (f"{at}.png", label):
+            wrong.append((at, told))
+
+    threads = [threading.Thread(target=ask, args=(at,)) for at in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+# ---- what is refused ---------------------------------------------------------------------------
+
+_FORM = {"content-type": "multipart/form-data; boundary=x"}
+_PART = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\nhi\r\n--x--\r\n'
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "body", "status", "says"),
+    [
+        ("", {}, b"", 415, "content type"),
+        ("", {"content-type": "application/json"}, b"{}", 415, "application/json"),
+        ("", {"content-type": "image/png"}, b"", 422, "empty"),
+        ("", {"content-type": "multipart/form-data"}, b"x", 422, "boundary"),
+        ("", _FORM, b"", 422, "ends before"),
+        ("", _FORM, b"--x--\r\n", 422, "no file|damaged"),
+        ("", _FORM, b"nonsense", 422, "damaged"),
+        ("", _FORM, (_PART % (b"files", b'; filename="a"'))[:-12], 422, "ends before|damaged"),
+        ("", _FORM, _PART % (b"files", b""), 422, "file of the field"),
+        ("", _FORM, _PART % (b"other", b'; filename="a"'), 422, "file of the field"),
+        ("", _FORM, _PART % (b"files" * 3000, b'; filename="a"'), 422, "long a header|damaged"),
+        ("?faces=none", {"content-type": "image/png"}, b"x", 422, "parameter"),
+        ("?unknown_below=0.4", {"content-type": "image/png"}, b"x", 422, "parameter"),
+        ("?unknown_below=nan", {"content-type": "image/png"}, b"x", 422, "parameter"),
+    ],
+)
+def test_wrong_requests(
+    server: Server, query: str, headers: dict[str, str], body: bytes, status: int, says: str
+) -> None:
+    response = requests.post(f"{server.url}/predict{query}", data=body, headers=headers, timeout=60)
+    told = problem_of(response, status)
+    assert any(word in told["detail"] for word in says.split("|")), told
+    assert server.get(told["type"]).status_code == 200
+
+
+def test_other_paths_and_methods(server: Server) -> None:
+    assert problem_of(server.get("/nothing"), 404)["type"] == "about:blank"
+    assert problem_of(server.get("/problems/nothing"), 404)
+    assert problem_of(server.get("/docs/app.py"), 404)
+    assert problem_of(server.get("/..%2fapp.py"), 404)
+    refused = server.get("/predict")
+    problem_of(refused, 405)
+    assert refused.headers["allow"] == "POST"
+
+
+def test_bombs_are_rows(server: Server) -> None:
+    told = server.predict(
+        ("bomb.png", bomb(60_000)), ("good.png", encode(picture(seed=1))), params={"faces": "whole"}
+    ).json()
+    first, second = (one["rows"][0] for one in told["pictures"])
+    assert "over the limit of 100,000,000 pixels" in first["error"]
+    assert second["status"] == "ok"
+
+
+@pytest.fixture(scope="module")
+def narrow(start: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A server with low limits and a token."""
+    token = tmp_path_factory.mktemp("token") / "token.txt"
+    token.write_text(f" {START_TOKEN}\n")
+    return start(
+        *("--max-bytes", 20_000, "--max-request-bytes", 50_000, "--max-files", 4),
+        *("--max-held-bytes", 60_000, "--queue", 4, "--time-limit", 3, "--token-file", token),
+    )
+
+
+LETS_IN = {"authorization": f"Bearer {START_TOKEN}"}
+
+
+def test_limits(narrow: Server) -> None:
+    good = encode(picture(seed=1))
+    told = narrow.predict(("large.png", bytes(20_001)), ("a.png", good), headers=LETS_IN).json()
+    first, second = (one["rows"][0] for one in told["pictures"])
+    assert first["error"] == "20,001 bytes are over the limit of 20,000"
+    assert second["status"] != "unreadable"
+    five = [(f"{at}.png", good) for at in range(5)]
+    assert "4 files" in problem_of(narrow.predict(*five, headers=LETS_IN), 413)["detail"]
+    large = narrow.predict(("a.png", bytes(60_000)), headers=LETS_IN)
+    assert "50,000 bytes" in problem_of(large, 413)["detail"]
+    unsaid = requests.post(  # no Content-Length: it is counted as it comes
+        f"{narrow.url}/predict",
+        data=itertools.repeat(bytes(1000), 60),
+        headers=LETS_IN | {"content-type": "image/png"},
+        timeout=60,
+    )
+    assert "bytes" in problem_of(unsaid, 413)["detail"]
+
+
+@pytest.mark.parametrize(
+    "given", [None, "Bearer", "Bearer wrong", f"Basic {START_TOKEN}", f"Bearer {START_TOKEN}x"]
+)
+@pytest.mark.parametrize("path", ["/predict", "/model", "/metrics"])
+def test_without_the_token(narrow: Server, path: str, given: str | None) -> None:
+    ask = requests.post if path == "/predict" else requests.get
+    headers = {} if given is None else {"authorization": given}
+    refused = ask(f"{narrow.url}{path}", headers=headers, timeout=60)
+    assert problem_of(refused, 401)["type"] == "/problems/token-missing"
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert START_TOKEN not in refused.text
+
+
+def test_with_the_token(narrow: Server) -> None:
+    assert narrow.get("/model", headers=LETS_IN).json()["limits"]["files"] == 4
+    for path in ("/health", "/ready", "/", "/docs"):
+        assert narrow.get(path).status_code == 200
+    document = narrow.get("/openapi.json").json()
+    assert document["paths"]["/predict"]["post"]["security"] == [{"token": []}]
+    assert not any(START_TOKEN in line for line in narrow.lines)
+
+
+def test_a_slow_client_is_not_waited_for(narrow: Server) -> None:
+    host, port = narrow.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as line:
+        line.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            b"Content-Length: 9000\r\nAuthorization: Bearer %s\r\n\r\nhal" % START_TOKEN.encode()
+        )
+        started = time.monotonic()
+        others = narrow.predict(("a.png", encode(picture(seed=1))), headers=LETS_IN)
+        assert others.status_code == 200 and time.monotonic() - started < 2.5
+        assert b" 408 " in line.recv(4096).partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("said", [b"", b"POST /predict HTT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+def test_a_client_that_never_finishes_its_header(narrow: Server, said: bytes) -> None:
+    host, port = narrow.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as line:
+        line.sendall(said)
+        assert line.recv(4096) == b"", "the connection is closed"
+
+
+# ---- too much at once, clients that leave, the end ---------------------------------------------
+
+MANY = 8
+
+
+@pytest.fixture
+def busy(start: Callable[..., Server]) -> Server:
+    return start("--queue", MANY, "--max-files", MANY)
+
+
+def begin(server: Server) -> tuple[threading.Thread, list[requests.Response]]:
+    """Have a request with slow pictures under way, which fills the queue."""
+    answers: list[requests.Response] = []
+    pictures = [(f"{at}.png", slow()) for at in range(MANY)]
+    thread = threading.Thread(target=lambda: answers.append(server.predict(*pictures)))
+    thread.start()
+    until(lambda: server.count("facegender_pictures_waiting") == MANY, "pictures wait")
+    return thread, answers
+
+
+def test_a_full_queue_then_an_end_with_an_answer(busy: Server) -> None:
+    thread, answers = begin(busy)
+    refused = busy.predict(("a.png", encode(picture(seed=1))))
+    told = problem_of(refused, 503)
+    assert told["type"] == "/problems/queue-full" and f"{MANY} pictures wait" in told["detail"]
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert problem_of(busy.get("/ready"), 503)
+    assert busy.get("/health").json() == {"status": "ok"}
+    assert busy.end() == 143
+    thread.join()
+    assert answers[0].status_code == 200
+    assert len(answers[0].json()["pictures"]) == MANY
+    with pytest.raises(requests.ConnectionError):
+        busy.get("/health")
+    assert busy.log()[-1]["event"] == "ended"
+
+
+def test_a_client_that_leaves_gives_up_its_place(busy: Server) -> None:
+    started = time.monotonic()
+    thread, _ = begin(busy)
+    thread.join()
+    whole = time.monotonic() - started
+    part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n%s\r\n'
+    body = (part % slow()) * MANY + b"--x--\r\n"
+    host, port = busy.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as line:
+        line.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n" % len(body) + body
+        )
+        until(lambda: busy.count("facegender_pictures_waiting") == MANY, "pictures wait")
+    left = time.monotonic()
+    until(lambda: busy.count("facegender_pictures_waiting") == 0, "nothing waits")
+    assert time.monotonic() - left < whole / 2, "its pictures were not read to the end"
+    until(lambda: any(line.get("status") == 499 for line in busy.log()), "it is logged")
+    assert busy.predict(("a.png", encode(picture(seed=1)))).status_code == 200
+
+
+# ---- what it tells of itself -------------------------------------------------------------------
+
+
+def test_the_card(server: Server, classifier: Classifier) -> None:
+    told = server.get("/model").json()
+    assert (told["name"], told["digest"]) == ("mean", classifier.digest)
+    assert told["labels"] == ["female", "male"]
+    assert "not a fact about a person" in told["caveat"]
+    assert set(told["limits"]) == {"files", "request_bytes", "bytes", "pixels", "seconds"}
+
+
+def test_ids_and_logs_and_nothing_of_the_pictures(start: Callable[..., Server]) -> None:
+    server = start()
+    given = server.predict(
+        ("a name of mine.png", encode(picture(seed=1))),
+        headers={"x-request-id": "mine-1"},
+        params={"faces": "whole"},
+    )
+    assert given.headers["x-request-id"] == "mine-1"
+    made = server.get("/health", headers={"x-request-id": "a b\tc" * 50}).headers["x-request-id"]
+    assert len(made) == 32
+    until(lambda: len(server.log()) >= 2, "both are logged")
+    first, second = server.log()
+    assert (first["request_id"], first["route"], first["status"]) == ("mine-1", "/predict", 200)
+    assert first["pictures"] == 1 and first["seconds"] > 0
+    assert (second["request_id"], second["route"]) == (made, "/health")
+    assert not any("name of mine" in line or "male" in line for line in server.lines)
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="this system counts no writes")
+def test_pictures_never_touch_the_disk(server: Server) -> None:
+    large = encode(Image.effect_noise((1500, 1500), 90))  # over what libraries keep in memory
+    assert len(large) > 2_000_000
+    process = server.process.pid
+    before = set(Path(f"/proc/{process}/cwd/").rglob("*"))
+    assert server.predict(("a.png", large), ("b.png", large)).status_code == 200
+    assert set(Path(f"/proc/{process}/cwd/").rglob("*")) == before
+    with Path(f"/proc/{process}/io").open() as counts:
+        written = dict(line.split(": ") for line in counts.read().splitlines())["write_bytes"]
+    assert int(written) < 2_000_000
+
+
+def test_metrics(server: Server) -> None:
+    before = server.count("facegender_pictures_total", status="unreadable")
+    server.predict(("a.png", b"x"))
+    assert server.count("facegender_pictures_total", status="unreadable") == before + 1
+    assert server.count("facegender_requests_total", route="/predict", status="200") >= 1
+    assert server.count("process_resident_memory_bytes") > 1e7
+    assert server.count("facegender_held_bytes") == 0
+
+
+def test_headers_and_pages_name_no_other_host(server: Server) -> None:
+    for path in ("/", "/app.js", "/docs", "/docs/docs.js", "/health", "/nothing"):
+        headers = server.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+    for path in ("/", "/app.js", "/server.js", "/style.css", "/words.js", "/docs", "/docs/docs.js"):
+        text = server.get(path).text.replace("http://www.w3.org/2000/svg", "")
+        assert "http:" not in text and "https:" not in text and "//cdn" not in text
+
+
+# ---- settings and the command line --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"files": 0}, "below 1"),
+        ({"request_bytes": 2, "held_bytes": 1}, "all together"),
+        ({"files": 9, "queue": 8}, "may wait"),
+    ],
+)
+def test_settings_that_answer_nobody(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        Settings(**options)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("short", "16"), ("", "16"), ("two words of a token here", "one word"), (None, "cannot read")],
+)
+def test_tokens_that_are_none(text: str | None, says: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "token").write_text(text)
+    with pytest.raises(InputError, match=says):
+        read_token(tmp_path / "token")
+    assert "a-token" not in repr(Settings(token=START_TOKEN))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--port", "TAKEN"], "Choose another with --host and --port"),
+        (["--host", "192.0.2.1", "--port", "0"], "cannot listen on 192.0.2.1"),
+        (["--model", "nothing.onnx", "--port", "0"], "cannot read the model file"),
+        (["--faces", "some", "--port", "0"], "auto, detect, whole"),
+    ],
+)
+def test_a_server_that_cannot_start(
+    options: list[str], says: str, server: Server, tmp_path: Path
+) -> None:
+    taken = server.url.rpartition(":")[2]
+    command = [sys.executable, "-m", "facegender", "serve"]
+    found = subprocess.run(
+        [*command, *(taken if one == "TAKEN" else one for one in options)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (found.returncode, found.stdout) == (2, "")
+    assert says in found.stderr and "Traceback" not in found.stderr
+
+
+def test_without_the_extra(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['uvicorn'] = None\n"
+        "from facegender.cli import main\nmain(['serve'])\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == 2
+    assert "pip install 'facegender[serve]'" in found.stderr
