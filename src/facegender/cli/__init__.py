@@ -14,7 +14,7 @@ import typer
 
 # isort: off
 # in the order of the help
-from facegender.cli import predict, serve, audit, show_batch, train, evaluate, compare, export
+from facegender.cli import predict, serve, page, audit, show_batch, train, evaluate, compare, export
 from facegender.cli.verb import app, verb
 # isort: on
 
@@ -25,6 +25,7 @@ __all__ = [
     "evaluate",
     "export",
     "main",
+    "page",
     "predict",
     "serve",
     "show_batch",
