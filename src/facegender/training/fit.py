@@ -37,7 +37,7 @@ from facegender.training.schedule import (
     learning_rate,
     sampling_weights,
 )
-from facegender.training.store import Store
+from facegender.training.store import Store, read_rows
 
 CHECKPOINT_SECONDS = 120.0
 
@@ -305,7 +305,7 @@ def training_batch(
         ``float32 [len(places), 3, H, W]``, channels last in memory: what the network is given.
     """
     indices = order[places]
-    pixels = torch.from_numpy(np.ascontiguousarray(store.wide[indices])).to(device)
+    pixels = torch.from_numpy(read_rows(store.wide, indices)).to(device)
     numbers = random_numbers(recipe.fit.seed, epoch, places)
     x = augment(
         pixels,
@@ -347,7 +347,7 @@ def compute_logits(
     with torch.inference_mode():
         for start in range(0, len(places), _EVALUATION_BATCH):
             some = places[start : start + _EVALUATION_BATCH]
-            pixels = torch.from_numpy(np.ascontiguousarray(store.pixels[indices[some]]))
+            pixels = torch.from_numpy(read_rows(store.pixels, indices[some]))
             x = normalise(as_floats(pixels.to(device), options.grey), options)
             x = x.contiguous(memory_format=torch.channels_last)
             if fabric:

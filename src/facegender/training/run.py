@@ -63,7 +63,7 @@ from facegender.training.run_folder import (
     open_run,
 )
 from facegender.training.self_check import check_space, learn_by_heart
-from facegender.training.store import Store
+from facegender.training.store import Store, read_rows
 
 _PARITY_PICTURES = 512
 
@@ -233,7 +233,7 @@ def _finish(
     write_json(folder / METRICS_NAME, metrics)
     gallery = Gallery()
     shown = sorted({row for some in telling(scores, gallery.count).values() for row in some})
-    gallery.add(scores.pick(shown), store.pixels[rows[shown]])
+    gallery.add(scores.pick(shown), read_rows(store.pixels, rows[shown]))
     unreadable = [
         (sample.file, error)
         for sample, error in zip(store.samples, store.errors, strict=True)
@@ -289,7 +289,7 @@ def export_run(
 def _parity_pictures(store: Store, rows: NDArray[np.int64]) -> Pixels:
     """Pick the real pictures on which an export is compared."""
     shown = rows[:: max(1, len(rows) // _PARITY_PICTURES)]
-    return np.ascontiguousarray(store.pixels[shown])
+    return read_rows(store.pixels, shown)
 
 
 def _summary(measured: dict[str, Any]) -> dict[str, Any]:

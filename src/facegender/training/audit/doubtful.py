@@ -23,6 +23,7 @@ from scipy.stats import binom
 
 from facegender.model_file import LABELS
 from facegender.training.samples import Sample
+from facegender.training.store import read_rows
 
 FOLDS = 5
 FLAGGED = 0.35
@@ -38,6 +39,7 @@ _PERSON_SHARE = 0.5  # how much a person's other pictures count for a picture's 
 _LEAST_PERSON = 4  # pictures of one person of which a majority is believed
 _DISAGREES = 3.0  # what a person's majority adds, as log-odds
 _SURE = 30.0
+_READ = 8192
 _LEAST_BATCH, _BATCH_SHARE, _BATCH_CHANCE = 8, 0.4, 1e-4
 _LEAST_NOISE, _MOST_NOISE = 0.02, 0.35
 _EVEN = 0.5  # of two labels of one photo, one is wrong
@@ -136,19 +138,22 @@ def out_of_fold(
     if not len(rows):
         return scores
     mean, scale = _spread(features, rows)
+
+    def standard(some: NDArray[np.int64]) -> NDArray[np.float32]:
+        return (read_rows(features, some).astype(np.float32) - mean) / scale
+
     for number in range(FOLDS):
         seen, asked = rows[fold[rows] != number], rows[fold[rows] == number]
         if len(asked) and len(np.unique(labels[seen])) == len(LABELS):
-            known = features[seen].astype(np.float32)  # the largest thing here: changed in place
-            known -= mean
-            known /= scale
+            known = np.empty((len(seen), features.shape[1]), np.float32)  # the largest thing here
+            for start in range(0, len(seen), _READ):
+                known[start : start + _READ] = standard(seen[start : start + _READ])
             model = LogisticRegression(C=_PENALTY, max_iter=300)
             model.fit(known, labels[seen])
             del known
-            for start in range(0, len(asked), 8192):
-                block = asked[start : start + 8192]
-                values = (np.asarray(features[block], np.float32) - mean) / scale
-                scores[block] = model.decision_function(values)
+            for start in range(0, len(asked), _READ):
+                block = asked[start : start + _READ]
+                scores[block] = model.decision_function(standard(block))
         if on_fold:
             on_fold(number + 1)
     return scores
@@ -158,7 +163,7 @@ def _spread(
     features: NDArray[np.floating], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and standard deviation of every feature, over a share of the pictures."""
-    some = np.asarray(features[rows[:: max(1, len(rows) // 8192)]], np.float32)
+    some = read_rows(features, rows[:: max(1, len(rows) // _READ)]).astype(np.float32)
     return some.mean(0), some.std(0) + 1e-3
 
 
