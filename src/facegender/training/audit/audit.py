@@ -29,7 +29,7 @@ from facegender.training.audit.features import read_features
 from facegender.training.audit.groups import GROUPS_NAME, write_groups
 from facegender.training.evaluation.evaluate import write_json
 from facegender.training.progress import Console
-from facegender.training.samples import Sample, stream_samples
+from facegender.training.samples import Sample, read_columns, stream_samples
 from facegender.training.store import Store, decoded, open_store, store_folder
 
 AUDIT_NAME, PAGE_NAME = "audit.json", "audit.html"
@@ -149,6 +149,7 @@ def audit(
             _held_together(subject.store.samples, groups),
             subject.pictures.use,
             copies=groups,
+            columns=read_columns(table, subject.store.samples) if table else None,
             on_fold=count,
         )
     left_out = _left_out(subject, groups, doubts, drop_duplicates, drop_doubtful)
@@ -287,6 +288,8 @@ def figures(found: Audit) -> dict[str, Any]:
                 "label": batch.label,
                 "pictures": batch.pictures,
                 "against": batch.against,
+                "surely": batch.surely,
+                "chance": float(f"{batch.chance:.3g}"),
                 "files": [subject.name(row) for row in batch.rows],
             }
             for batch in doubts.batches
