@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -16,12 +17,19 @@ import pytest
 import torch
 from made import store_of
 from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from facegender.errors import FacegenderError, InputError
 from facegender.training import fit
 from facegender.training.augment import as_floats, normalise
-from facegender.training.checkpoint import BEST_NAME, CHECKPOINT_NAME, EpochFigures, load_weights
+from facegender.training.checkpoint import (
+    BEST_NAME,
+    CHECKPOINT_NAME,
+    EpochFigures,
+    load_weights,
+    write_tensors,
+)
 from facegender.training.fit import (
     Progress,
     StoppedError,
@@ -336,6 +344,57 @@ def test_resume_before_the_first_checkpoint_begins_at_the_start(
     whole, _ = fitter(recipe, tmp_path / "whole")
     resumed, _ = fitter(recipe, tmp_path / "broken", resume=True)
     assert same_weights(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "patience", "expected"),
+    [
+        ([0.5, 0.6, 0.6, 0.6], 0, False),
+        ([0.5, 0.6, 0.6, 0.6], 2, True),
+        ([0.5, 0.6, 0.6, 0.6], 3, False),
+        ([0.5, 0.6, 0.5, 0.7], 2, False),
+        ([0.9, 0.6, 0.7, 0.8], 3, True),
+        ([0.9], 1, False),
+        ([0.9, 0.9], 1, True),
+        ([], 1, False),
+    ],
+)
+def test_patience_by_hand(accuracies: list[float], patience: int, expected: bool) -> None:
+    history = [EpochFigures(n, 0, 0, 0, share, 9, 0, 0) for n, share in enumerate(accuracies)]
+    assert fit.is_out_of_patience(history, patience) is expected
+
+
+@pytest.mark.parametrize("stop_after", [3, 10, 12])  # 5 steps an epoch
+def test_a_run_that_ends_early_does_so_after_a_resume_too(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path, stop_after: int
+) -> None:
+    options = replace(SGD, epochs=40, learning_rate=1e-9, patience=2)  # learns nothing
+    recipe = replace(recipe, augment=NOISY, fit=options)
+    whole, history = fitter(recipe, tmp_path / "whole")
+    assert len(history) < 40
+    assert fit.is_out_of_patience(history, 2) and not fit.is_out_of_patience(history[:-1], 2)
+    with pytest.raises(StoppedError):
+        fitter(recipe, tmp_path / "broken", stop_after=stop_after)
+    resumed, again = fitter(recipe, tmp_path / "broken", resume=True, seed=5)
+    assert without_speed(again) == without_speed(history)
+    assert same_weights(resumed, whole)
+    further, same = fitter(recipe, tmp_path / "broken", resume=True, seed=6)
+    assert same == again and same_weights(further, whole)
+
+
+def test_a_checkpoint_from_before_a_key_was_known_is_taken(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(StoppedError):
+        fitter(replace(recipe, fit=SGD), tmp_path / "run", stop_after=2)
+    path = tmp_path / "run" / CHECKPOINT_NAME
+    with safe_open(path, framework="pt") as file:
+        facts = {key: json.loads(text) for key, text in file.metadata().items()}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    del facts["recipe"]["fit"]["patience"]
+    write_tensors(path, tensors, facts)
+    _, history = fitter(replace(recipe, fit=SGD), tmp_path / "run", resume=True)
+    assert len(history) == SGD.epochs
 
 
 def test_resume_with_another_recipe_is_refused(

@@ -115,7 +115,8 @@ def fit_network(
         on_epoch: called after every epoch.
 
     Returns:
-        The figures of every epoch, also of those before a resume.
+        The figures of every epoch, also of those before a resume; fewer epochs than the recipe
+        names where its ``patience`` ran out.
 
     Raises:
         StoppedError: ``should_stop`` said so; the checkpoint is written.
@@ -129,7 +130,7 @@ def fit_network(
     steps = count_steps(recipe.fit, len(train))
     epochs = count_epochs(recipe.fit, steps)
     saved = time.monotonic()
-    while loop.state.epoch < epochs:
+    while loop.state.epoch < epochs and not is_out_of_patience(loop.history, recipe.fit.patience):
         state = loop.state
         order = epoch_order(train, weights, recipe.fit.seed, state.epoch)
         began, seen_before = time.monotonic(), state.seen
@@ -157,6 +158,18 @@ def fit_network(
         if _any(fabric, should_stop()):
             raise _stopped(f"after epoch {state.epoch + 1} of {epochs}", folder)
     return loop.history
+
+
+def is_out_of_patience(history: Sequence[EpochFigures], patience: int) -> bool:
+    """Tell whether the last ``patience`` epochs brought no better validation accuracy (0: never).
+
+    It is read off the history alone, which a checkpoint holds, so a resumed run stops where an
+    unbroken one does.
+    """
+    if not patience or len(history) <= patience:
+        return False
+    accuracies = [figures.validation_accuracy for figures in history]
+    return max(accuracies[-patience:]) <= max(accuracies[:-patience])
 
 
 def _stopped(when: str, folder: Path) -> StoppedError:

@@ -44,7 +44,13 @@ from facegender.training.evaluation.measure import measure_scores
 from facegender.training.evaluation.report import REPORT_NAME, judge, write_report
 from facegender.training.evaluation.scores import SCORES_NAME, make_scores, write_scores
 from facegender.training.export import describe_again, export_model
-from facegender.training.fit import Progress, compute_logits, fit_network, make_fabric
+from facegender.training.fit import (
+    Progress,
+    compute_logits,
+    fit_network,
+    is_out_of_patience,
+    make_fabric,
+)
 from facegender.training.network import Start, build_network, check_input, load_start
 from facegender.training.prepare import (
     check_labels,
@@ -165,6 +171,8 @@ def train(
     if fabric.global_rank != 0:
         return {}
     write_history(folder / HISTORY_NAME, history)
+    if is_out_of_patience(history, recipe.fit.patience):
+        console.note(f"ended early: no better validation in {recipe.fit.patience} epochs")
     load_weights(network, folder / BEST_NAME)
     _save_state(network, folder / SAVED_NAME)
     return _finish(network, store, parts, request, recipe, start, folder, console)
