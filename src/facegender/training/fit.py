@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
@@ -45,6 +48,7 @@ CHECKPOINT_SECONDS = 120.0
 # layers and are untried. A network of another kind crashed there: all others stay at fp32.
 _BF16_ON_CPU = ("dlib_resnet", "resnet18", "resnet34", "resnet50")
 _EVALUATION_BATCH = 256
+_LONGEST_WAIT = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,8 @@ def make_fabric(recipe: Recipe, devices: int | None = None) -> Fabric:
 
     Args:
         recipe: its ``fit.precision`` says ``auto``, ``32`` or ``bf16``.
-        devices: how many devices; None takes all CUDA devices, or the one CPU.
+        devices: how many devices; None takes what ``torchrun`` started, all CUDA devices, or the
+            one CPU.
     """
     cuda = torch.cuda.is_available()
     precision = recipe.fit.precision
@@ -74,10 +79,16 @@ def make_fabric(recipe: Recipe, devices: int | None = None) -> Fabric:
         else:
             fast = recipe.network.name in _BF16_ON_CPU and _cpu_has_bf16()
         precision = "bf16" if fast else "32"
-    count: int | str = devices if devices else ("auto" if cuda else 1)
+    started = os.environ.get("LOCAL_WORLD_SIZE")  # by torchrun: processes on this machine
+    count: int | str = devices or (int(started) if started else "auto" if cuda else 1)
+    machines = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+    is_many = machines > 1 or count not in (1, "auto")
     return Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=count,
+        num_nodes=machines,
+        # the others wait while the first process decodes the pictures
+        strategy=DDPStrategy(timeout=_LONGEST_WAIT) if is_many else "auto",
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
 

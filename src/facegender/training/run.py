@@ -53,6 +53,7 @@ from facegender.training.fit import (
 )
 from facegender.training.network import Start, build_network, check_input, load_start
 from facegender.training.prepare import (
+    audit_first,
     check_labels,
     correct_labels,
     open_pictures,
@@ -117,6 +118,8 @@ def train(
     if fabric.global_rank != 0:
         fabric.barrier()  # the first process prepares the pictures for all
     store = open_pictures(request, recipe, folder, console)
+    if not resume:
+        request = audit_first(request, recipe, folder, console)
     assignments = split_pictures(request, recipe, store, folder, console, resume)
     if fabric.global_rank == 0:
         fabric.barrier()

@@ -67,6 +67,11 @@ def store_folder(run: Path) -> Path:
     return run.absolute().parent / ".store"
 
 
+def store_path(inputs: Sequence[Path], table: Path | None, framer: Framer, folder: Path) -> Path:
+    """Say where the store of some archives is, or would be, in the folder of the stores."""
+    return folder / _fingerprint(inputs, table, framer)
+
+
 def open_store(
     inputs: Sequence[Path],
     table: Path | None,
@@ -93,7 +98,7 @@ def open_store(
         InputError: no samples, a damaged archive, a wrong table.
         OutputError: not enough space.
     """
-    found = folder / _fingerprint(inputs, table, framer)
+    found = store_path(inputs, table, framer, folder)
     if not found.is_dir():
         _build_store(found, stream_samples(inputs, table, on_skip=on_skip), framer, on_picture)
     with (found / "samples.csv").open(
