@@ -429,7 +429,8 @@ def test_weights_that_break_at_the_last_step_are_not_kept(
 # Other processes
 
 SCRIPT = """
-import os, signal, sys
+import json, os, signal, sys
+from dataclasses import asdict
 from pathlib import Path
 import numpy as np, torch
 from facegender.model_file import LABELS
@@ -457,6 +458,20 @@ def main():
         fabric.launch()
         logits = fit.compute_logits(network, store, np.arange(99), recipe.input, fabric=fabric)
         np.save(folder / f"{fabric.global_rank}.npy", logits.numpy())
+        return
+    if what == "train":
+        fabric = fit.make_fabric(recipe, 2)
+        fabric.launch()
+        shown = []
+        batch_of = fit.training_batch
+        def noted(store, order, places, *rest):
+            shown.append((rest[1], places.tolist()))
+            return batch_of(store, order, places, *rest)
+        fit.training_batch = noted
+        history = fit.fit_network(network, store, np.arange(70), np.arange(70, 100), recipe, folder,
+            fabric=fabric)
+        facts = {"shown": shown, "history": [asdict(figures) for figures in history]}
+        (folder / f"{fabric.global_rank}.json").write_text(json.dumps(facts))
         return
     fit.CHECKPOINT_SECONDS = 0.0
     steps = []
@@ -487,7 +502,7 @@ def start_script(
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=500,
         )
 
     return start
@@ -519,8 +534,42 @@ def test_two_processes_give_the_same_logits_as_one(
     assert done.returncode == 0, done.stderr
     one, two = (np.load(tmp_path / "out" / f"{rank}.npy") for rank in (0, 1))
     np.testing.assert_array_equal(one, two)
-    alone = compute_logits(built(recipe), store, np.arange(99), recipe.input).numpy()
-    np.testing.assert_allclose(one, alone, atol=1e-5)
+    alone = compute_logits(built(recipe), store, np.arange(99), recipe.input)
+    np.testing.assert_allclose(one, alone.numpy(), atol=1e-5)
+    truth = torch.from_numpy(store.labels[:99])
+    assert accuracy(torch.from_numpy(one), truth) == accuracy(alone, truth)
+
+
+def test_training_by_two_processes_agrees_with_training_by_one(
+    fitter: Fitter,
+    recipe: Recipe,
+    tmp_path: Path,
+    start_script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """Every picture is shown once an epoch, by one of the two; figures lie as near as seeds do."""
+    folder = tmp_path / "two"
+    folder.mkdir()
+    done = start_script("train", folder)
+    assert done.returncode == 0, done.stderr
+    one, two = (json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1))
+    for epoch in range(recipe.fit.epochs):
+        places = [set(some) for facts in (one, two) for at, some in facts["shown"] if at == epoch]
+        assert sum(map(len, places)) == len(set.union(*places)) == 70
+    figures = [EpochFigures(**values) for values in one["history"]]
+    assert without_speed(figures) == without_speed(
+        [EpochFigures(**values) for values in two["history"]]
+    )
+    alone = []
+    for seed in range(3):
+        seeded = replace(recipe, fit=replace(recipe.fit, seed=seed))
+        alone.append(fitter(seeded, tmp_path / f"one{seed}", seed=seed)[1])
+    for name in ("loss", "validation_loss"):
+        by_one = [getattr(history[-1], name) for history in alone]
+        spread = max(by_one) - min(by_one)
+        print(name, by_one, getattr(figures[-1], name))
+        assert abs(getattr(figures[-1], name) - by_one[0]) <= spread
+    assert figures[-1].validation_count == 30
+    assert figures[-1].validation_accuracy > 0.9
 
 
 def test_checkpoints_are_written_now_and_then(
