@@ -62,7 +62,7 @@ def train(
             metavar="FOLDER",
             help="What facegender audit found: copies stay on one side of the split, and what it "
             "was told to drop is left out.",
-            show_default="one is made first by best",
+            show_default="made first, where the recipe is best",
         ),
     ] = None,
     no_audit: Annotated[
