@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
+import json
 import tempfile
 import time
 from collections import defaultdict
@@ -29,7 +31,7 @@ from facegender.training.audit.features import read_features
 from facegender.training.evaluation.evaluate import write_json
 from facegender.training.samples import stream_samples
 from facegender.training.split import read_split
-from facegender.training.store import Store, decoded, open_store
+from facegender.training.store import Store, decoded, open_store, read_rows
 
 KINDS = ("resized", "recompressed", "cropped", "mirrored", "grey")
 
@@ -43,6 +45,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=6000)
     parser.add_argument("--copies", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--only-batches", action="store_true", help="keep the other results of the output"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
     rng = np.random.default_rng(given.seed)
@@ -55,13 +60,17 @@ def main() -> None:
     ]
     rows = np.sort(rng.permutation(usable)[: given.pictures])
     some = take(store, rows)
-    with tempfile.TemporaryDirectory() as folder:
-        results = {
-            "pictures": len(rows),
-            "seed": given.seed,
-            "copies": measure_copies(some, given, rng, Path(folder)),
-            "labels": measure_labels(some, rng, Path(folder)),
-        }
+    results = json.loads(given.output.read_text()) if given.only_batches else {}
+    if not given.only_batches:
+        with tempfile.TemporaryDirectory() as folder:
+            results = {
+                "pictures": len(rows),
+                "seed": given.seed,
+                "copies": measure_copies(some, given, rng, Path(folder)),
+                "labels": measure_labels(some, rng, Path(folder)),
+            }
+    features = read_rows(read_features(store, given.runs / ".store"), rows)
+    results["batches"] = measure_batches(some, features, np.random.default_rng(given.seed))
     write_json(given.output, results)
     print(given.output.read_text())
 
@@ -200,6 +209,56 @@ def measure_labels(store: Store, rng: np.random.Generator, folder: Path):
                 }
             )
     return results
+
+
+def measure_batches(store: Store, features: np.ndarray, rng: np.random.Generator):
+    """Turn the labels of whole batches over, beside 3 % of all others, and see what is named.
+
+    A batch is of pictures of one label: so many that follow each other in the archives, or drawn
+    from everywhere and given one prefix. Found are pictures in a batch that is named.
+    """
+    labels, use = store.labels, np.ones(len(store.samples), bool)
+    groups = join(len(labels), chain(sample.person for sample in store.samples))
+    results = []
+    for kind, size in [("none", 0), *itertools.product(("order", "prefix"), (10, 25, 100))]:
+        turned = rng.random(len(labels)) < 0.03
+        of_one = np.flatnonzero(labels == rng.integers(2))
+        if kind == "order":
+            start = rng.integers(len(of_one) - size)
+            batch = of_one[start : start + size]
+        else:
+            batch = np.sort(rng.permutation(of_one)[:size])
+        turned[batch] = True
+        given = labels ^ turned
+        samples = [
+            replace(sample, label=LABELS[label], file=Path(sample.file).name)
+            for sample, label in zip(store.samples, given, strict=True)
+        ]
+        if kind == "prefix":
+            for row in batch:
+                samples[row] = replace(samples[row], file=f"scan_{row}.webp")
+        doubts = weigh(samples, out_of_fold(features, given, groups, use), use)
+        named = {row for one in doubts.batches for row in one.rows}
+        judged = [row for row in batch.tolist() if not np.isnan(doubts.wrong[row])]
+        results.append(
+            {
+                "made": kind,
+                "pictures": size,
+                "judged": len(judged),
+                "found": len(named.intersection(judged)),
+                "named": len(named),
+                "named, label turned": int(turned[sorted(named)].sum()) if named else 0,
+                "batches named, by what": [one.kind for one in doubts.batches],
+            }
+        )
+        print(results[-1], flush=True)
+    made = [one for one in results if one["pictures"]]
+    found, named = sum(one["found"] for one in made), sum(one["named"] for one in results)
+    return {
+        "recall": round(found / sum(one["judged"] for one in made), 4),
+        "precision": round(sum(one["named, label turned"] for one in results) / max(1, named), 4),
+        "trials": results,
+    }
 
 
 if __name__ == "__main__":

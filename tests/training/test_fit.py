@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -16,12 +17,19 @@ import pytest
 import torch
 from made import store_of
 from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from facegender.errors import FacegenderError, InputError
 from facegender.training import fit
 from facegender.training.augment import as_floats, normalise
-from facegender.training.checkpoint import BEST_NAME, CHECKPOINT_NAME, EpochFigures, load_weights
+from facegender.training.checkpoint import (
+    BEST_NAME,
+    CHECKPOINT_NAME,
+    EpochFigures,
+    load_weights,
+    write_tensors,
+)
 from facegender.training.fit import (
     Progress,
     StoppedError,
@@ -339,6 +347,57 @@ def test_resume_before_the_first_checkpoint_begins_at_the_start(
     assert same_weights(resumed, whole)
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "patience", "expected"),
+    [
+        ([0.5, 0.6, 0.6, 0.6], 0, False),
+        ([0.5, 0.6, 0.6, 0.6], 2, True),
+        ([0.5, 0.6, 0.6, 0.6], 3, False),
+        ([0.5, 0.6, 0.5, 0.7], 2, False),
+        ([0.9, 0.6, 0.7, 0.8], 3, True),
+        ([0.9], 1, False),
+        ([0.9, 0.9], 1, True),
+        ([], 1, False),
+    ],
+)
+def test_patience_by_hand(accuracies: list[float], patience: int, expected: bool) -> None:
+    history = [EpochFigures(n, 0, 0, 0, share, 9, 0, 0) for n, share in enumerate(accuracies)]
+    assert fit.is_out_of_patience(history, patience) is expected
+
+
+@pytest.mark.parametrize("stop_after", [3, 10, 12])  # 5 steps an epoch
+def test_a_run_that_ends_early_does_so_after_a_resume_too(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path, stop_after: int
+) -> None:
+    options = replace(SGD, epochs=40, learning_rate=1e-9, patience=2)  # learns nothing
+    recipe = replace(recipe, augment=NOISY, fit=options)
+    whole, history = fitter(recipe, tmp_path / "whole")
+    assert len(history) < 40
+    assert fit.is_out_of_patience(history, 2) and not fit.is_out_of_patience(history[:-1], 2)
+    with pytest.raises(StoppedError):
+        fitter(recipe, tmp_path / "broken", stop_after=stop_after)
+    resumed, again = fitter(recipe, tmp_path / "broken", resume=True, seed=5)
+    assert without_speed(again) == without_speed(history)
+    assert same_weights(resumed, whole)
+    further, same = fitter(recipe, tmp_path / "broken", resume=True, seed=6)
+    assert same == again and same_weights(further, whole)
+
+
+def test_a_checkpoint_from_before_a_key_was_known_is_taken(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(StoppedError):
+        fitter(replace(recipe, fit=SGD), tmp_path / "run", stop_after=2)
+    path = tmp_path / "run" / CHECKPOINT_NAME
+    with safe_open(path, framework="pt") as file:
+        facts = {key: json.loads(text) for key, text in file.metadata().items()}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    del facts["recipe"]["fit"]["patience"]
+    write_tensors(path, tensors, facts)
+    _, history = fitter(replace(recipe, fit=SGD), tmp_path / "run", resume=True)
+    assert len(history) == SGD.epochs
+
+
 def test_resume_with_another_recipe_is_refused(
     fitter: Fitter, recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -371,7 +430,8 @@ def test_weights_that_break_at_the_last_step_are_not_kept(
 # Other processes
 
 SCRIPT = """
-import os, signal, sys
+import json, os, signal, sys
+from dataclasses import asdict
 from pathlib import Path
 import numpy as np, torch
 from facegender.model_file import LABELS
@@ -399,6 +459,20 @@ def main():
         fabric.launch()
         logits = fit.compute_logits(network, store, np.arange(99), recipe.input, fabric=fabric)
         np.save(folder / f"{fabric.global_rank}.npy", logits.numpy())
+        return
+    if what == "train":
+        fabric = fit.make_fabric(recipe, 2)
+        fabric.launch()
+        shown = []
+        batch_of = fit.training_batch
+        def noted(store, order, places, *rest):
+            shown.append((rest[1], places.tolist()))
+            return batch_of(store, order, places, *rest)
+        fit.training_batch = noted
+        history = fit.fit_network(network, store, np.arange(70), np.arange(70, 100), recipe, folder,
+            fabric=fabric)
+        facts = {"shown": shown, "history": [asdict(figures) for figures in history]}
+        (folder / f"{fabric.global_rank}.json").write_text(json.dumps(facts))
         return
     fit.CHECKPOINT_SECONDS = 0.0
     steps = []
@@ -429,7 +503,7 @@ def start_script(
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=500,
         )
 
     return start
@@ -461,8 +535,42 @@ def test_two_processes_give_the_same_logits_as_one(
     assert done.returncode == 0, done.stderr
     one, two = (np.load(tmp_path / "out" / f"{rank}.npy") for rank in (0, 1))
     np.testing.assert_array_equal(one, two)
-    alone = compute_logits(built(recipe), store, np.arange(99), recipe.input).numpy()
-    np.testing.assert_allclose(one, alone, atol=1e-5)
+    alone = compute_logits(built(recipe), store, np.arange(99), recipe.input)
+    np.testing.assert_allclose(one, alone.numpy(), atol=1e-5)
+    truth = torch.from_numpy(store.labels[:99])
+    assert accuracy(torch.from_numpy(one), truth) == accuracy(alone, truth)
+
+
+def test_training_by_two_processes_agrees_with_training_by_one(
+    fitter: Fitter,
+    recipe: Recipe,
+    tmp_path: Path,
+    start_script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """Every picture is shown once an epoch, by one of the two; figures lie as near as seeds do."""
+    folder = tmp_path / "two"
+    folder.mkdir()
+    done = start_script("train", folder)
+    assert done.returncode == 0, done.stderr
+    one, two = (json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1))
+    for epoch in range(recipe.fit.epochs):
+        places = [set(some) for facts in (one, two) for at, some in facts["shown"] if at == epoch]
+        assert sum(map(len, places)) == len(set.union(*places)) == 70
+    figures = [EpochFigures(**values) for values in one["history"]]
+    assert without_speed(figures) == without_speed(
+        [EpochFigures(**values) for values in two["history"]]
+    )
+    alone = []
+    for seed in range(3):
+        seeded = replace(recipe, fit=replace(recipe.fit, seed=seed))
+        alone.append(fitter(seeded, tmp_path / f"one{seed}", seed=seed)[1])
+    for name in ("loss", "validation_loss"):
+        by_one = [getattr(history[-1], name) for history in alone]
+        spread = max(by_one) - min(by_one)
+        print(name, by_one, getattr(figures[-1], name))
+        assert abs(getattr(figures[-1], name) - by_one[0]) <= spread
+    assert figures[-1].validation_count == 30
+    assert figures[-1].validation_accuracy > 0.9
 
 
 def test_checkpoints_are_written_now_and_then(

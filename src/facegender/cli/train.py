@@ -70,8 +70,12 @@ def train(
             metavar="FOLDER",
             help="What facegender audit found: copies stay on one side of the split, and what it "
             "was told to drop is left out.",
+            show_default="made first, where the recipe is best",
         ),
     ] = None,
+    no_audit: Annotated[
+        bool, typer.Option("--no-audit", help="Make no audit first; near copies may then be apart.")
+    ] = False,
     pretrained: Annotated[
         str | None,
         typer.Option(
@@ -126,13 +130,15 @@ def train(
             )
         metrics = run.train(None, None, output, resume=True, console=console)
     else:
+        if audit and no_audit:
+            raise InputError("--audit and --no-audit exclude each other: leave one out")
         request = training("run_folder").Request(
             inputs=tuple(str(path.absolute()) for path in archives or ()),
             table=None if table is None else str(table.absolute()),
             split=None if split is None else str(split.absolute()),
             corrections=None if corrections is None else str(corrections.absolute()),
             teacher=None if teacher is None else str(teacher.absolute()),
-            audit=None if audit is None else str(audit.absolute()),
+            audit="" if no_audit else None if audit is None else str(audit.absolute()),
             validation=validation,
             test=test,
             start=_start(pretrained),

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from facegender.errors import InputError
 from facegender.results import replacing
-from facegender.training.recipe import FitOptions, Recipe
+from facegender.training.recipe import FitOptions, Recipe, recipe_from
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
@@ -95,6 +95,14 @@ def save_checkpoint(
     )
 
 
+def _is_recipe(stored: dict[str, Any], recipe: Recipe) -> bool:
+    """Tell whether a stored recipe is this one; a key that came later has its default."""
+    try:
+        return recipe_from(stored) == recipe
+    except ValueError:
+        return False
+
+
 def load_checkpoint(
     folder: Path,
     recipe: Recipe,
@@ -114,7 +122,7 @@ def load_checkpoint(
         raise InputError(
             f"the checkpoint {path} is damaged ({error}): begin again in another output folder"
         ) from error
-    if facts["recipe"] != json.loads(json.dumps(asdict(recipe))):
+    if not _is_recipe(facts["recipe"], recipe):
         raise InputError(f"{path} was trained by another recipe: choose another output folder")
     own: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}}
     states: dict[int, dict[str, Tensor]] = {}

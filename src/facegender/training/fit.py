@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
@@ -38,7 +41,7 @@ from facegender.training.schedule import (
     learning_rate,
     sampling_weights,
 )
-from facegender.training.store import Store
+from facegender.training.store import Store, read_rows
 
 CHECKPOINT_SECONDS = 120.0
 
@@ -46,6 +49,7 @@ CHECKPOINT_SECONDS = 120.0
 # layers and are untried. A network of another kind crashed there: all others stay at fp32.
 _BF16_ON_CPU = ("dlib_resnet", "resnet18", "resnet34", "resnet50")
 _EVALUATION_BATCH = 256
+_LONGEST_WAIT = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ def make_fabric(recipe: Recipe, devices: int | None = None) -> Fabric:
 
     Args:
         recipe: its ``fit.precision`` says ``auto``, ``32`` or ``bf16``.
-        devices: how many devices; None takes all CUDA devices, or the one CPU.
+        devices: how many devices; None takes what ``torchrun`` started, all CUDA devices, or the
+            one CPU.
     """
     cuda = torch.cuda.is_available()
     precision = recipe.fit.precision
@@ -75,10 +80,16 @@ def make_fabric(recipe: Recipe, devices: int | None = None) -> Fabric:
         else:
             fast = recipe.network.name in _BF16_ON_CPU and _cpu_has_bf16()
         precision = "bf16" if fast else "32"
-    count: int | str = devices if devices else ("auto" if cuda else 1)
+    started = os.environ.get("LOCAL_WORLD_SIZE")  # by torchrun: processes on this machine
+    count: int | str = devices or (int(started) if started else "auto" if cuda else 1)
+    machines = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+    is_many = machines > 1 or count not in (1, "auto")
     return Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=count,
+        num_nodes=machines,
+        # the others wait while the first process decodes the pictures
+        strategy=DDPStrategy(timeout=_LONGEST_WAIT) if is_many else "auto",
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
 
@@ -116,7 +127,8 @@ def fit_network(
         on_epoch: called after every epoch.
 
     Returns:
-        The figures of every epoch, also of those before a resume.
+        The figures of every epoch, also of those before a resume; fewer epochs than the recipe
+        names where its ``patience`` ran out.
 
     Raises:
         StoppedError: ``should_stop`` said so; the checkpoint is written.
@@ -130,7 +142,7 @@ def fit_network(
     steps = count_steps(recipe.fit, len(train))
     epochs = count_epochs(recipe.fit, steps)
     saved = time.monotonic()
-    while loop.state.epoch < epochs:
+    while loop.state.epoch < epochs and not is_out_of_patience(loop.history, recipe.fit.patience):
         state = loop.state
         order = epoch_order(train, weights, recipe.fit.seed, state.epoch)
         began, seen_before = time.monotonic(), state.seen
@@ -158,6 +170,18 @@ def fit_network(
         if _any(fabric, should_stop()):
             raise _stopped(f"after epoch {state.epoch + 1} of {epochs}", folder)
     return loop.history
+
+
+def is_out_of_patience(history: Sequence[EpochFigures], patience: int) -> bool:
+    """Tell whether the last ``patience`` epochs brought no better validation accuracy (0: never).
+
+    It is read off the history alone, which a checkpoint holds, so a resumed run stops where an
+    unbroken one does.
+    """
+    if not patience or len(history) <= patience:
+        return False
+    accuracies = [figures.validation_accuracy for figures in history]
+    return max(accuracies[-patience:]) <= max(accuracies[:-patience])
 
 
 def _stopped(when: str, folder: Path) -> StoppedError:
@@ -327,7 +351,7 @@ def training_batch(
         ``float32 [len(places), 3, H, W]``, channels last in memory: what the network is given.
     """
     indices = order[places]
-    pixels = torch.from_numpy(np.ascontiguousarray(store.wide[indices])).to(device)
+    pixels = torch.from_numpy(read_rows(store.wide, indices)).to(device)
     numbers = random_numbers(recipe.fit.seed, epoch, places)
     x = augment(
         pixels,
@@ -369,7 +393,7 @@ def compute_logits(
     with torch.inference_mode():
         for start in range(0, len(places), _EVALUATION_BATCH):
             some = places[start : start + _EVALUATION_BATCH]
-            pixels = torch.from_numpy(np.ascontiguousarray(store.pixels[indices[some]]))
+            pixels = torch.from_numpy(read_rows(store.pixels, indices[some]))
             x = normalise(as_floats(pixels.to(device), options.grey), options)
             x = x.contiguous(memory_format=torch.channels_last)
             if fabric:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +19,7 @@ from facegender.training.corrections import correct, read_corrections
 from facegender.training.evaluation.scores import read_scores
 from facegender.training.progress import Console
 from facegender.training.recipe import Recipe
-from facegender.training.run_folder import Request
+from facegender.training.run_folder import AUDIT_FOLDER, Request
 from facegender.training.split import (
     SPLIT_NAME,
     Assignment,
@@ -25,7 +28,7 @@ from facegender.training.split import (
     read_split,
     write_split,
 )
-from facegender.training.store import Store, open_store, store_folder
+from facegender.training.store import Store, open_store, store_folder, store_path
 
 
 def open_pictures(request: Request, recipe: Recipe, folder: Path, console: Console) -> Store:
@@ -53,6 +56,57 @@ def open_pictures(request: Request, recipe: Recipe, folder: Path, console: Conso
     for file, error in unreadable[:5]:
         console.note(f"  unreadable: {file}: {error}")
     return store
+
+
+def audit_first(request: Request, recipe: Recipe, folder: Path, console: Console) -> Request:
+    """Audit the pictures before they are split, where that costs little; what was found is kept.
+
+    It costs little where the recipe prepares pictures as an audit does (``best``): they are decoded
+    and their faces found already. Findings are kept beside the store, for the next run.
+
+    Returns:
+        The request, with the audit's folder in the run folder where one was made.
+    """
+    framer = recipe.input.framer
+    if request.audit is not None or request.split is not None:
+        return request
+    from facegender.training.audit.audit import (
+        AUDIT_NAME,
+        DOUBTFUL_NAME,
+        FRAMER,
+        PAGE_NAME,
+        VERSION,
+        audit,
+    )
+
+    if framer != FRAMER:
+        console.note(
+            "no audit: this recipe prepares pictures otherwise than an audit does, so it would "
+            "take longer than usual; make one by 'facegender audit' and give it by --audit FOLDER"
+        )
+        return request
+    inputs = [Path(item) for item in request.inputs]
+    table = Path(request.table) if request.table else None
+    stores = store_folder(folder)
+    kept = store_path(inputs, table, framer, stores)
+    kept = kept.with_name(f"{kept.name}.audit{VERSION}")
+    if not kept.is_dir():
+        unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            audit(inputs, unfinished, table=table, stores=stores, console=console)
+            unfinished.rename(kept)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    place = folder / AUDIT_FOLDER
+    shutil.copytree(kept, place, dirs_exist_ok=True)
+    counts = json.loads((place / AUDIT_NAME).read_text(encoding="utf-8"))["counts"]
+    console.note(
+        f"audit: {counts['groups of copies']:,} photos are there more than once, and stay on one "
+        f"side of the split; {counts['doubtful']:,} labels look wrong: {place / PAGE_NAME} shows "
+        f"them, --corrections {place / DOUBTFUL_NAME} would correct them in another run"
+    )
+    return replace(request, audit=str(place.absolute()))
 
 
 def split_pictures(

@@ -44,10 +44,17 @@ from facegender.training.evaluation.measure import measure_scores
 from facegender.training.evaluation.report import REPORT_NAME, judge, write_report
 from facegender.training.evaluation.scores import SCORES_NAME, make_scores, write_scores
 from facegender.training.export import describe_again, export_model
-from facegender.training.fit import Progress, compute_logits, fit_network, make_fabric
+from facegender.training.fit import (
+    Progress,
+    compute_logits,
+    fit_network,
+    is_out_of_patience,
+    make_fabric,
+)
 from facegender.training.network import Start, build_network, check_input, load_start
 from facegender.training.prepare import (
     add_teacher,
+    audit_first,
     check_labels,
     correct_labels,
     open_pictures,
@@ -64,7 +71,7 @@ from facegender.training.run_folder import (
     open_run,
 )
 from facegender.training.self_check import check_space, learn_by_heart
-from facegender.training.store import Store
+from facegender.training.store import Store, read_rows
 
 _PARITY_PICTURES = 512
 
@@ -112,6 +119,8 @@ def train(
     if fabric.global_rank != 0:
         fabric.barrier()  # the first process prepares the pictures for all
     store = open_pictures(request, recipe, folder, console)
+    if not resume:
+        request = audit_first(request, recipe, folder, console)
     assignments = split_pictures(request, recipe, store, folder, console, resume)
     if fabric.global_rank == 0:
         fabric.barrier()
@@ -167,6 +176,8 @@ def train(
     if fabric.global_rank != 0:
         return {}
     write_history(folder / HISTORY_NAME, history)
+    if is_out_of_patience(history, recipe.fit.patience):
+        console.note(f"ended early: no better validation in {recipe.fit.patience} epochs")
     load_weights(network, folder / BEST_NAME)
     _save_state(network, folder / SAVED_NAME)
     return _finish(network, store, parts, request, recipe, start, folder, console)
@@ -235,7 +246,7 @@ def _finish(
     write_json(folder / METRICS_NAME, metrics)
     gallery = Gallery()
     shown = sorted({row for some in telling(scores, gallery.count).values() for row in some})
-    gallery.add(scores.pick(shown), store.pixels[rows[shown]])
+    gallery.add(scores.pick(shown), read_rows(store.pixels, rows[shown]))
     unreadable = [
         (sample.file, error)
         for sample, error in zip(store.samples, store.errors, strict=True)
@@ -291,7 +302,7 @@ def export_run(
 def _parity_pictures(store: Store, rows: NDArray[np.int64]) -> Pixels:
     """Pick the real pictures on which an export is compared."""
     shown = rows[:: max(1, len(rows) // _PARITY_PICTURES)]
-    return np.ascontiguousarray(store.pixels[shown])
+    return read_rows(store.pixels, shown)
 
 
 def summary(measured: dict[str, Any]) -> dict[str, Any]:

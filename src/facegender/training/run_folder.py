@@ -20,10 +20,11 @@ CONFIG_NAME = "config.toml"
 REQUEST_NAME = "run.json"
 METRICS_NAME = "metrics.json"
 SAVED_NAME = "saved_model"
+AUDIT_FOLDER = "audit"
 
 # What a run that failed at its start may have left in its folder.
 _FINISHED_FILES = (MODEL_NAME, SAVED_NAME, SPLIT_NAME, REQUEST_NAME, CONFIG_NAME, METRICS_NAME)
-_RUN_FILES = frozenset({SPLIT_NAME, CONFIG_NAME})
+_RUN_FILES = frozenset({SPLIT_NAME, CONFIG_NAME, AUDIT_FOLDER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Request:
 
     ``corrections``: a list of corrected labels for training and validation.
     ``audit``: the folder of an audit, whose groups of copies stay on one side of the split and
-    whose pictures to leave out are left out of training and validation.
+    whose pictures to leave out are left out of training and validation; None audits first where
+    that is cheap, "" does not.
     ``teacher``: a table of another network's scores, for the recipe's ``distill``.
     ``start``: overrides the recipe's starting weights (``none``, ``dlib``, ``timm`` or a file).
     ``tensorboard``: whether curves are written for TensorBoard too.
@@ -70,7 +72,8 @@ def open_run(
         return request, read_recipe(folder / CONFIG_NAME)
     if request is None or recipe is None or not request.inputs:
         raise InputError("name at least one archive or folder of labelled pictures")
-    if (folder / REQUEST_NAME).exists() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+    if (folder / REQUEST_NAME).exists() and int(rank) == 0:
         raise InputError(
             f"{folder} holds a run already: choose another --output, or go on with it by --resume"
         )

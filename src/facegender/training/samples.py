@@ -23,6 +23,10 @@ _GENDERS = {
 }
 
 
+_FACTS = ("person", "source", "age", "race")
+_NOT_MORE = frozenset({"", "archive", "file", "gender", *_FACTS})
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One labelled picture: where it came from and what is known of it; (archive, file) is unique.
@@ -38,6 +42,18 @@ class Sample:
     source: str = ""
     age: str = ""
     race: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What else a table says of samples, in their order.
+
+    `lines` are the lines of the table that they stand on (0: on none), `values` the texts of every
+    column that no Sample has.
+    """
+
+    lines: list[int]
+    values: dict[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +101,32 @@ def stream_samples(
     return _stream(paths, table, rows, limits, on_skip or (lambda _name, _reason: None))
 
 
+def read_columns(table: Path, samples: Sequence[Sample]) -> Columns:
+    """Read the columns of a table that no Sample has, whatever they are called.
+
+    Raises InputError if the table is wrong.
+    """
+    rows = _read_table(table)
+    strays = _strays(rows, {sample.archive for sample in samples})
+    found = [rows.get(_row_key(sample.archive, sample.file, rows, strays)) for sample in samples]
+    names = {name: None for row in found if row for name in row.more}
+    return Columns(
+        [row.line if row else 0 for row in found],
+        {name: [row.more.get(name, "") if row else "" for row in found] for name in names},
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One line of the table; `facts` are person, source, age and race, as in a Sample."""
+    """One line of the table.
+
+    `facts` are person, source, age and race, as in a Sample; `more` the columns besides.
+    """
 
     line: int
     gender: str
     facts: tuple[str, ...]
+    more: dict[str, str]
 
 
 def _stream(
@@ -126,7 +161,7 @@ def _stream(
                 on_skip(shown, reason)
                 continue
             file = _plain_name(member.name)
-            key = (archive, file) if (archive, file) in rows else strays.get(file, ("", file))
+            key = _row_key(archive, file, rows, strays)
             row = rows.get(key)
             label = (row.gender if row else "") or _folder_label(file)
             if row:
@@ -156,6 +191,16 @@ def _stream(
         on_skip(
             str(table), f"rows that match no file: {len(unmatched):,} (first: line {unmatched[0]})"
         )
+
+
+def _row_key(
+    archive: str,
+    file: str,
+    rows: dict[tuple[str, str], _Row],
+    strays: dict[str, tuple[str, str]],
+) -> tuple[str, str]:
+    """Say under which key a file would stand in the table."""
+    return (archive, file) if (archive, file) in rows else strays.get(file, ("", file))
 
 
 def _strays(
@@ -243,6 +288,7 @@ def _parse_row(
             f"{path}, line {line}: gender {said!r} is not known. Write male or female, or leave "
             "it empty to keep the folder's label."
         )
-    facts = tuple(cells.get(name, "").strip() for name in ("person", "source", "age", "race"))
+    facts = tuple(cells.get(name, "").strip() for name in _FACTS)
+    more = {name: text.strip() for name, text in cells.items() if name not in _NOT_MORE}
     archive = cells.get("archive", "").strip()
-    return (archive, file), _Row(line, gender, facts)
+    return (archive, file), _Row(line, gender, facts, more)

@@ -21,7 +21,7 @@ from facegender.training.augment import as_floats, normalise
 from facegender.training.checkpoint import checkpoint_bytes
 from facegender.training.recipe import FitOptions, Recipe
 from facegender.training.schedule import Indices
-from facegender.training.store import Store
+from facegender.training.store import Store, read_rows
 
 STEPS = 60
 """Most steps of the check; it ends as soon as the pictures are known by heart."""
@@ -77,7 +77,7 @@ def learn_by_heart(
             for half in halves
         ]
     )
-    pixels = torch.from_numpy(np.ascontiguousarray(store.pixels[np.sort(chosen)]))
+    pixels = torch.from_numpy(read_rows(store.pixels, np.sort(chosen)))
     y = torch.from_numpy(labels[np.sort(chosen)]).to(fabric.device)
     x = normalise(as_floats(pixels.to(fabric.device), recipe.input.grey), recipe.input)
     losses: list[float] = []

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import mmap
 import os
 import shutil
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +33,7 @@ _SPARE_BYTES = 1 << 30
 _STALE_SECONDS = 86_400
 
 T = TypeVar("T")
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,11 @@ def store_folder(run: Path) -> Path:
     return run.absolute().parent / ".store"
 
 
+def store_path(inputs: Sequence[Path], table: Path | None, framer: Framer, folder: Path) -> Path:
+    """Say where the store of some archives is, or would be, in the folder of the stores."""
+    return folder / _fingerprint(inputs, table, framer)
+
+
 def open_store(
     inputs: Sequence[Path],
     table: Path | None,
@@ -94,7 +102,7 @@ def open_store(
         InputError: no samples, a damaged archive, a wrong table.
         OutputError: not enough space.
     """
-    found = folder / _fingerprint(inputs, table, framer)
+    found = store_path(inputs, table, framer, folder)
     if not found.is_dir():
         _build_store(found, stream_samples(inputs, table, on_skip=on_skip), framer, on_picture)
     with (found / "samples.csv").open(
@@ -117,6 +125,26 @@ def open_store(
         wide,
         np.fromfile(found / _FRAMES, np.float32).reshape(-1, 2, 3),
     )
+
+
+def read_rows(values: NDArray[Number], rows: NDArray[np.int64]) -> NDArray[Number]:
+    """Copy some rows of an array that may be memory-mapped, and keep nothing of the file mapped.
+
+    Pages of a mapped file count as a process's own memory for as long as they are mapped: a walk
+    over a store would seem to hold all of it, and where memory is limited it would.
+
+    Args:
+        values: ``[N, ...]``, for instance a store's ``pixels``.
+        rows: indices, ``int64 [n]``.
+
+    Returns:
+        ``[n, ...]``, in memory.
+    """
+    some = np.asarray(values)[rows]
+    mapped = getattr(values, "_mmap", None)
+    if sys.platform != "win32" and isinstance(mapped, mmap.mmap):
+        mapped.madvise(mmap.MADV_DONTNEED)  # the file is only read: its pages come back when asked
+    return some
 
 
 def store_in_memory(samples: Sequence[tuple[Sample, bytes]], framer: Framer) -> Store:

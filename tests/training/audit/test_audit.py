@@ -19,8 +19,9 @@ from facegender.errors import InputError
 from facegender.images import Pixels
 from facegender.model_file import LABELS, read_model_file
 from facegender.training.audit.groups import GROUPS_NAME, read_groups, write_groups
+from facegender.training.prepare import audit_first
 from facegender.training.progress import Console
-from facegender.training.recipe import Recipe, with_changes
+from facegender.training.recipe import InputOptions, Recipe, with_changes
 from facegender.training.run import train
 from facegender.training.run_folder import Request
 from facegender.training.samples import Sample
@@ -219,6 +220,39 @@ def test_a_training_heeds_the_audit(
     assert len({rows[name].group for name in names[:12]}) == 1
     with pytest.raises(InputError, match="holds no audit"):
         train(replace(request_of_run, audit=str(run)), recipe, tmp_path / "no")
+
+
+def test_a_training_that_decodes_as_an_audit_does_makes_one_first(
+    request_of_run: Request, recipe: Recipe, tmp_path: Path
+) -> None:
+    """It keeps copies together, is kept for the next run, and can be left out."""
+    aligned = InputOptions(128, 128, crop="aligned")
+    recipe = replace(with_changes(recipe, epochs=1, seed=None), input=aligned)
+    request = replace(request_of_run, inputs=request_of_run.inputs[2:], table=None, test=0.0)
+    console = Console(quiet=True)
+    runs = [tmp_path / name for name in ("first", "again")]
+    train(request, recipe, runs[0], self_check=False, console=console)
+    folder = runs[0] / "audit"
+    assert (folder / "audit.html").is_file() and (folder / "doubtful.csv").is_file()
+    groups = read_groups(folder).groups
+    assert groups["c", "male/copy.png"] == groups["c", "male/c1.png"]
+    rows = {(row.sample.archive, row.sample.file): row for row in read_split(runs[0] / "split.csv")}
+    for name in {*groups.values()}:
+        assert len({rows[key].group for key in groups if groups[key] == name}) == 1
+    asked = json.loads((runs[0] / "run.json").read_text())
+    assert asked["audit"] == str(folder)
+    (kept,) = (tmp_path / ".store").glob("*.audit*")
+    (kept / "audit.html").write_text("kept", encoding="utf-8")
+    runs[1].mkdir()
+    again = audit_first(request, recipe, runs[1], console)
+    assert again == replace(request, audit=str(runs[1] / "audit"))
+    assert (runs[1] / "audit" / "audit.html").read_text() == "kept"
+    split = replace(request, split=str(runs[0] / "split.csv"))
+    for asked_for in (split, replace(request, audit=""), replace(request, audit=str(folder))):
+        assert audit_first(asked_for, recipe, tmp_path / "no", console) == asked_for
+    whole = replace(recipe, input=InputOptions(128, 128))
+    assert audit_first(request, whole, tmp_path / "no", console) == request
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_folder_without_audit_is_refused(tmp_path: Path) -> None:

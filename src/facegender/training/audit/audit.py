@@ -29,11 +29,13 @@ from facegender.training.audit.features import read_features
 from facegender.training.audit.groups import GROUPS_NAME, write_groups
 from facegender.training.evaluation.evaluate import write_json
 from facegender.training.progress import Console
-from facegender.training.samples import Sample, stream_samples
+from facegender.training.samples import Sample, read_columns, stream_samples
 from facegender.training.store import Store, decoded, open_store, store_folder
 
 AUDIT_NAME, PAGE_NAME = "audit.json", "audit.html"
 DOUBTFUL_NAME = "doubtful.csv"
+VERSION = 1
+"""Raised when the same pictures would be audited otherwise: what was kept is then made anew."""
 
 FRAMER = Framer(ALIGNED, Resize(128, 128))
 """How an audit brings pictures before its network: as the recipe ``best``, to share its store."""
@@ -107,6 +109,7 @@ def audit(
     against: Sequence[Path] = (),
     drop_duplicates: bool = False,
     drop_doubtful: float | None = None,
+    stores: Path | None = None,
     console: Console | None = None,
 ) -> Audit:
     """Look for all that is wrong with some archives, and write it into a folder.
@@ -118,6 +121,7 @@ def audit(
         against: archives that should share no photo with ``inputs``.
         drop_duplicates: ``groups.csv`` says to leave out all but one picture of a group of copies.
         drop_doubtful: and pictures whose label is wrong with this probability or more.
+        stores: where decoded pictures and features are kept; None is ``.store`` beside ``output``.
         console: where progress is shown.
 
     Raises:
@@ -135,8 +139,9 @@ def audit(
             raise InputError(f"{path} does not exist. Check the path of the folder or archive.")
     output.mkdir(parents=True, exist_ok=True)
     check_output(output / AUDIT_NAME)
-    subject = _read(inputs, table, output, console)
-    other = _read(against, None, output, console) if against else None
+    stores = stores or store_folder(output)
+    subject = _read(inputs, table, stores, console)
+    other = _read(against, None, stores, console) if against else None
     with console.counting("laying pictures over each other") as count:
         pairs = find_copies(subject.pictures, on_pair=count)
         leaks = find_copies(subject.pictures, other.pictures) if other else []
@@ -149,6 +154,7 @@ def audit(
             _held_together(subject.store.samples, groups),
             subject.pictures.use,
             copies=groups,
+            columns=read_columns(table, subject.store.samples) if table else None,
             on_fold=count,
         )
     left_out = _left_out(subject, groups, doubts, drop_duplicates, drop_doubtful)
@@ -165,9 +171,8 @@ def look(pixels: Pixels) -> Look:
     return Look(pixels.shape[1], pixels.shape[0], digest.hexdigest(), spread)
 
 
-def _read(inputs: Sequence[Path], table: Path | None, output: Path, console: Console) -> Subject:
+def _read(inputs: Sequence[Path], table: Path | None, folder: Path, console: Console) -> Subject:
     """Decode, look at, and describe every picture."""
-    folder = store_folder(output)
     skipped: list[tuple[str, str]] = []
     with console.counting("reading pictures") as count:
         store = open_store(inputs, table, FRAMER, folder, on_picture=count)
@@ -287,6 +292,8 @@ def figures(found: Audit) -> dict[str, Any]:
                 "label": batch.label,
                 "pictures": batch.pictures,
                 "against": batch.against,
+                "surely": batch.surely,
+                "chance": float(f"{batch.chance:.3g}"),
                 "files": [subject.name(row) for row in batch.rows],
             }
             for batch in doubts.batches

@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from facegender.training.audit.features import PERSON
 from facegender.training.audit.overlay import compare
-from facegender.training.store import Store
+from facegender.training.store import Store, read_rows
 
 SAME_DETAIL = 0.95
 """Correlation of overlaid detail from which two pictures are one photo; see docs/audit.md."""
@@ -32,7 +32,7 @@ _FLOOR = 1e-3  # of the largest variance: what is smaller is noise and is not bl
 _ALL_PAIRS = 64  # pictures of which every pair is laid over
 _NEIGHBOURS = 64
 _PAIRS_EACH, _PAIRS_MORE = 3, 20_000
-_ROWS, _BLOCK = 1024, 256
+_ROWS, _BLOCK, _READ = 1024, 256, 8192
 _LEAST_SHARED = 0.05
 
 
@@ -164,10 +164,8 @@ def _propose(
         else:
             at, to = (x.ravel() for x in np.indices((len(rows), len(others))))
         return rows[at], others[to]
-    values = np.asarray(pictures.features[rows, :PERSON], np.float32)
-    other_values = (
-        values if against is None else np.asarray(against.features[others, :PERSON], np.float32)
-    )
+    values = _persons(pictures, rows)
+    other_values = values if against is None else _persons(against, others)
     whiten = _whitening(values if against is None else np.concatenate([values, other_values]))
     unit, other_unit = whiten(values), whiten(other_values)
     firsts, seconds, cosines = [], [], []
@@ -189,6 +187,15 @@ def _propose(
     most = _PAIRS_EACH * (len(rows) + len(others)) // 2 + _PAIRS_MORE
     best = np.sort(np.argsort(-np.concatenate(cosines), kind="stable")[:most])
     return rows[first[best]], others[second[best]]
+
+
+def _persons(pictures: Pictures, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Give the features that say who a picture shows, ``[len(rows), PERSON]``."""
+    values = np.empty((len(rows), PERSON), np.float32)
+    for start in range(0, len(rows), _READ):
+        some = rows[start : start + _READ]
+        values[start : start + len(some)] = read_rows(pictures.features, some)[:, :PERSON]
+    return values
 
 
 def _whitening(values: NDArray[np.float32]) -> Callable[[NDArray[np.float32]], torch.Tensor]:

@@ -11,7 +11,7 @@ wrong labels. So the list says for each label how probably it is wrong, and how 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
-from scipy.stats import binom
 
 from facegender.model_file import LABELS
-from facegender.training.samples import Sample
+from facegender.training.audit.batches import Batch, find_batches, prefix
+from facegender.training.samples import Columns, Sample
+from facegender.training.store import read_rows
 
 FOLDS = 5
 FLAGGED = 0.35
@@ -38,13 +39,12 @@ _PERSON_SHARE = 0.5  # how much a person's other pictures count for a picture's 
 _LEAST_PERSON = 4  # pictures of one person of which a majority is believed
 _DISAGREES = 3.0  # what a person's majority adds, as log-odds
 _SURE = 30.0
-_LEAST_BATCH, _BATCH_SHARE, _BATCH_CHANCE = 8, 0.4, 1e-4
+_READ = 8192
 _LEAST_NOISE, _MOST_NOISE = 0.02, 0.35
 _EVEN = 0.5  # of two labels of one photo, one is wrong
 # The noise model takes hard pictures for pictures that may be either, and is too careful: added to
 # its log-odds, from the flags that came true on made faults.
 _CAREFUL = 1.4
-_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +65,6 @@ class Doubts:
     batches: tuple[Batch, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A group of files whose labels disagree with the scores together.
-
-    Attributes:
-        kind: what its files share: ``folder``, ``prefix``, ``part of the name``, ``date``,
-            ``person`` or ``source``.
-        name: the shared text.
-        label: the label that they carry.
-        pictures: how many there are.
-        against: how many of them the scores speak against.
-        rows: the pictures.
-    """
-
-    kind: str
-    name: str
-    label: str
-    pictures: int
-    against: int
-    rows: tuple[int, ...]
-
-
 def find_doubtful(
     samples: Sequence[Sample],
     features: NDArray[np.floating],
@@ -94,6 +72,7 @@ def find_doubtful(
     use: NDArray[np.bool_],
     *,
     copies: NDArray[np.int64] | None = None,
+    columns: Columns | None = None,
     seed: int = 0,
     on_fold: Callable[[int], None] | None = None,
 ) -> Doubts:
@@ -105,12 +84,13 @@ def find_doubtful(
         groups: ``[N]``; pictures of one number (copies, persons) are never apart.
         use: which pictures are readable and count.
         copies: ``[N]``; pictures of one number are one photo, and have one right label.
+        columns: what else the table says of the pictures, to find batches by.
         seed: of the folds.
         on_fold: called with the number of folds done.
     """
     labels = np.array([LABELS.index(sample.label) for sample in samples])
     scores = out_of_fold(features, labels, groups, use, seed=seed, on_fold=on_fold)
-    return weigh(samples, scores, use, copies)
+    return weigh(samples, scores, use, copies, columns)
 
 
 def out_of_fold(
@@ -136,19 +116,22 @@ def out_of_fold(
     if not len(rows):
         return scores
     mean, scale = _spread(features, rows)
+
+    def standard(some: NDArray[np.int64]) -> NDArray[np.float32]:
+        return (read_rows(features, some).astype(np.float32) - mean) / scale
+
     for number in range(FOLDS):
         seen, asked = rows[fold[rows] != number], rows[fold[rows] == number]
         if len(asked) and len(np.unique(labels[seen])) == len(LABELS):
-            known = features[seen].astype(np.float32)  # the largest thing here: changed in place
-            known -= mean
-            known /= scale
+            known = np.empty((len(seen), features.shape[1]), np.float32)  # the largest thing here
+            for start in range(0, len(seen), _READ):
+                known[start : start + _READ] = standard(seen[start : start + _READ])
             model = LogisticRegression(C=_PENALTY, max_iter=300)
             model.fit(known, labels[seen])
             del known
-            for start in range(0, len(asked), 8192):
-                block = asked[start : start + 8192]
-                values = (np.asarray(features[block], np.float32) - mean) / scale
-                scores[block] = model.decision_function(values)
+            for start in range(0, len(asked), _READ):
+                block = asked[start : start + _READ]
+                scores[block] = model.decision_function(standard(block))
         if on_fold:
             on_fold(number + 1)
     return scores
@@ -158,7 +141,7 @@ def _spread(
     features: NDArray[np.floating], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and standard deviation of every feature, over a share of the pictures."""
-    some = np.asarray(features[rows[:: max(1, len(rows) // 8192)]], np.float32)
+    some = read_rows(features, rows[:: max(1, len(rows) // _READ)]).astype(np.float32)
     return some.mean(0), some.std(0) + 1e-3
 
 
@@ -167,6 +150,7 @@ def weigh(
     scores: NDArray[np.float64],
     use: NDArray[np.bool_],
     copies: NDArray[np.int64] | None = None,
+    columns: Columns | None = None,
 ) -> Doubts:
     """Turn out-of-fold scores into probabilities that labels are wrong; see :class:`Doubts`."""
     labels = np.array([LABELS.index(sample.label) for sample in samples])
@@ -184,7 +168,8 @@ def weigh(
     for members in of_group:
         noise = _fit_noise(margin[members]) if len(members) >= _LEAST_GROUP else everything
         wrong[members] = _posterior(margin[members], noise)
-    batches = _find_batches(samples, margin, labels, rows)
+    right = expit(np.clip(everything[0] * margin, -_SURE, _SURE))
+    batches = find_batches(samples, right, labels, rows, columns)
     for batch in batches:
         members = np.array(batch.rows)
         share = batch.against / batch.pictures
@@ -251,7 +236,7 @@ def _file_groups(samples: Sequence[Sample], rows: NDArray[np.int64]) -> list[NDA
     """Sort pictures by where they seem to come from: the table's source, or the name's prefix."""
     found: dict[str, list[int]] = defaultdict(list)
     for row in rows:
-        found[samples[row].source or _prefix(samples[row].file)].append(int(row))
+        found[samples[row].source or prefix(samples[row].file)].append(int(row))
     small = [name for name, members in found.items() if len(members) < _LEAST_GROUP]
     rest = [row for name in small for row in found.pop(name)]
     return [np.array(members) for members in (*found.values(), rest) if members]
@@ -285,58 +270,3 @@ def _posterior(margin: NDArray[np.float64], noise: tuple[float, float]) -> NDArr
     against = share * (1 - right)
     result: NDArray[np.float64] = against / (against + (1 - share) * right)
     return result
-
-
-def _prefix(file: str) -> str:
-    """Give the letters that a file's name begins with."""
-    found = re.match(r"[^\W\d_]+", file.rsplit("/", 1)[-1])
-    return found.group().lower() if found else ""
-
-
-def _marks(sample: Sample) -> set[tuple[str, str]]:
-    """What a file may share with a batch of others: kinds and texts."""
-    folder, _, name = sample.file.rpartition("/")
-    stem = name.rsplit(".", 1)[0].lower()
-    marks = {("prefix", _prefix(name)), ("source", sample.source), ("person", sample.person)}
-    marks.add(("folder", f"{sample.archive}/{folder}"))
-    marks |= {("part of the name", part) for part in re.split(r"[\W_]+", stem)}
-    marks |= {("date", "-".join(date)) for date in _DATE.findall(stem)}
-    return {(kind, text) for kind, text in marks if text}
-
-
-def _find_batches(
-    samples: Sequence[Sample],
-    margin: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    rows: NDArray[np.int64],
-) -> list[Batch]:
-    """Find files that share a mark and a label and that the scores speak against in numbers.
-
-    A batch is one where the share against is at least 0.4 and chance would hardly bring it about:
-    binomial, with the share of that label over all files, times the number of groups looked at.
-    """
-    members: dict[tuple[str, str, int], list[int]] = defaultdict(list)
-    for row in rows:
-        for mark in _marks(samples[row]):
-            members[*mark, int(labels[row])].append(int(row))
-    against = margin < 0
-    usual = {
-        label: max(1e-3, float(against[rows[labels[rows] == label]].mean()))
-        for label in np.unique(labels[rows])
-    }
-    tested = {key: at for key, at in members.items() if len(at) >= _LEAST_BATCH}
-    found: list[Batch] = []
-    for (kind, text, label), at in tested.items():
-        count = int(against[at].sum())
-        chance = binom.sf(count - 1, len(at), usual[label]) * len(tested)
-        if count >= _BATCH_SHARE * len(at) and chance < _BATCH_CHANCE:
-            found.append(Batch(kind, text, LABELS[label], len(at), count, tuple(at)))
-    found.sort(key=lambda batch: (-batch.against, batch.kind, batch.name))
-    # The same files under another mark say nothing new
-    seen: Counter[tuple[int, ...]] = Counter()
-    kept = []
-    for batch in found:
-        seen[batch.rows] += 1
-        if seen[batch.rows] == 1:
-            kept.append(batch)
-    return kept

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from facegender.errors import OutputError
 from facegender.training.network import FACENET, DlibResNet, load_start
-from facegender.training.store import Store
+from facegender.training.store import Store, read_rows
 
 PERSON = 256
 """How many features, the first of each picture, are the network's last ones: who it is."""
@@ -60,7 +60,13 @@ def read_features(
         unfinished = place.with_name(f"{place.name}.{os.getpid()}.part")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _compute(store, np.memmap(unfinished, np.float16, "w+", shape=shape), on_picture)
+            with unfinished.open("wb") as file:
+                done = 0
+                for block in _compute(store):
+                    file.write(block.tobytes())
+                    done += len(block)
+                    if on_picture:
+                        on_picture(done)
             unfinished.replace(place)
         except OSError as error:
             raise OutputError(f"cannot write {place}: {error.strerror or error}") from error
@@ -69,10 +75,8 @@ def read_features(
     return np.memmap(place, np.float16, "r", shape=shape)
 
 
-def _compute(
-    store: Store, features: NDArray[np.float16], on_picture: Callable[[int], None] | None
-) -> None:
-    """Fill ``features``, batch by batch."""
+def _compute(store: Store) -> Iterator[NDArray[np.float16]]:
+    """Compute features batch by batch."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = DlibResNet()
     load_start(network, FACENET, "dlib")
@@ -90,11 +94,10 @@ def _compute(
     with torch.inference_mode():
         is_half = _half_is_faster(look, store, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=is_half):
-            for start in range(0, len(features), _BATCH):
-                block = np.array(store.pixels[start : start + _BATCH])
-                features[start : start + len(block)] = look(torch.from_numpy(block)).numpy()
-                if on_picture:
-                    on_picture(start + len(block))
+            for start in range(0, len(store.pixels), _BATCH):
+                rows = np.arange(start, min(start + _BATCH, len(store.pixels)))
+                block = torch.from_numpy(read_rows(store.pixels, rows))
+                yield look(block).numpy().astype(np.float16)
 
 
 def _layers(network: DlibResNet, x: Tensor) -> tuple[Tensor, Tensor]:

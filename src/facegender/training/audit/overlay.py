@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from facegender.images import Pixels
-from facegender.training.store import Store
+from facegender.training.store import Store, read_rows
 
 SIDE = 48
 """Pixels across the grey view that is compared."""
@@ -52,8 +52,8 @@ def compare(
 ) -> Likeness:
     """Compare pictures ``rows`` of one store with pictures ``others`` of a store, pair by pair."""
     with torch.inference_mode():
-        view, mask = _view(first.wide[rows], first.frames[rows])
-        ways = [_view(second.wide[others], second.frames[others])]
+        view, mask = _view(read_rows(first.wide, rows), first.frames[rows])
+        ways = [_view(read_rows(second.wide, others), second.frames[others])]
         ways.append((ways[0][0].flip(3), ways[0][1].flip(3)))
         small = _halved(view), _halved(mask)
         starts, scores = [], []
@@ -80,7 +80,7 @@ def _view(wide: Pixels, frames: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
     place = torch.from_numpy(np.array(frames))
     place[:, :, :2] *= _ZOOM
     place[torch.isnan(place[:, 0, 0])] = torch.eye(2, 3)  # no face: the whole picture
-    grey = torch.from_numpy(np.array(wide)).float().mean(3)[:, None]
+    grey = torch.from_numpy(wide).float().mean(3)[:, None]
     # sampled at twice the size and averaged, against aliasing
     size = [len(place), 1, 2 * SIDE, 2 * SIDE]
     grid = functional.affine_grid(place, size, align_corners=False)

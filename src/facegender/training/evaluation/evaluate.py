@@ -24,7 +24,7 @@ from facegender.training.evaluation.measure import measure_scores
 from facegender.training.evaluation.scores import Scores, make_scores
 from facegender.training.samples import Sample, stream_samples
 from facegender.training.split import PARTS, SPLIT_NAME, read_split
-from facegender.training.store import Store, decoded
+from facegender.training.store import Store, decoded, read_rows
 
 _BATCH = 512
 _NUMBERS = re.compile(r"\[\n\s*(-?[\d.][^\[\]{}\"]*?)\n\s*\]")
@@ -62,9 +62,7 @@ def score(
     scores = np.zeros((len(indices), len(LABELS)), np.float32)
     for start in range(0, len(indices), _BATCH):
         some = indices[start : start + _BATCH]
-        scores[start : start + len(some)] = classifier.probabilities(
-            np.ascontiguousarray(store.pixels[some])
-        )
+        scores[start : start + len(some)] = classifier.probabilities(read_rows(store.pixels, some))
         if on_picture:
             on_picture(start + len(some))
     return scores

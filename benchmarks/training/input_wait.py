@@ -1,0 +1,102 @@
+"""How long the loop waits for pictures: the share of an epoch's time spent on reading them.
+
+    python benchmarks/training/input_wait.py ARCHIVE... --table faces.csv --recipe best \\
+        --runs runs --steps 40 -o benchmarks/results/input_wait.json
+
+Steps are the loop's own, on pictures drawn as an epoch draws them. Waiting is the time from asking
+for a batch until its pixels are in memory, out of the memory-mapped store; cutting and augmenting
+them is counted apart, as it is done by the same processor (or by the GPU, where there is one).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from facegender.training import fit
+from facegender.training.evaluation.evaluate import write_json
+from facegender.training.fit import fit_network, make_fabric
+from facegender.training.network import build_network
+from facegender.training.recipe import read_recipe
+from facegender.training.store import open_store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("archives", nargs="+", type=Path)
+    parser.add_argument("--table", type=Path)
+    parser.add_argument("--recipe", default="best")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where .store is")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    given = parser.parse_args()
+    recipe = read_recipe(given.recipe)
+    store = open_store(given.archives, given.table, recipe.input.framer, given.runs / ".store")
+    spent = {"reading": 0.0, "preparing": 0.0}
+    read, prepare = fit.read_rows, fit.training_batch
+
+    def timed(name, work):
+        def call(*args, **kwargs):
+            began = time.perf_counter()
+            result = work(*args, **kwargs)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            spent[name] += time.perf_counter() - began
+            return result
+
+        return call
+
+    fit.read_rows, fit.training_batch = timed("reading", read), timed("preparing", prepare)
+    ends: list[float] = []
+    seen: list[dict[str, float]] = []
+
+    def on_step(_):
+        ends.append(time.perf_counter())
+        seen.append(dict(spent))
+
+    rows = np.arange(len(store.samples))
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(fit.StoppedError):
+        fit_network(
+            build_network(recipe.network.name, dropout=recipe.network.dropout),
+            store,
+            rows,
+            rows[:1],
+            recipe,
+            Path(folder),
+            fabric=make_fabric(recipe, 1),
+            should_stop=lambda: len(ends) > given.steps,
+            on_step=on_step,
+        )
+    seconds = ends[-1] - ends[0]  # the first step, in which everything is set up, is left out
+    spans = {name: seen[-1][name] - seen[0][name] for name in spent}
+    steps = len(ends) - 1
+    write_json(
+        given.output,
+        {
+            "recipe": recipe.name,
+            "pictures in the store": len(rows),
+            "gigabytes of the store": round((store.pixels.nbytes + store.wide.nbytes) / 1e9, 2),
+            "batch": recipe.fit.batch,
+            "steps": steps,
+            "seconds": round(seconds, 2),
+            "pictures per second": round(steps * recipe.fit.batch / seconds, 1),
+            "waiting for pictures": round(spans["reading"] / seconds, 5),
+            "cutting and augmenting them": round(
+                (spans["preparing"] - spans["reading"]) / seconds, 5
+            ),
+            "device": "cuda" if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores",
+            "load of the machine at the end": round(os.getloadavg()[0], 1),
+        },
+    )
+    print(given.output.read_text())
+
+
+if __name__ == "__main__":
+    main()
