@@ -102,7 +102,7 @@ def _answers(graph: bytes, pixels: Pixels) -> NDArray[np.float32]:
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder) / MODEL_NAME
         candidate.write_bytes(graph)
-        return Classifier.load(candidate).probabilities(pixels)
+        return Classifier.load(candidate, runtime="onnxruntime").probabilities(pixels)
 
 
 def check_parity(expected: NDArray[np.floating], given: NDArray[np.floating]) -> float:
