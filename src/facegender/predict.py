@@ -163,9 +163,7 @@ def _answers(
         for item, read in _read_ahead(coming, known, pool, reader):
             frames = read.frames if isinstance(read, Reading) else ()
             waiting.append(_Waiting(item, read, [network.ask(frame.pixels) for frame in frames]))
-            while waiting and (
-                network.is_busy or len(waiting) >= most or waiting[0].is_answered
-            ):
+            while waiting and (network.is_busy or len(waiting) >= most or waiting[0].is_answered):
                 yield first()
         while waiting:
             yield first()
