@@ -105,9 +105,11 @@ def _openvino_is_better(graph: bytes) -> bool:
     """
     if find_spec("openvino") is None or _PROVIDERS["cuda"] in _providers():
         return False
-    return _is_quantised(graph) or "BF16" in _openvino_core().get_property(
-        "CPU", "OPTIMIZATION_CAPABILITIES"
-    )
+    try:
+        core = _openvino_core()
+    except ImportError:  # there, but not for this machine
+        return False
+    return _is_quantised(graph) or "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _is_quantised(graph: bytes) -> bool:
@@ -176,7 +178,11 @@ class _OpenVINO:
         self._requests = threading.local()
         arithmetic = "int8" if _is_quantised(graph) else precision
         self.name = f"openvino {openvino.__version__.split('-')[0]} CPU {arithmetic}"
-        self._run_checked("OpenVINO cannot run it", partial(self._model, BATCH))
+        shape = (
+            self._run_checked("OpenVINO cannot run it", partial(self._model, BATCH)).input(0).shape
+        )
+        # Two threads whose first runs meet can wait for each other forever in OpenVINO's binding
+        self(np.zeros(tuple(shape), np.uint8))
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
         found = self._run_checked("the network cannot be run", partial(self._infer, pixels))

@@ -35,6 +35,7 @@ MOST_UNKNOWN_MOVED = 1.0
 """Of the share of ``unknown``, in points."""
 
 CALIBRATION_PICTURES = 512
+_LEAST_SURE = 0.05
 _CALIBRATION_BATCH = 16
 _LINEAR = ["Conv", "Add", "Relu", "MaxPool", "AveragePool", "Pad"]
 
@@ -51,7 +52,7 @@ class Loss:
         pictures: how many.
         accuracy_before: in full precision, in percent.
         accuracy_after: in percent.
-        unknown_before: share of answers below the network's own threshold, in percent.
+        unknown_before: share of answers below the threshold, in percent.
         unknown_after: likewise.
         flipped: answers whose label is another one.
         largest: difference of a probability.
@@ -73,7 +74,13 @@ class Loss:
         labels: NDArray[np.integer],
         threshold: float,
     ) -> Loss:
-        """Compare two tables of probabilities ``[N, 2]`` of the same labelled pictures."""
+        """Compare two tables of probabilities ``[N, 2]`` of the same labelled pictures.
+
+        Where the network has no threshold of its own (0.5), the one counts below which the least
+        sure twentieth of the answers in full precision lies.
+        """
+        if threshold <= 0.5:
+            threshold = float(np.quantile(before.max(1), _LEAST_SURE))
 
         def percent(hits: NDArray[np.bool_]) -> float:
             return round(100.0 * float(hits.mean()), 3)
