@@ -63,13 +63,22 @@ def decoder_name() -> str:
 
 
 def network_rates(
-    model: Path, runtime: str, cores: int, seconds: float, batches: Sequence[int]
+    model: Path,
+    runtime: str,
+    cores: int,
+    seconds: float,
+    batches: Sequence[int],
+    only: str = "",
 ) -> dict[str, float]:
-    """Run a graph over pixels in memory; pictures a second for every batch and use of the cores."""
+    """Run a graph over pixels in memory; pictures a second for every batch and use of the cores.
+
+    ``only``: one of the keys that an earlier call gave.
+    """
     return {
         f"batch {batch}, {name}": _busy(run, batch, side_by_side, seconds)
         for batch in batches
         for name, run, side_by_side in _ways(model, runtime, cores, batch)
+        if only in ("", f"batch {batch}, {name}")
     }
 
 

