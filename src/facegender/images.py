@@ -96,10 +96,12 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_EXIF_KEYS = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}
 # A marker that is neither a stuffed zero byte, nor a restart, nor a fill byte.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 # Data that decodes to something, with every restart marker in between.
 _JPEG_STUFFING = b"".join(b"\x5a\xa5\x33\xcc" * 16 + bytes((0xFF, 0xD0 + n)) for n in range(8))
+_FILL = 128.0  # brightness of what libjpeg puts where data is missing
 _ASPECTS = ("stretch", "pad", "crop")
 
 # Pillow warns above half of its limit; the limit itself is what counts here.
@@ -207,7 +209,7 @@ def decode(data: bytes, limits: Limits = LIMITS) -> Pixels:
     Raises:
         UnreadablePictureError: not a picture, cut off, damaged, or over a limit.
     """
-    return _decode(data, None, limits).pixels
+    return _decode(data, None, limits, None).pixels
 
 
 def decode_reduced(data: bytes, long_side: int, limits: Limits = LIMITS) -> Reduced:
@@ -221,10 +223,27 @@ def decode_reduced(data: bytes, long_side: int, limits: Limits = LIMITS) -> Redu
     Raises:
         UnreadablePictureError: as :func:`decode`.
     """
-    return _decode(data, long_side, limits)
+    return _decode(data, long_side, limits, None)
 
 
-def _decode(data: bytes, long_side: int | None, limits: Limits) -> Reduced:
+def decode_fitted(data: bytes, resize: Resize, limits: Limits = LIMITS) -> Reduced:
+    """Decode a picture file and bring it to the network's size: :func:`decode`, then :func:`fit`.
+
+    A large JPEG is decoded at a share that leaves twice the network's size at least. The pixels
+    take no way through an array in between.
+
+    Args:
+        data: the bytes of the file.
+        resize: the network's size.
+        limits: what it may cost.
+
+    Raises:
+        UnreadablePictureError: as :func:`decode`.
+    """
+    return _decode(data, 2 * max(resize.width, resize.height), limits, resize)
+
+
+def _decode(data: bytes, long_side: int | None, limits: Limits, resize: Resize | None) -> Reduced:
     if not data:
         raise UnreadablePictureError("the file is empty (0 bytes)")
     formats: tuple[str, ...] = _FORMATS
@@ -248,7 +267,9 @@ def _decode(data: bytes, long_side: int | None, limits: Limits) -> Reduced:
             image.load()
             if image.format in ("JPEG", "MPO") and _jpeg_ends_early(data, image, long_side):
                 raise UnreadablePictureError("cut off: the picture's data ends before its last row")
-            pixels = from_image(image)
+            upright = _rgb(image)
+            is_turned = upright.width != image.width
+            pixels = _pixels(upright if resize is None else _fitted(upright, resize))
     except UnreadablePictureError:
         raise
     except UnidentifiedImageError:
@@ -259,7 +280,7 @@ def _decode(data: bytes, long_side: int | None, limits: Limits) -> Reduced:
         raise UnreadablePictureError("too large for this machine's memory") from None
     except Exception as error:  # a damaged file makes decoders raise nearly anything
         raise UnreadablePictureError(f"cannot be decoded: {error}") from error
-    if pixels.shape[1] != image.width:  # turned by EXIF
+    if is_turned:  # by EXIF
         width, height = height, width
     return Reduced(pixels, width, height)
 
@@ -293,13 +314,24 @@ def from_image(image: Image.Image) -> Pixels:
     Raises:
         UnreadablePictureError: its pixels cannot be read or are none.
     """
-    if image.width < 1 or image.height < 1:
-        raise UnreadablePictureError(f"{image.width}x{image.height} is a picture without pixels")
     try:
         image.load()
-        return np.array(_to_srgb(_upright(image)), dtype=np.uint8)
+        return _pixels(_rgb(image))
+    except UnreadablePictureError:
+        raise
     except Exception as error:  # a lazily opened file is decoded here
         raise UnreadablePictureError(f"cannot be decoded: {error}") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Turn a picture upright and bring its colours to sRGB; what is so already stays itself."""
+    if image.width < 1 or image.height < 1:
+        raise UnreadablePictureError(f"{image.width}x{image.height} is a picture without pixels")
+    return _to_srgb(_upright(image))
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    return np.array(image, dtype=np.uint8)
 
 
 def fit(pixels: Pixels, resize: Resize) -> Pixels:
@@ -311,16 +343,19 @@ def fit(pixels: Pixels, resize: Resize) -> Pixels:
     height, width = pixels.shape[:2]
     if (height, width) == (resize.height, resize.width):
         return pixels
-    image = Image.fromarray(pixels)
+    return np.asarray(_fitted(Image.fromarray(pixels), resize))
+
+
+def _fitted(image: Image.Image, resize: Resize) -> Image.Image:
     size = (resize.width, resize.height)
     resample = _FILTERS[resize.filter]
+    if image.size == size:
+        return image
     if resize.aspect == "pad":
-        image = ImageOps.pad(image, size, resample, color=(0, 0, 0))
-    elif resize.aspect == "crop":
-        image = ImageOps.fit(image, size, resample)
-    else:
-        image = image.resize(size, resample)
-    return np.asarray(image)
+        return ImageOps.pad(image, size, resample, color=(0, 0, 0))
+    if resize.aspect == "crop":
+        return ImageOps.fit(image, size, resample)
+    return image.resize(size, resample)
 
 
 def _jpeg_ends_early(data: bytes, image: Image.Image, long_side: int | None) -> bool:
@@ -335,14 +370,24 @@ def _jpeg_ends_early(data: bytes, image: Image.Image, long_side: int | None) -> 
     end, is_sequential = _jpeg_end(data)
     if end < 0:
         return False
-    last = np.asarray(image.getpixel((image.width - 1, image.height - 1)), dtype=np.float64)
-    if is_sequential and last.size < 4 and abs(float(last.mean()) - 128.0) > 10.0:
+    if is_sequential and abs(_luma(image, image.width - 1, image.height - 1) - _FILL) > 2.0:
         return False
     stuffed = io.BytesIO(data[:end] + _JPEG_STUFFING + data[end:])
     with Image.open(stuffed, formats=("JPEG",)) as second:
         if long_side is not None:
             _draft(second, long_side)
         return second.tobytes() != image.tobytes()
+
+
+def _luma(image: Image.Image, x: int, y: int) -> float:
+    """Brightness of one pixel, as JPEG has it; ``_FILL`` for four channels, which it cannot tell.
+
+    Unlike its colour it takes nothing from the pixels beside it, where colour is kept coarser.
+    """
+    value = image.getpixel((x, y))
+    if isinstance(value, tuple) and len(value) == 3:
+        return 0.299 * value[0] + 0.587 * value[1] + 0.114 * value[2]
+    return _FILL if value is None or isinstance(value, tuple) else float(value)
 
 
 def _jpeg_end(data: bytes) -> tuple[int, bool]:
@@ -359,6 +404,8 @@ def _jpeg_end(data: bytes) -> tuple[int, bool]:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; damaged EXIF counts as none, for the pixels are still whole."""
+    if image.format == "JPEG" and not image.info.keys() & _EXIF_KEYS:
+        return image  # without a copy
     try:
         return ImageOps.exif_transpose(image)
     except Exception:

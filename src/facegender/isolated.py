@@ -28,6 +28,8 @@ T = TypeVar("T")
 _READY = b"facegender"
 _WATCH_SECONDS = 0.25
 _LENGTH_BYTES = 8
+_PIPE_BYTES = 1 << 20
+"""A picture's pixels fit into a pipe of that size at once (Linux; elsewhere it is as it is)."""
 
 
 class DiedError(Exception):
@@ -89,7 +91,7 @@ class Pool:
     def _ask(self, function: Callable[..., T], args: Any, kwargs: Any) -> T:
         worker = self._idle.pop()  # there are as many threads as processes
         try:
-            done, value = worker.ask(pickle.dumps((function, args, kwargs)), self._seconds)
+            done, value = worker.ask((function, args, kwargs), self._seconds)
         except DiedError:
             if not self._closed.is_set():
                 worker.end()
@@ -128,9 +130,10 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # decoders talk there
             start_new_session=True,  # Ctrl-C is the main process's to answer
+            pipesize=_PIPE_BYTES,
         )
 
-    def ask(self, request: bytes, seconds: float) -> tuple[bool, Any]:
+    def ask(self, request: object, seconds: float) -> tuple[bool, Any]:
         """Send a request and wait for the answer.
 
         Raises:
@@ -148,7 +151,7 @@ class _Worker:
             self._is_new, self._is_late = False, False
             self._deadline = time.monotonic() + seconds
             _send(into, request)
-            answer: tuple[bool, Any] = pickle.loads(_receive(out))
+            answer: tuple[bool, Any] = _receive(out)
             return answer
         except (EOFError, OSError):
             code = self._process.wait()
@@ -193,27 +196,41 @@ def serve() -> None:
             return
         answer: tuple[bool, Any]
         try:
-            function, args, kwargs = pickle.loads(request)
+            function, args, kwargs = request
             answer = (True, function(*args, **kwargs))
         except Exception as error:
             answer = (False, error)
-        _send(answers, pickle.dumps(answer))
+        _send(answers, answer)
 
 
-def _send(pipe: IO[bytes], data: bytes) -> None:
-    pipe.write(len(data).to_bytes(_LENGTH_BYTES, "little"))
-    pipe.write(data)
+def _send(pipe: IO[bytes], message: object) -> None:
+    """Write a message; arrays go beside it as they lie in memory, without a copy on the way."""
+    arrays: list[pickle.PickleBuffer] = []
+    text = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
+    parts = [memoryview(text), *(array.raw() for array in arrays)]
+    lengths = [len(parts), *(len(part) for part in parts)]
+    pipe.write(b"".join(length.to_bytes(_LENGTH_BYTES, "little") for length in lengths))
+    for part in parts:
+        pipe.write(part)
     pipe.flush()
 
 
-def _receive(pipe: IO[bytes]) -> bytes:
+def _receive(pipe: IO[bytes]) -> Any:
     """Read one message whole.
 
     Raises:
         EOFError: the other side is gone.
     """
-    length = int.from_bytes(_exactly(pipe, _LENGTH_BYTES), "little")
-    return _exactly(pipe, length)
+    text, *arrays = [_exactly(pipe, length) for length in _lengths(pipe, _lengths(pipe, 1)[0])]
+    return pickle.loads(text, buffers=arrays)
+
+
+def _lengths(pipe: IO[bytes], count: int) -> list[int]:
+    data = _exactly(pipe, count * _LENGTH_BYTES)
+    return [
+        int.from_bytes(data[at : at + _LENGTH_BYTES], "little")
+        for at in range(0, len(data), _LENGTH_BYTES)
+    ]
 
 
 def _exactly(pipe: IO[bytes], count: int) -> bytes:

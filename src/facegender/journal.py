@@ -91,6 +91,8 @@ class Journal:
         base = sqlite3.connect(self.path, timeout=0.0, isolation_level="DEFERRED")
         try:
             base.execute("PRAGMA locking_mode = EXCLUSIVE")  # until the connection is closed
+            base.execute("PRAGMA journal_mode = WAL")  # what is kept waits for no disk, and
+            base.execute("PRAGMA synchronous = NORMAL")  # a power cut costs only the last of it
             base.execute("PRAGMA cache_size = -2000")
             base.execute("BEGIN IMMEDIATE")
             base.commit()

@@ -19,6 +19,7 @@ from onnxruntime import InferenceSession
 
 from facegender.errors import ModelFileError
 from facegender.images import Resize
+from facegender.runtime import Network, start
 
 LABELS = ("female", "male")
 """The label order of every network's two outputs."""
@@ -149,7 +150,7 @@ class ModelFile:
 
     path: Path
     description: ModelDescription
-    session: InferenceSession
+    network: Network
     digest: str
 
 
@@ -158,14 +159,18 @@ def shipped_model() -> Path:
     return Path(__file__).parent / "models" / MODEL_NAME
 
 
-def read_model_file(path: Path | None = None, *, threads: int = 0) -> ModelFile:
+def read_model_file(
+    path: Path | None = None, *, runtime: str = "auto", threads: int = 1
+) -> ModelFile:
     """Read and verify a model file, or the one in a run folder, or the shipped one.
 
     Args:
         path: a model file, a run folder that holds ``model.onnx``, or None for the shipped one.
-        threads: threads for one run of the network; 0 is one for each core.
+        runtime: what runs it, one of :data:`facegender.runtime.RUNTIMES`.
+        threads: how many runs of the network may go on side by side.
 
     Raises:
+        InputError: another word for ``runtime``, or one that is not installed.
         ModelFileError: missing, not a facegender model file, damaged, or with a description
             (labels, format, rules) that this version does not follow.
     """
@@ -193,8 +198,12 @@ def read_model_file(path: Path | None = None, *, threads: int = 0) -> ModelFile:
             f"{path} is damaged: its content does not match its own SHA-256. "
             "Copy or export it again."
         )
-    session = _start(path, graph, threads)
-    return ModelFile(path, _describe(path, session), session, recorded)
+    description = _describe(path, _open(path, graph))
+    try:
+        network = start(graph, runtime, threads)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    return ModelFile(path, description, network, recorded)
 
 
 def recorded_digest(graph: bytes) -> str | None:
@@ -226,10 +235,11 @@ def seal(graph: bytes) -> bytes:
     return graph[:at] + compute_digest(graph).encode() + graph[at + 64 :]
 
 
-def _start(path: Path, graph: bytes, threads: int) -> InferenceSession:
-    """Start ONNX Runtime on the graph; on the CPU, where the same bits come out every time."""
+def _open(path: Path, graph: bytes) -> InferenceSession:
+    """Open the graph to look at its description and its ends: nothing in it is prepared to run."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
     options.log_severity_level = 3
     try:
         return InferenceSession(graph, options, providers=["CPUExecutionProvider"])

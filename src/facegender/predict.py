@@ -1,30 +1,40 @@
-"""Pictures -> a stream of result rows: read ahead in other processes, batch, classify."""
+"""Files -> a stream of result rows.
+
+Three stages, in :func:`_answers`: pictures are read a bounded way ahead, in other processes; their
+faces are gathered into runs of one size, which the network answers side by side in threads; rows
+leave in the order in which the files came.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from operator import length_hint
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from facegender.classifier import BATCH, Classifier
+from facegender.classifier import Classifier
 from facegender.errors import UnreadablePictureError
-from facegender.images import LIMITS, Limits
+from facegender.images import LIMITS, Limits, Pixels
 from facegender.inputs import Inputs, Item, gather
 from facegender.isolated import DiedError, Pool
 from facegender.journal import Journal, Kept
 from facegender.reading import Reader, Reading, read_picture
 from facegender.results import Prediction, Status
+from facegender.runtime import BATCH, cores
 
-LOOK_AHEAD = 4 * BATCH
-"""Pictures read ahead of the network; with their bytes it bounds the memory."""
+LOOK_AHEAD = 64
+"""Pictures read ahead of the network, and (on more than one core a little more) pictures whose
+answers are waited for; with their bytes it bounds the memory."""
 
 BYTES_AHEAD = 64 * 2**20
 """Most bytes of pictures out of archives that wait to be decoded."""
@@ -130,20 +140,11 @@ def predict_items(
     threshold = classifier.threshold(unknown_below)
     total = items.total if isinstance(items, Inputs) else length_hint(items, LOOK_AHEAD)
     total = LOOK_AHEAD if total is None else total
-    processes = min(os.cpu_count() or 1, 16, 1 + total // BATCH)
+    processes = min(cores(), 16, 1 + total // BATCH)
     pools: Callable[[], AbstractContextManager[Pool]] = partial(Pool, processes, seconds=seconds)
     if pool is not None:
         pools = lambda: nullcontext(pool)  # noqa: E731
     return _answers(iter(items), classifier, threshold, reader, pools, journal, retry_errors)
-
-
-def _known(item: Item, journal: Journal | None, retry_errors: bool) -> Kept | None:
-    """Tell what needs no reading: what an earlier run answered, and what cannot be read at all."""
-    if not item.is_picture:
-        return Kept((Prediction(item.key, Status.SKIPPED),), b"")
-    if item.problem:
-        return Kept((Prediction(item.key, Status.UNREADABLE, error=item.problem),), b"")
-    return None if journal is None else journal.kept(item, with_bad=not retry_errors)
 
 
 def _answers(
@@ -155,65 +156,163 @@ def _answers(
     journal: Journal | None,
     retry_errors: bool,
 ) -> Iterator[Answered]:
-    """Read a bounded way ahead in other processes, while the network answers in this one."""
+    """Read in other processes, run the network in threads, answer in order; see the module."""
+    known = partial(_known, journal=journal, retry_errors=retry_errors)
+    most = max(LOOK_AHEAD, 3 * BATCH * classifier.threads)
+    waiting: deque[_Waiting] = deque()
+    with make_pool() as pool, _Network(classifier) as network:
+
+        def first() -> Answered:
+            answered = _answered(waiting.popleft(), network, classifier, threshold)
+            if journal is not None and answered.is_new:
+                journal.add(answered.item, answered.rows, answered.thumbnail)
+            return answered
+
+        for item, read in _read_ahead(coming, known, pool, reader):
+            frames = read.frames if isinstance(read, Reading) else ()
+            waiting.append(_Waiting(item, read, [network.ask(frame.pixels) for frame in frames]))
+            while waiting and (network.is_busy or len(waiting) >= most or waiting[0].is_answered):
+                yield first()
+        while waiting:
+            yield first()
+
+
+def _known(item: Item, journal: Journal | None, retry_errors: bool) -> Kept | None:
+    """Tell what needs no reading: what an earlier run answered, and what cannot be read at all."""
+    if not item.is_picture:
+        return Kept((Prediction(item.key, Status.SKIPPED),), b"")
+    if item.problem:
+        return Kept((Prediction(item.key, Status.UNREADABLE, error=item.problem),), b"")
+    return None if journal is None else journal.kept(item, with_bad=not retry_errors)
+
+
+def _read_ahead(
+    coming: Iterator[Item], known: Callable[[Item], Kept | None], pool: Pool, reader: Reader
+) -> Iterator[tuple[Item, Kept | Reading | Prediction]]:
+    """Have files read in other processes, a bounded way ahead; give them in their order."""
     pending: deque[tuple[Item, Kept | Future[Reading | None]]] = deque()
-    bytes_pending = frames = 0
-    is_at_end = False
-    window: list[tuple[Item, Kept | Reading | Prediction]] = []
-    with make_pool() as pool:
-        while True:
-            while len(pending) < LOOK_AHEAD and bytes_pending <= BYTES_AHEAD:
-                item = next(coming, None)
-                if item is None:
-                    is_at_end = True
-                    break
-                bytes_pending += len(item.data)
-                work: Kept | Future[Reading | None] | None = _known(item, journal, retry_errors)
-                if work is None:
-                    source = item.data if item.path is None else item.path
-                    work = pool.submit(read_picture, source, reader)
-                pending.append((item, work))
-            if pending:
-                item, work = pending.popleft()
-                bytes_pending -= len(item.data)
-                read = work if isinstance(work, Kept) else _outcome(item.key, work)
-                window.append((item, read))
-                frames += len(read.frames) if isinstance(read, Reading) else 0
-            is_last = is_at_end and not pending
-            if frames >= BATCH or len(window) == LOOK_AHEAD or is_last:
-                for answered in _answer(window, classifier, threshold):
-                    if journal is not None and answered.is_new:
-                        journal.add(answered.item, answered.rows, answered.thumbnail)
-                    yield answered
-                window, frames = [], 0
-            if is_last:
-                return
+    bytes_pending = 0
+    for item in coming:
+        work: Kept | Future[Reading | None] | None = known(item)
+        if work is None:
+            source = item.data if item.path is None else item.path
+            work = pool.submit(read_picture, source, reader)
+        pending.append((item, work))
+        bytes_pending += len(item.data)
+        while pending and (len(pending) >= LOOK_AHEAD or bytes_pending > BYTES_AHEAD):
+            bytes_pending -= len(pending[0][0].data)
+            yield _outcome(*pending.popleft())
+    while pending:
+        yield _outcome(*pending.popleft())
 
 
-def _outcome(key: str, work: Future[Reading | None]) -> Reading | Prediction:
+def _outcome(
+    item: Item, work: Kept | Future[Reading | None]
+) -> tuple[Item, Kept | Reading | Prediction]:
     """Wait for a picture that is being read; what cannot be read is a row that says why."""
+    if isinstance(work, Kept):
+        return item, work
     try:
         reading = work.result()
     except (UnreadablePictureError, DiedError) as error:
-        return Prediction(key, Status.UNREADABLE, error=str(error))
-    return Prediction(key, Status.SKIPPED) if reading is None else reading
+        return item, Prediction(item.key, Status.UNREADABLE, error=str(error))
+    return item, Prediction(item.key, Status.SKIPPED) if reading is None else reading
 
 
-def _answer(
-    window: Sequence[tuple[Item, Kept | Reading | Prediction]],
-    classifier: Classifier,
-    threshold: float,
-) -> Iterator[Answered]:
-    """Answer for the faces of a window, with the rows that have none in their places."""
-    readings = [read for _, read in window if isinstance(read, Reading)]
-    pixels = [frame.pixels for reading in readings for frame in reading.frames]
-    found = iter(classifier.probabilities(np.stack(pixels)) if pixels else ())
-    for item, read in window:
-        if isinstance(read, Kept):
-            is_file = item.is_picture and not item.problem
-            yield Answered(item, read.rows, read.thumbnail, is_kept=is_file)
-        elif isinstance(read, Prediction):
-            yield Answered(item, (read,))
-        else:
-            rows = classifier.rows(item.key, read, found, threshold)
-            yield Answered(item, rows, read.thumbnail)
+@dataclass(slots=True)
+class _Run:
+    """One run of the network: its pictures so far, and its answers once it is begun."""
+
+    pixels: Pixels
+    count: int = 0
+    answers: Future[NDArray[np.float32]] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.answers is not None and self.answers.done()
+
+
+class _Network:
+    """Gathers faces into runs of one size, and has the network answer them side by side.
+
+    A picture's faces may lie in two runs. A run begins when it is full, or when an answer out of
+    it is waited for.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        resize = classifier.description.resize
+        self._shape = (BATCH, resize.height, resize.width, 3)
+        self._classifier = classifier
+        self._most = 2 * classifier.threads
+        self._threads = ThreadPoolExecutor(classifier.threads, "facegender-network")
+        self._filling: _Run | None = None
+        self._begun: deque[_Run] = deque()
+
+    def ask(self, pixels: Pixels) -> tuple[_Run, int]:
+        """Take a face; give the run that it is part of, and its place there."""
+        run = self._filling = self._filling or _Run(np.empty(self._shape, np.uint8))
+        run.pixels[run.count] = pixels
+        run.count += 1
+        if run.count == BATCH:
+            self._begin(run)
+        return run, run.count - 1
+
+    def answer(self, run: _Run, place: int) -> NDArray[np.float32]:
+        """Wait for one face's probabilities, ``float32 [2]``."""
+        if run.answers is None:
+            self._begin(run)
+        assert run.answers is not None
+        answers = run.answers.result()
+        both: NDArray[np.float32] = answers[place]
+        return both
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether enough runs are on their way to keep all threads at work."""
+        while self._begun and self._begun[0].is_done:
+            self._begun.popleft()
+        return len(self._begun) >= self._most
+
+    def _begin(self, run: _Run) -> None:
+        filled = run.pixels[: run.count]
+        run.answers = self._threads.submit(self._classifier.probabilities, filled)
+        self._begun.append(run)
+        self._filling = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A file that was read, and where the answers for its faces will be."""
+
+    item: Item
+    read: Kept | Reading | Prediction
+    faces: list[tuple[_Run, int]]
+
+    @property
+    def is_answered(self) -> bool:
+        return all(run.is_done for run, _ in self.faces)
+
+
+def _answered(
+    waiting: _Waiting, network: _Network, classifier: Classifier, threshold: float
+) -> Answered:
+    """Wait for a file's answers and make them rows."""
+    item, read = waiting.item, waiting.read
+    if isinstance(read, Kept):
+        is_file = item.is_picture and not item.problem
+        return Answered(item, read.rows, read.thumbnail, is_kept=is_file)
+    if isinstance(read, Prediction):
+        return Answered(item, (read,))
+    found = (network.answer(*face) for face in waiting.faces)
+    return Answered(item, classifier.rows(item.key, read, found, threshold), read.thumbnail)

@@ -16,6 +16,7 @@ from facegender.images import (
     Reduced,
     Resize,
     decode,
+    decode_fitted,
     decode_reduced,
     read_file,
 )
@@ -96,6 +97,9 @@ def read_picture(source: Path | bytes, reader: Reader) -> Reading | None:
     data = source if isinstance(source, bytes) else read_file(source, reader.limits)
     if data is None:
         return None
+    if reader.faces == "whole" and not reader.has_thumbnail:
+        fitted = decode_fitted(data, reader.resize, reader.limits)
+        return Reading((Framed(fitted.pixels, None),), fitted.width, fitted.height)
     needed = max(reader.resize.width, reader.resize.height)
     picture = decode_reduced(data, 2 * needed if reader.faces == "whole" else LOOK, reader.limits)
     return _reading(picture, reader, lambda: decode(data, reader.limits))

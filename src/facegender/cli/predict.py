@@ -100,6 +100,14 @@ def predict(
             show_default="the one shipped",
         ),
     ] = None,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|onnxruntime|openvino|cuda|tensorrt",
+            help="What runs the network: the first that is there of CUDA, OpenVINO where it is "
+            "faster, and ONNX Runtime (auto), or one of them.",
+        ),
+    ] = "auto",
     unknown_below: Annotated[
         float | None,
         typer.Option(
@@ -231,11 +239,12 @@ def predict(
             check_output(path)
     if detector is not None:
         OpenCVYuNet(detector)  # said now, not by every picture
-    classifier = Classifier.load(model)
+    classifier = Classifier.load(model, runtime=runtime)
 
     summary = Summary()
     options = {
         "model": classifier.digest,
+        "runtime": classifier.runtime,
         "faces": faces,
         "unknown_below": classifier.threshold(unknown_below),
         "limits": [limits.pixels, limits.bytes],

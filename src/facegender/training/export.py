@@ -86,10 +86,10 @@ def export_model(
         expected = torch.cat([deployed(torch.from_numpy(part)) for part in _parts(pixels)]).numpy()
     model = _to_onnx(deployed, options)
     try:
-        graph = described(halve_weights(model), description)
+        graph = describe(halve_weights(model), description)
         difference = check_parity(expected, _answers(graph, pixels))
     except ParityError:  # float16 costs this network too much
-        graph = described(model, description)
+        graph = describe(model, description)
         difference = check_parity(expected, _answers(graph, pixels))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
@@ -102,7 +102,7 @@ def _answers(graph: bytes, pixels: Pixels) -> NDArray[np.float32]:
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder) / MODEL_NAME
         candidate.write_bytes(graph)
-        return Classifier.load(candidate).probabilities(pixels)
+        return Classifier.load(candidate, runtime="onnxruntime").probabilities(pixels)
 
 
 def check_parity(expected: NDArray[np.floating], given: NDArray[np.floating]) -> float:
@@ -135,7 +135,7 @@ def describe_again(path: Path, description: ModelDescription) -> None:
     read_model_file(path)
     model = onnx.load(path)
     with replacing(path) as file:
-        file.buffer.write(described(model, description))
+        file.buffer.write(describe(model, description))
 
 
 def _parts(pixels: Pixels) -> list[Pixels]:
@@ -185,8 +185,12 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return halved
 
 
-def described(model: onnx.ModelProto, description: ModelDescription) -> bytes:
-    """Put the description into the metadata, drop what else is there, and seal the bytes."""
+def describe(model: onnx.ModelProto, description: ModelDescription) -> bytes:
+    """Put a description into a graph's metadata, drop what else is there, and seal the bytes.
+
+    Returns:
+        A model file.
+    """
     del model.metadata_props[:]
     model.doc_string = ""
     model.producer_name = "facegender"

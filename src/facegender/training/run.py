@@ -232,7 +232,8 @@ def _finish(
     )
     console.note(f"exported; torch and the file differ by at most {difference:.1e}")
     with console.counting("evaluating", len(rows)) as count:
-        probabilities = score(Classifier.load(path), store, rows, on_picture=count)
+        classifier = Classifier.load(path, runtime="onnxruntime")  # in full precision
+        probabilities = score(classifier, store, rows, on_picture=count)
     samples = [store.samples[row] for row in rows]
     scores = make_scores(samples, ["validation"] * len(rows), probabilities)
     write_scores(folder / SCORES_NAME, scores)

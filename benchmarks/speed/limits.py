@@ -1,0 +1,158 @@
+"""What bounds ``predict``, measured with nothing of ours around it: every function gives a rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+
+def decode_rate(files: Sequence[Path], cores: int, reduced: int = 0) -> float:
+    """Read and decode JPEGs in threads, by libjpeg-turbo; pictures a second.
+
+    ``reduced``: at the smallest of 1/1, 1/2, 1/4, 1/8 that keeps that many pixels a side.
+    """
+    decode = _decoder(reduced)
+
+    def some(part: Sequence[Path]) -> None:
+        for file in part:
+            decode(file.read_bytes())
+
+    parts = [files[at :: 4 * cores] for at in range(4 * cores)]
+    began = time.perf_counter()
+    with ThreadPoolExecutor(cores) as pool:
+        list(pool.map(some, parts))
+    return len(files) / (time.perf_counter() - began)
+
+
+def _decoder(reduced: int) -> Callable[[bytes], object]:
+    try:
+        import simplejpeg
+    except ModuleNotFoundError:
+        from io import BytesIO
+
+        from PIL import Image
+
+        def by_pillow(data: bytes) -> object:
+            with Image.open(BytesIO(data)) as image:
+                if reduced:
+                    share = reduced / max(image.size)
+                    image.draft(None, (round(image.width * share), round(image.height * share)))
+                return np.asarray(image)
+
+        return by_pillow
+
+    def by_simplejpeg(data: bytes) -> object:
+        return simplejpeg.decode_jpeg(
+            data, fastdct=False, fastupsample=False, min_width=reduced, min_height=reduced * 3 // 4
+        )
+
+    return by_simplejpeg
+
+
+def decoder_name() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"simplejpeg {version('simplejpeg')}"
+    except PackageNotFoundError:
+        return f"pillow {version('pillow')}"
+
+
+def network_rates(
+    model: Path,
+    runtime: str,
+    cores: int,
+    seconds: float,
+    batches: Sequence[int],
+    only: str = "",
+) -> dict[str, float]:
+    """Run a graph over pixels in memory; pictures a second for every batch and use of the cores.
+
+    ``only``: one of the keys that an earlier call gave.
+    """
+    return {
+        f"batch {batch}, {name}": _busy(run, batch, side_by_side, seconds)
+        for batch in batches
+        for name, run, side_by_side in _ways(model, runtime, cores, batch)
+        if only in ("", f"batch {batch}, {name}")
+    }
+
+
+def _ways(
+    model: Path, runtime: str, cores: int, batch: int
+) -> list[tuple[str, Callable[[], object], int]]:
+    if runtime == "openvino":
+        return [("streams", _openvino(model, cores, batch), cores)]
+    ways = [("side by side", _onnxruntime(model, 1, batch), cores)]
+    if cores > 1:
+        ways.append(("all cores a run", _onnxruntime(model, cores, batch), 1))
+    return ways
+
+
+def _onnxruntime(model: Path, threads: int, batch: int) -> Callable[[], object]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    pixels = _pixels((batch, *session.get_inputs()[0].shape[1:]))
+    return lambda: session.run(None, {"pixels": pixels})
+
+
+def _openvino(model: Path, cores: int, batch: int) -> Callable[[], object]:
+    import threading
+
+    import openvino
+
+    network = openvino.Core().read_model(model)
+    shape = (batch, *(side.get_length() for side in list(network.input(0).partial_shape)[1:]))
+    network.reshape(list(shape))
+    options = {"NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores}  # its own best precision
+    compiled = openvino.compile_model(network, "CPU", options)
+    pixels, local = _pixels(shape), threading.local()
+
+    def run() -> object:
+        if not hasattr(local, "request"):
+            local.request = compiled.create_infer_request()
+        return local.request.infer([pixels])
+
+    return run
+
+
+def _pixels(shape: Sequence[int]) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, tuple(shape), dtype=np.uint8)
+
+
+def _busy(run: Callable[[], object], batch: int, threads: int, seconds: float) -> float:
+    def until(end: float) -> int:
+        count = 0
+        while time.perf_counter() < end:
+            run()
+            count += 1
+        return count
+
+    run()  # alone: two first runs of OpenVINO's binding can wait for each other forever
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda _: run(), range(threads)))
+        began = time.perf_counter()
+        runs = sum(pool.map(until, [began + seconds] * threads))
+        return runs * batch / (time.perf_counter() - began)
+
+
+def matrix_rate(dtype: str, seconds: float) -> float:
+    """Multiply two large matrices by torch on all cores; G multiply-adds a second."""
+    import torch
+
+    side = 2048
+    left = torch.rand(side, side).to(getattr(torch, dtype))
+    left @ left
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        left @ left
+        count += 1
+    return float(count * side**3 / 1e9 / (time.perf_counter() - began))

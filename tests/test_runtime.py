@@ -1,0 +1,82 @@
+"""What runs the graph: chosen by what is installed, the same bits in any batch."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facegender import runtime
+from facegender.classifier import Classifier
+from facegender.errors import InputError
+from facegender.runtime import BATCH, check_runtime, cores
+
+HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
+RUNTIMES = [
+    "onnxruntime",
+    pytest.param(
+        "openvino", marks=pytest.mark.skipif(not HAS_OPENVINO, reason="OpenVINO not installed")
+    ),
+]
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_the_same_bits_whatever_stands_beside(name: str, model_path: Path) -> None:
+    one, two = (Classifier.load(model_path, runtime=name, threads=n) for n in (1, 2))
+    size = one.description.resize
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (3 * BATCH + 5, size.height, size.width, 3), dtype=np.uint8)
+    expected = one.probabilities(pixels)
+    order = rng.permutation(len(pixels))
+    assert np.array_equal(two.probabilities(pixels[order]), expected[order])
+    assert np.array_equal(two.probabilities(pixels[7:8]), expected[7:8])
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(two.probabilities, [pixels] * 6):
+            assert np.array_equal(found, expected)
+
+
+@pytest.mark.skipif(not HAS_OPENVINO, reason="OpenVINO not installed")
+def test_both_runtimes_answer_alike_and_say_which(model_path: Path) -> None:
+    both = [Classifier.load(model_path, runtime=name) for name in ("onnxruntime", "openvino")]
+    size = both[0].description.resize
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (9, size.height, size.width, 3), dtype=np.uint8
+    )
+    assert both[0].probabilities(pixels) == pytest.approx(both[1].probabilities(pixels), abs=0.03)
+    assert both[0].runtime.startswith("onnxruntime") and both[1].runtime.startswith("openvino")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("gpu", "is not one of"), ("cuda", "CUDAExecutionProvider")]
+)
+def test_a_runtime_that_is_not_there(name: str, reason: str, model_path: Path) -> None:
+    if name in runtime._PROVIDERS and runtime._PROVIDERS[name] in runtime._providers():
+        pytest.skip("it is there")
+    with pytest.raises(InputError, match=reason):
+        check_runtime(name)
+    with pytest.raises(InputError, match=reason):
+        Classifier.load(model_path, runtime=name)
+
+
+def test_without_openvino_nothing_changes(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "find_spec", lambda name: None)
+    assert Classifier.load(model_path).runtime.startswith("onnxruntime")
+    with pytest.raises(InputError, match="pip install"):
+        Classifier.load(model_path, runtime="openvino")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="affinity is Linux's")
+def test_only_the_cores_that_it_may_use_count() -> None:
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+        "from facegender.runtime import cores; print(cores())"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "1"
+    assert cores() >= 1

@@ -1,0 +1,184 @@
+"""What a picture costs, counted, not timed: decodes, runs of the network, bytes, modules."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made import encode, picture
+from PIL import Image, ImageFile
+
+from facegender import faces as faces_module
+from facegender.classifier import BATCH, Classifier
+from facegender.images import Pixels
+from facegender.inputs import gather
+from facegender.isolated import _send
+from facegender.predict import predict_items
+from facegender.reading import Reader, read_picture
+
+JPEG = encode(picture(size=(200, 200), seed=1), "JPEG")
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts what decoding and detecting really do, while they do it."""
+    counts: Counter[str] = Counter()
+    load, resize = ImageFile.ImageFile.load, Image.Image.resize
+    from_array, look = Image.fromarray, faces_module.YuNet._look
+
+    def note(name: str, really: Callable[..., object]) -> Callable[..., object]:
+        def run(*args: object, **kwargs: object) -> object:
+            counts[name] += 1
+            return really(*args, **kwargs)
+
+        return run
+
+    def decode(image: ImageFile.ImageFile) -> object:
+        counts["decodes"] += bool(image.tile)  # nothing is left of it in one that is loaded
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+    monkeypatch.setattr(Image.Image, "resize", note("resizes", resize))
+    monkeypatch.setattr(Image, "fromarray", note("arrays made pictures", from_array))
+    monkeypatch.setattr(faces_module.YuNet, "_look", note("looks for faces", look))
+    return counts
+
+
+def test_a_crop_taken_whole_is_decoded_once_and_resized_once(
+    classifier: Classifier, counted: Counter[str]
+) -> None:
+    described = classifier.description
+    reading = read_picture(JPEG, Reader(described.crop, described.resize, "whole"))
+    assert reading is not None and len(reading.frames) == 1
+    assert counted == {"decodes": 1, "resizes": 1}
+
+
+def test_a_photo_with_a_sure_face_is_looked_at_twice_and_never_turned(
+    classifier: Classifier, counted: Counter[str], astronaut: Pixels
+) -> None:
+    data = encode(Image.fromarray(astronaut), "JPEG")
+    counted.clear()
+    described = classifier.description
+    reading = read_picture(data, Reader(described.crop, described.resize, "auto"))
+    assert reading is not None and reading.frames
+    assert counted["decodes"] == 1
+    assert counted["looks for faces"] == 2  # close, and far
+    assert counted["arrays made pictures"] <= 5
+
+
+def test_the_network_runs_once_for_every_full_batch(classifier: Classifier, tmp_path: Path) -> None:
+    """Also where pictures without answers stand between, and at the end of a look-ahead."""
+    count = 10 * BATCH + 3
+    for n in range(count):
+        (tmp_path / f"{n}.jpg").write_bytes(JPEG)
+        if n % 3 == 0:
+            (tmp_path / f"{n} broken.jpg").write_bytes(JPEG[:300])
+    runs: list[tuple[int, ...]] = []
+    really = classifier._network
+
+    class Network:
+        name = really.name
+
+        def __call__(self, pixels: Pixels) -> np.ndarray:
+            runs.append(pixels.shape)
+            return really(pixels)
+
+    classifier._network = Network()
+    try:
+        answered = list(predict_items(gather([tmp_path]), classifier, faces="whole"))
+    finally:
+        classifier._network = really
+    assert sum(each.rows[0].status == "ok" for each in answered) == count
+    assert runs == [(BATCH, *runs[0][1:])] * (count // BATCH + 1)
+
+
+def test_faces_of_one_picture_may_lie_in_two_runs(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from facegender import predict
+    from facegender.faces import Framed
+    from facegender.reading import Reading
+
+    size = classifier.description.resize
+    rng = np.random.default_rng(0)
+    many = rng.integers(0, 256, (50, size.height, size.width, 3), dtype=np.uint8)
+    cuts = [0, 5, 5, 21, 22, 50]  # faces of five pictures, one of which has none
+
+    class Read:
+        def __enter__(self) -> Read:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+    frames = [
+        tuple(Framed(pixels, None) for pixels in many[low:high]) for low, high in pairwise(cuts)
+    ]
+    for n in range(len(frames)):
+        (tmp_path / f"{n}.jpg").write_bytes(JPEG)
+    read = ((item, Reading(frame, 9, 9)) for item, frame in zip(gather([tmp_path]), frames))  # noqa: B905
+    monkeypatch.setattr(predict, "_read_ahead", lambda *args: read)
+    monkeypatch.setattr(predict, "Pool", lambda *args, **kwargs: Read())
+    answered = list(predict_items(gather([tmp_path]), classifier))
+    rows = [row for each in answered for row in each.rows]
+    found = [row.probability for row in rows if row.face is not None]
+    alone = classifier.probabilities(many).max(1)
+    assert found == [pytest.approx(p, abs=5.1e-5) for p in alone.tolist()]
+    assert [len(each.rows) for each in answered] == [5, 1, 16, 1, 28]
+    assert rows[5].status == "no_face"
+
+
+def test_what_leaves_a_reading_process_is_little_more_than_its_pixels(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    described = classifier.description
+    reading = read_picture(JPEG, Reader(described.crop, described.resize, "whole"))
+    assert reading is not None
+    pixels = reading.frames[0].pixels.nbytes
+    with (tmp_path / "pipe").open("wb") as pipe:
+        _send(pipe, (True, reading))
+    assert (tmp_path / "pipe").stat().st_size <= pixels + 700
+
+
+def test_a_row_allocates_little(classifier: Classifier, tmp_path: Path) -> None:
+    """In the process that answers; what it keeps until the end of the run is nothing."""
+    for n in range(200):
+        (tmp_path / f"{n}.jpg").write_bytes(JPEG)
+    items = gather([tmp_path])
+    answers = predict_items(items, classifier, faces="whole")
+    next(answers)
+    tracemalloc.start()
+    try:
+        for number, _ in enumerate(answers):
+            if number == 60:
+                early, _ = tracemalloc.get_traced_memory()
+            if number == 120:
+                late, _ = tracemalloc.get_traced_memory()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    size = classifier.description.resize
+    pixels = size.height * size.width * 3
+    assert late - early < 60 * 200 + 40 * pixels
+    assert peak < 200 * (pixels + 5000) + 2_000_000
+
+
+def test_predict_imports_nothing_heavy(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(JPEG)
+    code = (
+        "import sys; from facegender.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'scipy', 'sklearn', 'matplotlib', 'pandas',\n"
+        "         'onnx', 'cv2', 'jinja2', 'pyarrow', 'fastapi', 'ray'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, "predict", str(tmp_path), "-q", "--model"]
+    command += [str(model_path), "-o", str(tmp_path / "o.json")]
+    assert subprocess.check_output(command, text=True).strip() == "[]"
