@@ -91,13 +91,18 @@ def until_said(page: Any, text: str) -> None:
     pytest.fail(f"never said {text!r}, but {page.locator('#told').inner_text()!r}")
 
 
-def until_focus(page: Any, name: str) -> None:
-    """Wait until the card of a picture has the focus."""
-    for _ in range(200):
-        if page.evaluate("document.activeElement.querySelector('.name')?.textContent") == name:
+def until(page: Any, condition: str) -> None:
+    """Wait until something is true in the page."""
+    for _ in range(400):
+        if page.evaluate(condition):
             return
         page.wait_for_timeout(50)
-    pytest.fail(f"the focus never came to {name}")
+    pytest.fail(f"never came true: {condition}")
+
+
+def until_focus(page: Any, name: str) -> None:
+    """Wait until the card of a picture has the focus."""
+    until(page, f"document.activeElement.querySelector('.name')?.textContent === {name!r}")
 
 
 def as_files(files: dict[str, bytes]) -> list[dict[str, Any]]:
@@ -244,7 +249,7 @@ def test_the_camera(server: Server, open_page: Callable[..., Any]) -> None:
     until_said(page, "All answered: 1.")
     assert page.locator("#camera-told").inner_text() == "Taken: camera 1.jpg"
     page.keyboard.press("Escape")
-    assert page.evaluate("document.getElementById('video').srcObject") is None
+    until(page, "document.getElementById('video').srcObject === null")
     assert page.locator(".card .said").inner_text() == "no face"
 
 
@@ -278,8 +283,8 @@ def test_token_huge_file_and_full_queue(
     narrow: Server, server: Server, open_page: Callable[..., Any]
 ) -> None:
     page = open_page(narrow, expected=("status of 401 ", "status of 503 "))
-    assert page.locator("#token-form").is_visible()
-    assert page.evaluate("document.activeElement.id") == "token"
+    page.locator("#token-form").wait_for()
+    until(page, "document.activeElement.id === 'token'")
     page.locator("#token").fill("wrong-wrong-wrong-wrong")
     page.keyboard.press("Enter")
     page.get_by_text("This token is not the right one.").wait_for()
@@ -322,7 +327,7 @@ def test_by_keyboard_alone(server: Server, open_page: Callable[..., Any]) -> Non
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") == "pick"
+    until(page, "document.activeElement.id === 'pick'")
     page.evaluate(
         """document.getElementById("files").addEventListener("click", (event) => {
             event.preventDefault(); // no dialog of the system's, which no test can answer
@@ -330,7 +335,7 @@ def test_by_keyboard_alone(server: Server, open_page: Callable[..., Any]) -> Non
         })"""
     )
     page.keyboard.press("Enter")
-    assert page.evaluate("window.isAsked")
+    until(page, "window.isAsked")
     page.set_input_files(
         "#files", as_files({f"{at}.png": encode(picture(seed=at)) for at in range(2)})
     )

@@ -32,7 +32,8 @@ def set_up(*, quiet: bool = False) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
-    for name in (LOGGER.name, "uvicorn.error"):
+    logging.captureWarnings(True)
+    for name in (LOGGER.name, "uvicorn.error", "asyncio", "py.warnings"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.propagate = False
