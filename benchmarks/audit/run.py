@@ -215,7 +215,9 @@ def measure_batches(store: Store, features: np.ndarray, rng: np.random.Generator
     """Turn the labels of whole batches over, beside 3 % of all others, and see what is named.
 
     A batch is of pictures of one label: so many that follow each other in the archives, or drawn
-    from everywhere and given one prefix. Found are pictures in a batch that is named.
+    from everywhere and given one prefix. Found are pictures in a batch that is named. A turned
+    picture lies in the folder of its new label, as far down as it lay in the old one; a batch stays
+    together there.
     """
     labels, use = store.labels, np.ones(len(store.samples), bool)
     groups = join(len(labels), chain(sample.person for sample in store.samples))
@@ -237,7 +239,20 @@ def measure_batches(store: Store, features: np.ndarray, rng: np.random.Generator
         if kind == "prefix":
             for row in batch:
                 samples[row] = replace(samples[row], file=f"scan_{row}.webp")
-        doubts = weigh(samples, out_of_fold(features, given, groups, use), use)
+        down = np.zeros(len(labels))
+        for label in (0, 1):
+            down[labels == label] = np.linspace(0, 1, int((labels == label).sum()))
+        if kind == "order":
+            down[batch] = down[batch[0]]
+        order = np.lexsort((down, given))
+        scores = out_of_fold(features, given, groups, use)
+        samples, turned, batch, scores = (
+            [samples[row] for row in order],
+            turned[order],
+            np.flatnonzero(np.isin(order, batch)),
+            scores[order],
+        )
+        doubts = weigh(samples, scores, use)
         named = {row for one in doubts.batches for row in one.rows}
         judged = [row for row in batch.tolist() if not np.isnan(doubts.wrong[row])]
         results.append(

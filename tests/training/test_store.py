@@ -17,7 +17,7 @@ from facegender.errors import InputError
 from facegender.faces import ALIGNED, Framer
 from facegender.images import Resize, decode, fit
 from facegender.model_file import Crop
-from facegender.training.store import open_store
+from facegender.training.store import open_store, read_rows
 
 RESIZE = Resize(24, 20)
 WHOLE = Framer(Crop(), RESIZE)
@@ -235,3 +235,23 @@ def test_another_crop_rule_is_another_store(faces: Path, tmp_path: Path) -> None
     open_store([faces], None, WHOLE, folder)
     open_store([faces], None, Framer(ALIGNED, RESIZE), folder)
     assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_walk_over_a_store_keeps_none_of_it_mapped(tmp_path: Path) -> None:
+    def mapped_bytes() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("RssFile:")[1].split()[0]) << 10
+
+    count, width = 64, 1 << 20
+    path = tmp_path / "pixels.u8"
+    np.repeat(np.arange(count, dtype=np.uint8), width).tofile(path)
+    values = np.memmap(path, np.uint8, "r", shape=(count, width))
+    before = mapped_bytes()
+    for start in range(0, count, 8):
+        rows = np.arange(start, start + 8)[::-1].copy()
+        some = read_rows(values, rows)
+        assert np.array_equal(some, np.repeat(rows.astype(np.uint8)[:, None], width, 1))
+        assert mapped_bytes() - before < 4 << 20
+    assert values[5].sum() == 5 * width  # what was given back can still be read
+    assert np.array_equal(read_rows(np.arange(9), np.array([4, 2])), [4, 2])
