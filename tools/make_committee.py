@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, metavar="FILE.csv", help="its validation scores")
     parser.add_argument("--figures", type=Path, metavar="FILE.json", help="its validation figures")
     parser.add_argument("--gender-classifier", type=Path, required=True, metavar="FILE.onnx")
+    parser.add_argument("--licence", default="", help="what the file says of its licence")
     given = parser.parse_args()
     console = Console()
     request, recipe = open_run(None, None, given.run, resume=True)
@@ -141,6 +142,7 @@ def main() -> None:
         name=f"{single.description.name}-committee",
         start=START.format(ours=single.description.start),
         figures={},
+        licence=given.licence or single.description.licence,
     )
 
     def write(temperature: float, figures: dict[str, object]) -> None:
