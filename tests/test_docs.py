@@ -99,7 +99,8 @@ def test_the_readme_shows_commands() -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("benchmarks")])
 def test_options_in_the_text_exist(page: str) -> None:
     """`--option`, and `verb --option ...` of that verb; those of other programs are named here."""
-    others = {"--store"}  # of a script that the page on detectors names
+    others = {"--store", "--rows", "--also", "--small"}  # of scripts in benchmarks/
+    others |= {"--node-rank"}  # of torchrun
     every = set().union(*VERBS.values()) | others
     for token in tokens(page):
         if token.type == "code_inline":
