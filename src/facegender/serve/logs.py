@@ -25,7 +25,7 @@ class _JsonLines(logging.Formatter):
 
 
 def set_up(*, quiet: bool = False) -> None:
-    """Send the server's log, and uvicorn's, to stderr.
+    """Send the server's log, and what libraries remark, to stderr.
 
     Args:
         quiet: only what went wrong.
@@ -33,6 +33,9 @@ def set_up(*, quiet: bool = False) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     logging.captureWarnings(True)
+    logging.getLogger().handlers[:] = [handler]  # what no library's own logger takes
+    # it remarks on bytes of a client's body, which belong in no log; the client is told
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     for name in (LOGGER.name, "uvicorn.error", "asyncio", "py.warnings"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
