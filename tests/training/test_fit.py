@@ -460,6 +460,7 @@ def main():
         fabric.launch()
         logits = fit.compute_logits(network, store, np.arange(99), recipe.input, fabric=fabric)
         np.save(folder / f"{fabric.global_rank}.npy", logits.numpy())
+        torch.distributed.destroy_process_group()
         return
     if what == "train":
         fabric = fit.make_fabric(recipe, 2)
@@ -477,6 +478,7 @@ def main():
             fabric=fabric)
         facts = {"shown": shown, "history": [asdict(figures) for figures in history]}
         (folder / f"{fabric.global_rank}.json").write_text(json.dumps(facts))
+        torch.distributed.destroy_process_group()
         return
     fit.CHECKPOINT_SECONDS = 0.0
     steps = []
