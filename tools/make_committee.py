@@ -33,11 +33,15 @@ from facegender.training.evaluation.evaluate import score, write_json
 from facegender.training.evaluation.measure import measure_scores
 from facegender.training.evaluation.scores import make_scores, write_scores
 from facegender.training.export import describe, halve_weights
-from facegender.training.prepare import correct_labels, open_pictures, rows_of
+from facegender.training.prepare import (
+    correct_labels,
+    open_pictures,
+    rows_of,
+    split_pictures,
+)
 from facegender.training.progress import Console
 from facegender.training.run import summary
 from facegender.training.run_folder import open_run
-from facegender.training.split import SPLIT_NAME, match_split, read_split
 
 LIMIT = 9.2  # log odds of a share of 1e-4
 WEIGHT = 0.5  # of the classifier; at 1 it draws turned and blurred faces down with it
@@ -131,8 +135,7 @@ def main() -> None:
     console = Console()
     request, recipe = open_run(None, None, given.run, resume=True)
     store = open_pictures(request, recipe, given.run, console)
-    path = given.run / SPLIT_NAME
-    split = match_split(read_split(path), store.samples, store.digests, store.errors, path)
+    split = split_pictures(request, recipe, store, given.run, console, resume=True)
     store, parts = correct_labels(store, split, request, console)
     rows = rows_of(parts, "validation")
     single = read_model_file(given.run)

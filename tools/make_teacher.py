@@ -26,10 +26,9 @@ from torch.nn import functional
 
 from facegender.training.evaluation.measure import age_in_years
 from facegender.training.evaluation.scores import Scores, write_scores
-from facegender.training.prepare import open_pictures
+from facegender.training.prepare import open_pictures, split_pictures
 from facegender.training.progress import Console
 from facegender.training.run_folder import open_run
-from facegender.training.split import SPLIT_NAME, match_split, read_split
 from facegender.training.store import Store
 
 CHILD = 13
@@ -82,8 +81,7 @@ def main() -> None:
     console = Console()
     request, recipe = open_run(None, None, given.run, resume=True)
     store = open_pictures(request, recipe, given.run, console)
-    path = given.run / SPLIT_NAME
-    split = match_split(read_split(path), store.samples, store.digests, store.errors, path)
+    split = split_pictures(request, recipe, store, given.run, console, resume=True)
     ages = [age_in_years(sample.age) for sample in store.samples]
     learned = [
         row.part == "train" and (age is None or age >= CHILD)
