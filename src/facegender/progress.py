@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,12 +74,20 @@ class Summary:
                 typer.echo(printable(line))
 
 
-def with_progress(
-    answered: Iterable[Answered], total: int | None, *, quiet: bool
-) -> Iterator[Answered]:
-    """Hand pictures on and show how far they are on stderr, where that is a terminal."""
+@contextmanager
+def bar(words: str, total: int | None, *, quiet: bool) -> Iterator[Callable[[float | None], None]]:
+    """Show how far a run is on stderr, where that is a terminal.
+
+    Args:
+        words: what stands beside the bar, as a format of ``speed``.
+        total: how many steps there are; None where that is not known.
+        quiet: show nothing.
+
+    Yields:
+        What to call after each step: with the speed, or None for steps a second.
+    """
     if quiet or sys.stderr is None or not sys.stderr.isatty():
-        yield from answered
+        yield lambda speed: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -90,12 +98,25 @@ def with_progress(
         TimeRemainingColumn,
     )
 
-    speed = TextColumn("{task.fields[speed]:.1f} pictures/s")
-    columns = (BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
+    shown = TextColumn(words.replace("{speed", "{task.fields[speed]"))
+    columns = (BarColumn(), MofNCompleteColumn(), shown, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=total, speed=0.0)
+
+        def step(speed: float | None) -> None:
+            now = progress.tasks[0].speed or 0.0 if speed is None else speed
+            progress.update(task, advance=1, speed=now)
+
+        yield step
+
+
+def with_progress(
+    answered: Iterable[Answered], total: int | None, *, quiet: bool
+) -> Iterator[Answered]:
+    """Hand pictures on and show how far they are."""
+    with bar("{speed:.1f} pictures/s", total, quiet=quiet) as step:
         for each in answered:
-            progress.update(task, advance=1, speed=progress.tasks[0].speed or 0.0)
+            step(None)
             yield each
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from facegender.errors import InputError, MissingExtraError, StoppedError
-from facegender.progress import Summary
+from facegender.progress import Summary, bar
 
 if TYPE_CHECKING:
     from facegender.cluster.work import Done
@@ -122,25 +122,10 @@ def predict_on_cluster(
 
 
 def _with_progress(done: Iterator[Done], total: int, *, quiet: bool) -> Iterator[Done]:
-    """Hand parts on and show how far they are on stderr, where that is a terminal."""
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
-        yield from done
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    speed = TextColumn("parts, {task.fields[speed]:,.1f} pictures/s")
-    columns = (BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total, speed=0.0)
+    """Hand parts on and show how far they are."""
+    with bar("parts, {speed:,.1f} pictures/s", total, quiet=quiet) as step:
         started, pictures = time.monotonic(), 0
         for each in done:
             pictures += 0 if each.is_kept else each.pictures
-            progress.update(task, advance=1, speed=pictures / (time.monotonic() - started))
+            step(pictures / (time.monotonic() - started))
             yield each
