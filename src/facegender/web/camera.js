@@ -14,12 +14,12 @@ export function watchCamera(onPicture) {
     dialog.showModal();
     try {
       video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
-      at("shoot").disabled = false;
       if (!dialog.open) end();
     } catch (error) {
       at("camera-told").textContent = say("noCamera", { reason: error.message });
     }
   };
+  video.onloadeddata = () => (at("shoot").disabled = false); // before its first frame it has no size
   at("shoot").onclick = () => {
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
