@@ -43,7 +43,7 @@ def random_numbers(
 
 def as_floats(pixels: Tensor, grey: bool) -> Tensor:
     """Bring ``uint8 [N, H, W, 3]`` to ``float32 [N, 3, H, W]`` in 0..1, grey where asked for."""
-    x = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+    x = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
     return _to_grey(x) if grey else x
 
 
@@ -57,7 +57,7 @@ def normalise(x: Tensor, options: InputOptions) -> Tensor:
     """Take the mean from ``[N, 3, H, W]`` in 0..1 and divide by the spread, for each channel."""
     mean = torch.tensor(options.mean, device=x.device).view(1, 3, 1, 1)
     std = torch.tensor(options.std, device=x.device).view(1, 3, 1, 1)
-    return (x - mean) / std
+    return (x - mean).div_(std)
 
 
 def denormalise(x: Tensor, options: InputOptions) -> Pixels:
@@ -99,7 +99,7 @@ def augment(
     if options.noise:
         # Noise is smooth in its strength and needs a number a pixel: a hash of place and picture.
         sigma = (options.noise * u[20] * (u[21] < 0.5)).view(-1, 1, 1, 1)
-        x = x + sigma * _white_noise(x, u[22])
+        x.add_(sigma * _white_noise(x, u[22]))
     if options.cover:
         x = _cover(x, u, options)
     return (_to_grey(x) if grey else x).clamp(0.0, 1.0)
@@ -145,18 +145,22 @@ def _move(
         theta = torch.where(whole.view(-1, 1, 1), theta, cut)
     grid = functional.affine_grid(theta, [*x.shape[:2], *size], align_corners=False)
     repeated = u[9] < options.edge
-    shade = u[10:13].T.reshape(-1, 3, 1, 1) * (1.0 if options.edge else 0.0)
-    if x.shape[1] == 3 and not options.light:
-        shade = shade.mean(1, keepdim=True)
-    filled = functional.grid_sample(x - shade, grid, align_corners=False) + shade
+    surrounded = ~repeated & (u[34] < options.surround)
+    plain = ~repeated & ~surrounded
+    moved = x.new_empty((*x.shape[:2], *size))
     if repeated.any():
-        filled[repeated] = functional.grid_sample(
+        moved[repeated] = functional.grid_sample(
             x[repeated], grid[repeated], padding_mode="border", align_corners=False
         )
-    surrounded = ~repeated & (u[34] < options.surround)
     if surrounded.any():
-        filled[surrounded] = _surround(x[surrounded], grid[surrounded], u[:, surrounded])
-    return filled
+        moved[surrounded] = _surround(x[surrounded], grid[surrounded], u[:, surrounded])
+    if plain.any():
+        shade = u[10:13, plain].T.reshape(-1, 3, 1, 1) * (1.0 if options.edge else 0.0)
+        if not options.light:
+            shade = shade.mean(1, keepdim=True)
+        filled = functional.grid_sample(x[plain] - shade, grid[plain], align_corners=False)
+        moved[plain] = filled.add_(shade)
+    return moved
 
 
 def _apply(frames: Tensor, points: Tensor) -> Tensor:
@@ -215,7 +219,7 @@ def _recolour(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
     offset = 0.5 * (1.0 - contrast) + brightness
     flat = x.reshape(count, 3, -1)
     mixed = torch.baddbmm(offset.view(-1, 1, 1).expand(-1, 3, 1), matrix, flat)
-    return mixed.view_as(x).clamp(0.0, 1.0)
+    return mixed.view_as(x).clamp_(0.0, 1.0)
 
 
 def _white_noise(x: Tensor, key: Tensor) -> Tensor:
@@ -234,6 +238,7 @@ def _cover(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
     """Hide the lower part, a band or a box of some pictures behind one colour."""
     height, width = x.shape[2:]
     chosen = u[25] < options.cover
+    u = u[:, chosen]
     tall, wide = 0.12 + 0.33 * u[26], 0.2 + 0.8 * u[27]
     top, left = u[28] * (1.0 - tall), u[29] * (1.0 - wide)
     rows = ((torch.arange(height, device=x.device) + 0.5) / height).view(1, -1, 1)
@@ -243,6 +248,7 @@ def _cover(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
         start, stop = start.view(-1, 1, 1), (start + length).view(-1, 1, 1)
         return (values >= start) & (values < stop)
 
-    hidden = within(rows, top, tall) & within(columns, left, wide) & chosen.view(-1, 1, 1)
+    hidden = within(rows, top, tall) & within(columns, left, wide)
     shade = torch.stack([u[30], u[31], u[26]], 1).view(-1, 3, 1, 1)
-    return torch.where(hidden.unsqueeze(1), shade, x)
+    x[chosen] = torch.where(hidden.unsqueeze(1), shade, x[chosen])
+    return x
