@@ -71,6 +71,7 @@ def training_rates(data: Path, pictures: int, steps: int) -> tuple[float, float]
     import tempfile
 
     from facegender.training import fit
+    from facegender.training.devices import make_fabric
     from facegender.training.network import build_network
     from facegender.training.recipe import read_recipe
     from facegender.training.samples import Sample
@@ -102,7 +103,7 @@ def training_rates(data: Path, pictures: int, steps: int) -> tuple[float, float]
                 store,
                 recipe,
                 Path(folder),
-                fit.make_fabric(recipe, 1),
+                make_fabric(recipe, 1),
             )
             for kind in (fit._Loop, Ready)
         ]

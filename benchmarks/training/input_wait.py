@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from facegender.training import fit
+from facegender.training.devices import make_fabric
 from facegender.training.evaluation.evaluate import write_json
-from facegender.training.fit import fit_network, make_fabric
+from facegender.training.fit import fit_network
 from facegender.training.network import build_network
 from facegender.training.recipe import read_recipe
 from facegender.training.store import open_store

@@ -30,13 +30,13 @@ from facegender.training.checkpoint import (
     load_weights,
     write_tensors,
 )
+from facegender.training.devices import make_fabric
 from facegender.training.fit import (
     Progress,
     StoppedError,
     accuracy,
     compute_logits,
     fit_network,
-    make_fabric,
     wanted,
 )
 from facegender.training.network import build_network
@@ -437,6 +437,7 @@ import numpy as np, torch
 from torch import nn
 from facegender.model_file import LABELS
 from facegender.training import fit
+from facegender.training.devices import make_fabric
 from facegender.training.network import build_network
 from facegender.training.recipe import read_recipe
 from facegender.training.samples import Sample
@@ -456,14 +457,14 @@ def main():
     torch.manual_seed(0)
     network = build_network(recipe.network.name)
     if what == "logits":
-        fabric = fit.make_fabric(recipe, 2)
+        fabric = make_fabric(recipe, 2)
         fabric.launch()
         logits = fit.compute_logits(network, store, np.arange(99), recipe.input, fabric=fabric)
         np.save(folder / f"{fabric.global_rank}.npy", logits.numpy())
         torch.distributed.destroy_process_group()
         return
     if what == "train":
-        fabric = fit.make_fabric(recipe, 2)
+        fabric = make_fabric(recipe, 2)
         fabric.launch()
         shown = []
         batch_of = fit.training_batch
@@ -487,7 +488,7 @@ def main():
         if len(steps) == 8:
             os.kill(os.getpid(), signal.SIGKILL)
     fit.fit_network(network, store, np.arange(70), np.arange(70, 100), recipe, folder,
-        fabric=fit.make_fabric(recipe, 1), on_step=step)
+        fabric=make_fabric(recipe, 1), on_step=step)
 
 main()
 """

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from facegender.errors import FacegenderError, OutputError
 from facegender.training import self_check
 from facegender.training.checkpoint import CHECKPOINT_NAME, checkpoint_bytes
-from facegender.training.fit import fit_network, make_fabric
+from facegender.training.devices import make_fabric
+from facegender.training.fit import fit_network
 from facegender.training.network import build_network
 from facegender.training.recipe import FitOptions, InputOptions, NetworkOptions, Recipe
 from facegender.training.self_check import check_space, learn_by_heart

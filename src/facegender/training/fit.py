@@ -1,22 +1,17 @@
-"""The loop: batches, augmentation, loss, weights; mixed precision, EMA, checkpoints, devices."""
+"""The loop: batches, augmentation, loss, weights; EMA, checkpoints."""
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
@@ -32,6 +27,7 @@ from facegender.training.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
+from facegender.training.devices import keep_freed_memory
 from facegender.training.recipe import FitOptions, InputOptions, Recipe
 from facegender.training.schedule import (
     Indices,
@@ -45,11 +41,7 @@ from facegender.training.store import Store, read_rows
 
 CHECKPOINT_SECONDS = 120.0
 
-# In bf16 on a CPU dlib_resnet ran for hours and resnet18 briefly; the other two have the same
-# layers and are untried. A network of another kind crashed there: all others stay at fp32.
-_BF16_ON_CPU = ("dlib_resnet", "resnet18", "resnet34", "resnet50")
 _EVALUATION_BATCH = 256
-_LONGEST_WAIT = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,36 +54,6 @@ class Progress:
     total: int
     loss: float
     accuracy: float
-
-
-def make_fabric(recipe: Recipe, devices: int | None = None) -> Fabric:
-    """Choose devices and precision: CUDA when there is one, bf16 where it is fast and stable.
-
-    Args:
-        recipe: its ``fit.precision`` says ``auto``, ``32`` or ``bf16``.
-        devices: how many devices; None takes what ``torchrun`` started, all CUDA devices, or the
-            one CPU.
-    """
-    cuda = torch.cuda.is_available()
-    precision = recipe.fit.precision
-    if precision == "auto":
-        if cuda:
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            fast = recipe.network.name in _BF16_ON_CPU and _cpu_has_bf16()
-        precision = "bf16" if fast else "32"
-    started = os.environ.get("LOCAL_WORLD_SIZE")  # by torchrun: processes on this machine
-    count: int | str = devices or (int(started) if started else "auto" if cuda else 1)
-    machines = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
-    is_many = machines > 1 or count not in (1, "auto")
-    return Fabric(
-        accelerator="cuda" if cuda else "cpu",
-        devices=count,
-        num_nodes=machines,
-        # the others wait while the first process decodes the pictures
-        strategy=DDPStrategy(timeout=_LONGEST_WAIT) if is_many else "auto",
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-    )
 
 
 def fit_network(
@@ -195,7 +157,7 @@ class _Loop:
     def __init__(
         self, network: nn.Module, store: Store, recipe: Recipe, folder: Path, fabric: Fabric
     ) -> None:
-        _keep_freed_memory()
+        keep_freed_memory()
         self.store, self.recipe, self.folder, self.fabric = store, recipe, folder, fabric
         self.network = network.to(memory_format=torch.channels_last)
         self.labels = torch.from_numpy(store.labels)
@@ -446,21 +408,3 @@ def _any(fabric: Fabric, flag: bool) -> bool:
     if fabric.world_size == 1:
         return flag
     return bool(fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum"))
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep freed memory; giving each tensor back to the kernel costs a tenth of speed."""
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # other C libraries have none
-        trim_threshold, mmap_max = -1, -4  # malloc.h
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_max, 0)
-
-
-def _cpu_has_bf16() -> bool:
-    """Tell whether the CPU has bf16 arithmetic (AVX-512 BF16 or AMX) that oneDNN uses."""
-    return torch.backends.mkldnn.is_available() and bool(  # type: ignore[no-untyped-call]
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )

@@ -37,6 +37,7 @@ from facegender.training.curves import (
     add_to_history,
     write_history,
 )
+from facegender.training.devices import make_fabric
 from facegender.training.evaluation.calibrate import find_temperature
 from facegender.training.evaluation.evaluate import Evaluation, score, write_json
 from facegender.training.evaluation.gallery import Gallery, telling
@@ -49,7 +50,6 @@ from facegender.training.fit import (
     compute_logits,
     fit_network,
     is_out_of_patience,
-    make_fabric,
 )
 from facegender.training.network import Start, build_network, check_input, load_start
 from facegender.training.prepare import (
