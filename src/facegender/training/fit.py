@@ -40,6 +40,10 @@ from facegender.training.schedule import (
 from facegender.training.store import Store, read_rows
 
 CHECKPOINT_SECONDS = 120.0
+"""An epoch that takes longer leaves checkpoints on the way."""
+
+SHORT_SECONDS = 10.0
+"""Epochs that take less share a checkpoint: of a small archive, writing them would take longer."""
 
 _EVALUATION_BATCH = 256
 
@@ -127,9 +131,17 @@ def fit_network(
             if stopping:
                 raise _stopped(f"in epoch {state.epoch + 1} of {epochs}", folder)
         speed = (state.seen - seen_before) / max(time.monotonic() - began, 1e-9)
-        on_epoch(loop.end_epoch(validation, steps, epochs, speed))
-        saved = time.monotonic()
-        if _any(fabric, should_stop()):
+        figures = loop.end_epoch(validation, steps, epochs, speed)
+        stopping = _any(fabric, should_stop())
+        is_last = loop.state.epoch == epochs or is_out_of_patience(
+            loop.history, recipe.fit.patience
+        )
+        is_due = _any(fabric, time.monotonic() - saved > min(SHORT_SECONDS, CHECKPOINT_SECONDS))
+        if stopping or is_last or is_due:
+            loop.save()
+            saved = time.monotonic()
+        on_epoch(figures)
+        if stopping:
             raise _stopped(f"after epoch {state.epoch + 1} of {epochs}", folder)
     return loop.history
 
@@ -224,7 +236,7 @@ class _Loop:
         self._check_finite(state.loss_sum, rate)
 
     def end_epoch(self, validation: Indices, steps: int, epochs: int, speed: float) -> EpochFigures:
-        """Judge the epoch on validation, keep its weights if they are the best, and save."""
+        """Judge the epoch on validation and keep its weights if they are the best."""
         state, options = self.state, self.recipe.fit
         judged = self.average.module if options.ema else self.network
         rate = learning_rate(options, (state.epoch + 1) * steps - 1, epochs * steps)
@@ -248,7 +260,6 @@ class _Loop:
         if best > state.best_accuracy and self.fabric.global_rank == 0:
             write_tensors(self.folder / BEST_NAME, judged.state_dict(), {"epoch": state.epoch})
         self.state = State(epoch=state.epoch + 1, best_accuracy=best)
-        self.save()
         return figures
 
     def _batch(self, order: Indices, places: Indices) -> tuple[Tensor, Tensor, Tensor]:
