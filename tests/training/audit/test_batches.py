@@ -104,7 +104,7 @@ def test_a_stretch_of_files_is_found_where_nothing_is_shared(how: str) -> None:
     assert first == samples[batch.rows[0]].file and last == samples[batch.rows[-1]].file
 
 
-def test_hard_pictures_are_no_batch_and_a_quarter_sure_is() -> None:
+def test_hard_pictures_are_no_batch_until_most_that_speak_against_are_sure() -> None:
     samples, right = made()
     rng = np.random.default_rng(3)
     rows = np.sort(rng.permutation(np.arange(1, COUNT, 2))[:60])
@@ -112,7 +112,9 @@ def test_hard_pictures_are_no_batch_and_a_quarter_sure_is() -> None:
         samples[row] = replace(samples[row], age="5")
     right[rows] = np.where(np.arange(60) % 2, 0.4, 0.6)
     assert batches(samples, right) == []
-    right[rows[:20]] = 0.05
+    right[rows[:20]] = 0.05  # of 40 against
+    assert batches(samples, right) == []
+    right[rows[:30]] = 0.05  # of 45
     assert [batch.name for batch in batches(samples, right)] == ["5"]
 
 
@@ -161,3 +163,15 @@ def test_the_chance_is_the_hypergeometric_one_times_the_tests() -> None:
     tests = 3  # the folder, the archive, the person
     assert batch.kind == "person"
     assert batch.chance == pytest.approx(2 * tests * ways / comb(100, drawn), rel=1e-9)
+
+
+def test_of_one_person_most_against_is_enough() -> None:
+    samples, right = made()
+    rows = np.arange(1, 400, 40)
+    for row in rows:
+        samples[row] = replace(samples[row], person="p7", age="7")
+    right[rows] = 0.2
+    assert [batch.kind for batch in batches(samples, right)] == ["person"]
+    for row in rows:
+        samples[row] = replace(samples[row], person="")
+    assert batches(samples, right) == []

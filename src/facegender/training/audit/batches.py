@@ -4,7 +4,7 @@ Wrong labels often come together: a folder was sorted by someone tired, a column
 Each group of files that share something is tested for how many of its labels the scores speak
 against, compared with all other files of that label (hypergeometric), and every stretch of files
 that follow each other in the archive, in the table or by name likewise. A group of hard pictures
-is no batch: there the scores are unsure, neither against most labels nor sure of the other one.
+is no batch: there the scores are unsure, and few of those against a label are sure of the other.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ SURE = 0.1
 
 _LEAST = 8  # pictures
 _AGAINST, _SURELY = 0.5, 0.25  # least shares of a batch: both of these,
-_MOSTLY = 0.75  # or so many against, sure or not
+_MOSTLY = 0.75  # or so many against, sure or not;
+_SURE_ENOUGH = 0.6  # and of those against so many surely, or else it is old people, or children
 _CHANCE = 1e-4  # of any batch at all, where labels are wrong here and there
 _STRETCH_SHARE = 0.5  # of a stretch that is surely spoken against, as it is looked for
 _DROP = 8.0  # a stretch ends where its score has fallen by so much
@@ -84,9 +85,10 @@ def find_batches(
     """Find groups and stretches of files that the scores speak against in numbers.
 
     A batch has 8 pictures of one label or more, of which three quarters are spoken against, or half
-    and a quarter surely, which chance would hardly bring about: the hypergeometric probability,
-    times 2 for the two ways and times the number of groups (for stretches: of all possible
-    stretches), is below 1e-4. Of batches that hold the same files the least probable is given.
+    and a quarter surely; of those spoken against six in ten are so surely, if it is not one person.
+    And chance would hardly bring it about: the hypergeometric probability, times 2 for the two ways
+    and times the number of groups (for stretches: of all possible stretches), is below 1e-4. Of
+    batches that hold the same files the least probable is given.
 
     Args:
         samples: all pictures.
@@ -148,6 +150,8 @@ def _weighed(
     at = np.array(rows)
     surely, against = int((right[at] < SURE).sum()), int((right[at] < 0.5).sum())
     chance = 1.0
+    if kind != "person" and surely < _SURE_ENOUGH * against:  # one person is no hard group
+        return Batch(kind, name, every.name, len(at), against, surely, chance, tuple(rows))
     if surely >= _SURELY * len(at) and against >= _AGAINST * len(at):
         chance = float(hypergeom.sf(surely - 1, len(every.rows), every.surely, len(at)))
     if against >= _MOSTLY * len(at):
