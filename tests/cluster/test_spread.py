@@ -185,7 +185,7 @@ def test_without_ray(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True
     )
-    assert ended.returncode == 2 and "pip install 'facegender[cluster]'" in ended.stderr
+    assert ended.returncode == 2 and "pip install '.[cluster]'" in ended.stderr
 
 
 def test_ray_is_never_imported_without_a_cluster(tmp_path: Path, model_path: Path) -> None:
