@@ -128,12 +128,13 @@ def _batches(found: Audit) -> str:
         items = "".join(
             f"<li>{_figure(found.subject, row, _wrong(found, row))}</li>" for row in some
         )
+        is_part = len(some) < batch.pictures
+        some_of = f"<p>{len(some)} of them are shown.</p>" if is_part else ""
         parts.append(
             f"<details><summary>{_text(batch.kind)} <b>{_text(batch.name)}</b>, labelled "
             f"{batch.label}: {batch.against:,} of {batch.pictures:,} look like the other label, "
             f"{batch.surely:,} of them surely; chance {_chance(batch.chance)}</summary>"
-            f'<p>{len(some)} of the {batch.pictures:,} are shown.</p><ul class="sheet">{items}</ul>'
-            "</details>"
+            f'{some_of}<ul class="sheet">{items}</ul></details>'
         )
     shown = f"; the first {len(parts)} are shown" if len(batches) > len(parts) else ""
     return (
