@@ -335,7 +335,7 @@ def test_a_missing_extra_is_one_line(
     with pytest.raises(SystemExit) as ended:
         cli.main(["learn"])
     assert ended.value.code == 2
-    assert "pip install 'facegender[train]'" in capsys.readouterr().err
+    assert "pip install -c constraints.txt '.[train]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

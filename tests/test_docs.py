@@ -155,3 +155,10 @@ def test_the_tree_names_what_is_there() -> None:
     assert named <= there, f"not there: {sorted(named - there)}"
     top = {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
     assert top <= named | {"errors.py"}, f"not named: {sorted(top - named)}"
+
+
+def test_no_command_installs_from_an_index_where_facegender_is_not() -> None:
+    from_an_index = re.compile(r"pip install [^\n&]*?(?<![/\w])facegender(?![\w.+-]*\.whl)")
+    pages = [ROOT / page for page in (*PAGES, "pyproject.toml", "Dockerfile", "Usage_script.py")]
+    for path in (*pages, *(ROOT / "src").rglob("*.py"), *(ROOT / "src").rglob("*.js")):
+        assert not from_an_index.findall(path.read_text("utf-8")), path

@@ -44,7 +44,8 @@ BAD_FILES = {
     "last byte lost": (lambda: build_model()[:-1], "damaged|not a facegender"),
     "more bytes": (lambda: build_model() + b"\0", "damaged"),
     "other labels": (lambda: build_model({"labels": ["male", "female"]}), "labels"),
-    "other format": (lambda: build_model({"format": 99}), "newer"),
+    "newer format": (lambda: build_model({"format": 99}), "format is 99, .*that wrote it"),
+    "older format": (lambda: build_model({"format": 1}), "format is 1, .*that wrote it"),
     "other size": (lambda: build_model({"resize": asdict(Resize(8, 8))}), "uint8 pixels"),
     "other filter": (
         lambda: build_model({"resize": asdict(Resize(SIDE, SIDE)) | {"filter": "odd"}}),

@@ -177,5 +177,5 @@ def test_without_opencv_it_says_what_to_install(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'facegender\[opencv\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[opencv\]'"):
         OpenCVYuNet(path)

@@ -27,7 +27,9 @@ from typing import Any
 
 from facegender.classifier import Classifier
 from facegender.inputs import gather
-from facegender.predict import LOOK_AHEAD, predict_items
+from facegender.isolated import Pool
+from facegender.predict import SECONDS, predict_items
+from facegender.runtime import cores
 
 BOUNDARY = "a-boundary-of-the-benchmark"
 ONE_AT_ONCE = 32
@@ -98,14 +100,11 @@ def load(address: str, bodies: Sequence[bytes], clients: int) -> dict[str, Any]:
     }
 
 
-def predict_rate(folder: Path, classifier: Classifier) -> float:
-    """Pictures a second of `predict`, once its processes are up."""
-    count, started = 0, 0.0
-    for _ in predict_items(gather([folder]), classifier):
-        count += 1
-        if count == LOOK_AHEAD:
-            started = time.perf_counter()
-    return (count - LOOK_AHEAD) / (time.perf_counter() - started)
+def predict_rate(folder: Path, classifier: Classifier, pool: Pool) -> float:
+    """Pictures a second of `predict`, whose processes are up already, as the server's are."""
+    started = time.perf_counter()
+    count = sum(1 for _ in predict_items(gather([folder]), classifier, pool=pool))
+    return count / (time.perf_counter() - started)
 
 
 def memory(process: int) -> dict[str, float]:
@@ -147,14 +146,16 @@ def main() -> None:
     classifier = Classifier.load()
     process, address = start_server()
     turns: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, Pool(cores(), seconds=SECONDS) as pool:
         for at, data in enumerate(files):
             (Path(name) / f"{at:05}.jpg").write_bytes(data)
         load(address, bundles[:1], 1)
+        predict_rate(Path(name), classifier, pool)
         for at in range(options.turns):
+            rate = predict_rate(Path(name), classifier, pool)
             turns.append(
                 {
-                    "predict_pictures_per_second": round(predict_rate(Path(name), classifier), 2),
+                    "predict_pictures_per_second": round(rate, 2),
                     "bundles": load(address, bundles, MANY_AT_ONCE),
                     "singles": load(address, singles, ONE_AT_ONCE),
                 }

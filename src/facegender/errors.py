@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_PINNED = ("train", "tensorboard")  # torch and torchvision have to fit each other
+
 
 class FacegenderError(Exception):
     """Base of every error that facegender raises on purpose; its text is meant for a person.
@@ -47,5 +49,11 @@ class MissingExtraError(FacegenderError):
         """Name the extra that brings the missing library, with the line that installs it."""
         super().__init__(
             f"this needs the '{extra}' extra ({library} is not installed). "
-            f"Install it with:  pip install 'facegender[{extra}]'  (in a clone: '.[{extra}]')"
+            f"Install it: {how_to_install(extra)}"
         )
+
+
+def how_to_install(extra: str) -> str:
+    """Say which commands install an extra: it comes from a clone or a wheel, from no index."""
+    pinned = "-c constraints.txt " if extra in _PINNED else ""
+    return f"in the clone  pip install {pinned}'.[{extra}]'  (with a wheel: 'FILE.whl[{extra}]')"

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from facegender.errors import UnreadablePictureError
+from facegender.errors import UnreadablePictureError, how_to_install
 
 Pixels = NDArray[np.uint8]
 """Pixels ``[H, W, 3]``, ``uint8``, RGB, upright."""
@@ -250,7 +250,7 @@ def _decode(data: bytes, long_side: int | None, limits: Limits, resize: Resize |
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
         if not _can_read_heic():
             raise UnreadablePictureError(
-                "HEIC is read with the 'heif' extra:  pip install 'facegender[heif]'"
+                f"HEIC is read with the 'heif' extra: {how_to_install('heif')}"
             )
         formats = ("HEIF",)
     if Image.MAX_IMAGE_PIXELS is not None and limits.pixels > Image.MAX_IMAGE_PIXELS:

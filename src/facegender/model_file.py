@@ -122,8 +122,8 @@ class ModelDescription:
             raise ValueError("the description is not a JSON object")
         if raw.get("format") != FORMAT:
             raise ValueError(
-                f"its format is {raw.get('format')!r}, this facegender reads {FORMAT}; "
-                "a newer facegender may read it"
+                f"its format is {raw.get('format')!r}, this facegender reads {FORMAT}; the version "
+                "that wrote it, older or newer, reads it, or the network is trained anew"
             )
         known = {item.name for item in fields(cls)}
         if missing := known - raw.keys():

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from facegender.errors import InputError, ModelFileError
+from facegender.errors import InputError, ModelFileError, how_to_install
 from facegender.images import Pixels
 
 RUNTIMES = ("auto", "onnxruntime", "openvino", "cuda", "tensorrt")
@@ -62,7 +62,7 @@ def check_runtime(runtime: str) -> None:
     if runtime not in RUNTIMES:
         raise InputError(f"runtime {runtime!r} is not one of {', '.join(RUNTIMES)}")
     if runtime == "openvino" and find_spec("openvino") is None:
-        raise InputError("OpenVINO is not installed:  pip install 'facegender[openvino]'")
+        raise InputError(f"OpenVINO is not installed: {how_to_install('openvino')}")
     if runtime in _PROVIDERS and _PROVIDERS[runtime] not in _providers():
         raise InputError(
             f"this ONNX Runtime has no {_PROVIDERS[runtime]}: install onnxruntime-gpu in place of "

@@ -5,13 +5,28 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import signal
+import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made import encode, picture
+from PIL import Image
+from ray_nodes import (
+    SECONDS,
+    Nodes,
+    command,
+    facegender,
+    needs_ray,
+    rows_of,
+    rows_of_one_machine,
+)
 
 boto3 = pytest.importorskip("boto3", reason="moto, boto3 and s3fs are not installed")
 pytest.importorskip("s3fs", reason="moto, boto3 and s3fs are not installed")
@@ -32,42 +47,51 @@ GOOD = encode(picture("male", seed=1))
 FILES = {"1.png": GOOD, "2.png": GOOD, "10.png": GOOD, "empty.png": b"", "é中.png": GOOD}
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Any]:
+    """A bucket behind HTTP; the environment says where it is, as on a machine of a cluster."""
     import fsspec
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     running = server.ThreadedMotoServer("127.0.0.1", 0)
     running.start()
     endpoint = "http://{}:{}".format(*running.get_host_and_port())
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "any",
-        "AWS_SECRET_ACCESS_KEY": "any",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3", endpoint_url=endpoint)
-    client.create_bucket(Bucket="bucket")
-    for name, data in FILES.items():
-        client.put_object(Bucket="bucket", Key=f"photos/{name}", Body=data)
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
         for name, data in FILES.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    client.put_object(Bucket="bucket", Key="packed/all.tar.gz", Body=file.getvalue())
-    yield client
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": "any",
+            "AWS_SECRET_ACCESS_KEY": "any",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            environment.setenv(name, value)
+        client = boto3.client("s3", endpoint_url=endpoint)
+        client.create_bucket(Bucket="bucket")
+        for name, data in FILES.items():
+            client.put_object(Bucket="bucket", Key=f"photos/{name}", Body=data)
+        client.put_object(Bucket="bucket", Key="packed/all.tar.gz", Body=file.getvalue())
+        yield client
     running.stop()
     fsspec.filesystem("s3").clear_instance_cache()
+
+
+@pytest.fixture(scope="module")
+def nodes(bucket: Any) -> Iterator[Nodes]:
+    found = Nodes()
+    yield found
+    found.end()
 
 
 @pytest.mark.parametrize("named", ["s3://bucket/photos", "s3://bucket/packed/*.tar.gz", "list"])
 def test_a_bucket(
     named: str, bucket: Any, model_path: Path, classifier: Classifier, tmp_path: Path
 ) -> None:
-    place = Place("s3://bucket/answers")
+    place = Place(f"s3://bucket/answers of {named.rpartition('/')[2]}")
     lines = "".join(f"s3://bucket/photos/{name}\n" for name in (*FILES, "gone.png"))
     parts = plan(["-" if named == "list" else named], part=2, listed=lines.encode())
     begin(place, "a run", {})
@@ -83,10 +107,65 @@ def test_a_bucket(
     assert manifest["counts"]["unreadable"] == (2 if named == "list" else 1)
     rows: dict[str, str] = {}
     for part in manifest["parts"]:
-        (data,) = fetch([f"s3://bucket/answers/{part['file']}"])
+        (data,) = fetch([f"{place.address}/{part['file']}"])
         assert isinstance(data, bytes)
         for row in parquet.read_table(io.BytesIO(data)).to_pylist():
             rows[row["file"].rpartition("/")[2]] = row["status"]
     assert rows["é中.png"] == "ok" and rows["empty.png"] == "unreadable"
     if named == "list":
         assert rows["gone.png"] == "unreadable"
+
+
+@needs_ray
+def test_ray_reads_a_bucket_and_writes_into_one_also_when_a_worker_is_killed(
+    bucket: Any, nodes: Nodes, tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8)
+    slow = encode(Image.fromarray(noise), "WEBP", lossless=True, quality=0)
+    for number in range(32):
+        (photos / f"{number} é中.webp").write_bytes(slow)
+    (photos / "cut.webp").write_bytes(slow[:1000])
+    for path in photos.iterdir():
+        bucket.put_object(Bucket="bucket", Key=f"slow/{path.name}", Body=path.read_bytes())
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)  # whatever other cluster runs here
+    common = ("--faces", "whole", "--model", model_path)
+    options = ("--cluster", "auto", "--part", "2", "--output", "s3://bucket/killed/answers")
+    line = command("s3://bucket/slow", *common, *options)
+
+    def parts() -> int:
+        found = bucket.list_objects_v2(Bucket="bucket", Prefix="killed/answers/part-")
+        return int(found["KeyCount"])
+
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        until = time.monotonic() + SECONDS
+        while parts() < 3 or not nodes.actors_of_other():
+            assert run.poll() is None, run.communicate()
+            assert time.monotonic() < until, "no part comes"
+            time.sleep(0.05)
+        assert parts() < 17, "too late to kill anything"
+        os.kill(nodes.actors_of_other()[0], signal.SIGKILL)
+        said, errors = run.communicate(timeout=SECONDS)
+    assert run.returncode == 1, errors.decode()
+    assert b"33 pictures" in said and b"unreadable        1" in said
+    expected = rows_of_one_machine(tmp_path, photos, *common)
+    assert rows_of("s3://bucket/killed/answers").equals(expected)
+
+    again = facegender("s3://bucket/slow", *common, *options)
+    assert again.returncode == 1 and "33 of them were answered by the run before" in again.stdout
+
+
+@needs_ray
+def test_ray_reads_an_archive_in_a_bucket(
+    bucket: Any, nodes: Nodes, tmp_path: Path, model_path: Path
+) -> None:
+    common = ("--faces", "whole", "--model", model_path)
+    options = ("--cluster", nodes.address, "--output", tmp_path / "answers")
+    ended = facegender("s3://bucket/packed/*.tar.gz", *common, *options)
+    assert ended.returncode == 1, ended.stderr  # one is empty
+    (tmp_path / "all.tar.gz").write_bytes(
+        bucket.get_object(Bucket="bucket", Key="packed/all.tar.gz")["Body"].read()
+    )
+    expected = rows_of_one_machine(tmp_path, tmp_path / "all.tar.gz", *common)
+    assert rows_of(tmp_path / "answers").equals(expected)

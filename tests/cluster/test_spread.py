@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,98 +15,19 @@ import numpy as np
 import pytest
 from made import encode, picture
 from PIL import Image
-
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None or not Path("/proc/self").exists(),
-    reason="the extra 'cluster' is not installed, or there is no /proc to find processes in",
+from ray_nodes import (
+    SECONDS,
+    Nodes,
+    command,
+    facegender,
+    needs_ray,
+    processes,
+    rows_of,
+    rows_of_one_machine,
 )
-SECONDS = 300
+
 GOOD = encode(picture("male", seed=1))
 JPEG = encode(picture("female", size=(160, 120), seed=2), "JPEG")
-
-
-def facegender(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "facegender", "predict", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, **options)
-
-
-class Nodes:
-    """Two nodes of two cores each, started as a person starts them; ended by their own ids."""
-
-    def __init__(self) -> None:
-        self.folder = tempfile.mkdtemp(prefix="fg-ray-")  # short: sockets have short names
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        self.started: list[subprocess.Popen[bytes]] = []
-        port = self.address.partition(":")[2]
-        try:
-            self._start(
-                "--head",
-                f"--port={port}",
-                "--include-dashboard=false",
-                f"--temp-dir={self.folder}",
-            )
-            self._start(f"--address={self.address}", "--node-name=other")
-        except BaseException:
-            self.end()
-            raise
-
-    def _start(self, *arguments: str) -> None:
-        environment = os.environ | {
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-            "RAY_health_check_period_ms": "1000",  # a dead node is found sooner
-        }
-        sized = ("--num-cpus=2", "--object-store-memory=80000000", "--disable-usage-stats")
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *sized]
-        log = Path(self.folder) / f"start-{len(self.started)}.log"
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                [*command, *arguments], env=environment, stdout=out, stderr=out
-            )
-        self.started.append(process)
-        until = time.monotonic() + SECONDS
-        while "Ray runtime started" not in (said := log.read_text("utf-8", "replace")):
-            assert process.poll() is None and time.monotonic() < until, said
-            time.sleep(0.2)
-
-    def raylets(self) -> dict[int, str]:
-        """The process that keeps each node, with its command line."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            with suppress(OSError, ValueError):
-                line = (entry / "cmdline").read_text("utf-8", "replace")
-                if line.split("\0")[0].endswith("/raylet") and self.folder in line:
-                    found[int(entry.name)] = line
-        return found
-
-    @property
-    def other_raylet(self) -> int:
-        (number,) = (pid for pid, line in self.raylets().items() if "node-name=other" in line)
-        return number
-
-    def actors_of_other(self) -> list[int]:
-        """The processes on the second node that answer now."""
-        parent, found = self.other_raylet, []
-        for entry in Path("/proc").iterdir():
-            with suppress(OSError, ValueError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                name = (entry / "cmdline").read_text("utf-8", "replace")
-                if int(fields[1]) == parent and name.startswith("ray::") and "_Actor" in name:
-                    found.append(int(entry.name))
-        return found
-
-    def end(self) -> None:
-        for process in reversed(self.started):
-            process.terminate()  # ends what it has started, too
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(60)
-            process.kill()
-            process.wait()
-        for raylet in self.raylets():
-            os.kill(raylet, signal.SIGKILL)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -120,27 +35,6 @@ def nodes() -> Iterator[Nodes]:
     found = Nodes()
     yield found
     found.end()
-
-
-def rows_of(answers: Path) -> Any:
-    """The rows of all parts in the order of the manifest."""
-    import pyarrow
-    from pyarrow import parquet
-
-    manifest = json.loads((answers / "manifest.json").read_text())
-    files = [answers / part["file"] for part in manifest["parts"]]
-    assert sorted(files) == sorted(answers.glob("*.parquet"))
-    tables = [parquet.read_table(file) for file in files]
-    assert [table.num_rows for table in tables] == [part["rows"] for part in manifest["parts"]]
-    return pyarrow.concat_tables(tables)
-
-
-def rows_of_one_machine(place: Path, *arguments: str | Path) -> Any:
-    from pyarrow import parquet
-
-    ended = facegender(*arguments, "-o", place / "r.json", "--details", place / "r.parquet")
-    assert ended.returncode in (0, 1), ended.stderr
-    return parquet.read_table(place / "r.parquet")
 
 
 @needs_ray
@@ -178,27 +72,72 @@ def test_two_machines_give_the_rows_of_one(
     assert other.returncode == 2 and "another model" in other.stderr
 
 
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 96 pictures that take a while to decode: long enough to stop something."""
+    folder = tmp_path_factory.mktemp("slow")
+    noise = np.random.default_rng(0).integers(0, 255, (1200, 1200, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(noise), "WEBP", lossless=True, quality=0)
+    for number in range(96):
+        (folder / f"{number}.webp").write_bytes(data)
+    return folder
+
+
+def begun(run: subprocess.Popen[bytes], nodes: Nodes, answers: Path) -> None:
+    """Wait until parts are there and the second node is at work."""
+    until = time.monotonic() + SECONDS
+    while len(list(answers.glob("*.parquet"))) < 4 or not nodes.actors_of_other():
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < until, "no part comes"
+        time.sleep(0.05)
+    assert len(list(answers.glob("*.parquet"))) < 24, "too late to stop anything"
+
+
+@needs_ray
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_leaves_whole_parts_and_goes_on(
+    number: signal.Signals, code: int, nodes: Nodes, slow: Path, tmp_path: Path, model_path: Path
+) -> None:
+    answers, common = tmp_path / "answers", (slow, "--faces", "whole", "--model", model_path)
+    options = ("--cluster", nodes.address, "--part", "4", "-o", answers)
+    line = command(*common, *options)
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        begun(run, nodes, answers)
+        actors = nodes.actors()
+        readers = [pid for pid, parent, _ in processes() if parent in actors]
+        assert readers
+        run.send_signal(number)
+        _, errors = run.communicate(timeout=SECONDS)
+    said = errors.decode()
+    assert run.returncode == code, said
+    assert "of 24 parts" in said and "the same command goes on" in said and len(said) < 300
+
+    until = time.monotonic() + SECONDS  # Ray ends actors a moment after their driver
+    while left := {pid for pid, _, _ in processes()} & {*actors, *readers, *nodes.actors()}:
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
+    names = [path.name for path in answers.iterdir()]
+    parts = sorted(name for name in names if name.endswith(".parquet"))
+    assert sorted(names) == sorted([*parts, "run.json"]) and 4 <= len(parts) < 24
+    before = {name: (answers / name).stat().st_mtime_ns for name in parts}
+
+    ended = facegender(*common, *options)
+    assert ended.returncode == 0, ended.stderr
+    kept = 4 * len(parts)
+    assert f"{kept} of them were answered by the run before" in ended.stdout
+    assert {name: (answers / name).stat().st_mtime_ns for name in parts} == before
+    assert rows_of(answers).equals(rows_of_one_machine(tmp_path, *common))
+
+
 @needs_ray
 @pytest.mark.parametrize("killed", ["worker", "machine"])
 def test_what_a_killed_one_leaves_is_done_by_another(
-    killed: str, nodes: Nodes, tmp_path: Path, model_path: Path
+    killed: str, nodes: Nodes, slow: Path, tmp_path: Path, model_path: Path
 ) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    noise = np.random.default_rng(0).integers(0, 255, (1200, 1200, 3), dtype=np.uint8)
-    slow = encode(Image.fromarray(noise), "WEBP", lossless=True, quality=0)
-    for number in range(96):
-        (photos / f"{number}.webp").write_bytes(slow)
-    answers, common = tmp_path / "answers", (photos, "--faces", "whole", "--model", model_path)
-    options = ("--cluster", nodes.address, "--part", "4", "-o", answers)
-    command = [sys.executable, "-m", "facegender", "predict", *map(str, (*common, *options))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
-        until = time.monotonic() + SECONDS
-        while len(list(answers.glob("*.parquet"))) < 4 or not nodes.actors_of_other():
-            assert run.poll() is None, run.communicate()
-            assert time.monotonic() < until, "no part comes"
-            time.sleep(0.05)
-        assert len(list(answers.glob("*.parquet"))) < 24, "too late to kill anything"
+    answers, common = tmp_path / "answers", (slow, "--faces", "whole", "--model", model_path)
+    line = command(*common, "--cluster", nodes.address, "--part", "4", "-o", answers)
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        begun(run, nodes, answers)
         victim = nodes.actors_of_other()[0] if killed == "worker" else nodes.other_raylet
         os.kill(victim, signal.SIGKILL)
         _, errors = run.communicate(timeout=SECONDS)
@@ -246,7 +185,7 @@ def test_without_ray(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True
     )
-    assert ended.returncode == 2 and "pip install 'facegender[cluster]'" in ended.stderr
+    assert ended.returncode == 2 and "pip install '.[cluster]'" in ended.stderr
 
 
 def test_ray_is_never_imported_without_a_cluster(tmp_path: Path, model_path: Path) -> None:

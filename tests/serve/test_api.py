@@ -459,4 +459,4 @@ def test_without_the_extra(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert found.returncode == 2
-    assert "pip install 'facegender[serve]'" in found.stderr
+    assert "pip install '.[serve]'" in found.stderr

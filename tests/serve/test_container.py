@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,15 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
         if name == "COPY":
             for source in value.split()[:-1]:
                 assert (ROOT / source).exists() and f"!{source}" in allowed
+
+
+def test_all_that_the_wheel_is_built_from_is_copied() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {*wheel["force-include"], *project["project"]["license-files"]}
+    needed |= {project["project"]["readme"], *(name.split("/")[0] for name in wheel["packages"])}
+    copied = {source for name, value in steps() if name == "COPY" for source in value.split()[:-1]}
+    assert needed <= copied
 
 
 def test_it_is_not_root_and_writes_nothing() -> None:

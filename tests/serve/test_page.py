@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made import encode, picture
 from PIL import Image
@@ -217,6 +218,23 @@ def test_boxes_are_where_the_rows_say(
     assert dialog.locator(".box").inner_text() == said
     assert dialog.locator("li").all_inner_texts() == [f"{said} (face detector {row['score']:.2f})"]
     assert said in dialog.locator("img").get_attribute("alt")
+
+
+def test_small_faces_of_several_show_their_place_in_the_list_alone(
+    server: Server, open_page: Callable[..., Any], astronaut: Pixels
+) -> None:
+    page = open_page(server, viewport={"width": 1280, "height": 900})
+    face = astronaut[:300, 100:360]
+    two = Image.fromarray(np.concatenate([face, face], axis=1))
+    page.set_input_files("#files", as_files({"a.png": encode(two)}))
+    until_said(page, "All answered: 1.")
+    assert page.locator(".card .box").all_inner_texts() == ["1", "2"]
+    page.locator(".open").click()
+    listed = page.get_by_role("dialog", name="a.png").locator("li").all_inner_texts()
+    for place, (tag, line) in enumerate(
+        zip(page.locator("#larger .box").all_inner_texts(), listed, strict=True), start=1
+    ):
+        assert tag == f"{place} {line.partition(' (')[0]}"
 
 
 def test_paste_and_names_that_come_twice(server: Server, open_page: Callable[..., Any]) -> None:

@@ -28,7 +28,7 @@ export async function describe() {
   }
   if (!response.ok) throw new AnswerError("other", `model.json: HTTP ${response.status}`);
   const card = await response.json();
-  const terms = [card.licence, card.terms].filter(Boolean).join(" ");
+  const terms = [card.licence, card.terms].filter(Boolean).join(". ");
   return { uploads: false, name: card.name, terms, figures: card.figures };
 }
 

@@ -8,9 +8,11 @@ import logging
 import os
 import pickle
 import re
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
@@ -60,7 +62,8 @@ class Cluster(AbstractContextManager["Cluster"]):
             raise MissingExtraError("cluster", error.name or "ray") from error
         try:
             _knock(address)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            with _own_sigterm():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"no Ray cluster answers at {address}. Start one with  ray start --head  and, on "
@@ -152,6 +155,17 @@ def _knock(address: str) -> None:
         host, _, port = address.rpartition(":")
         with socket.create_connection((host, int(port)), _KNOCK_SECONDS):
             pass
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does: Ray's own handler prints a trace and ends with exit code 15."""
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if ours is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
 
 
 def _explained(error: BaseException) -> FacegenderError:

@@ -48,13 +48,14 @@ export function shot(picture, rows, isSaidBeside = false) {
     holder.replaceWith(make("span", { className: "not-shown", textContent: say("notShown") }));
   });
   image.src = url;
-  for (const row of rows ?? []) {
-    if (row.box) holder.append(boxOf(row));
-  }
+  const faces = (rows ?? []).filter((row) => row.box);
+  faces.forEach((row, at) => holder.append(boxOf(row, faces.length > 1 ? at + 1 : 0)));
   return holder;
 }
 
-function boxOf(row) {
+// place: among several faces, whose answers stand under the picture in this order; small ones have
+// room for no more than that
+function boxOf(row, place) {
   const { box, width, height } = row;
   const element = make("span", { className: `box of-${row.status === "ok" ? row.label : "unknown"}` });
   element.ariaHidden = "true"; // the same is said in words
@@ -65,7 +66,9 @@ function boxOf(row) {
   element.style.height = share(box.height, height);
   element.classList.toggle("low", box.y < 0.12 * height);
   element.classList.toggle("right", box.x > 0.5 * width);
-  element.append(make("span", { textContent: answerOf(row) }));
+  element.classList.toggle("of-several", place > 0);
+  const words = make("span", { className: "words", textContent: answerOf(row) });
+  element.append(make("span", { className: "tag" }, ...(place ? [`${place} `] : []), words));
   return element;
 }
 

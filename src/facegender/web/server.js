@@ -24,7 +24,8 @@ export function setToken(text) {
 export async function describe() {
   const card = await (await ask("model")).json();
   limits = card.limits;
-  return { uploads: true, name: card.name, terms: card.terms, figures: card.figures };
+  const terms = [card.licence, card.terms].filter(Boolean).join(". ");
+  return { uploads: true, name: card.name, terms, figures: card.figures };
 }
 
 // Answers for pictures.

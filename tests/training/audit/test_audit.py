@@ -125,6 +125,29 @@ def test_the_page_is_whole_and_loads_nothing(place: Path) -> None:
     assert "<b>flat" not in page and "&lt;b&gt;flat" in page
 
 
+def test_the_page_shows_a_batch_with_what_is_sure_and_what_is_chance(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+
+    def coloured(channel: int) -> bytes:
+        pixels = rng.integers(0, 120, (48, 48, 3), np.uint8)
+        pixels[..., channel] += 120
+        return encoded(Image.fromarray(pixels), "PNG")
+
+    files = {f"male/{n}.png": coloured(0) for n in range(60)}
+    files |= {f"female/{n}.png": coloured(2) for n in range(60)}
+    files |= {f"male/wed_<b>{n}.png": coloured(2) for n in range(12)}
+    pack(tmp_path / "faces.tar.gz", files)
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", str(tmp_path / "faces.tar.gz"), "-o", str(tmp_path / "found")])
+    assert ended.value.code == 0
+    batch, *_ = json.loads((tmp_path / "found/audit.json").read_text())["batches"]
+    assert batch["label"] == "male" and 1 <= batch["surely"] <= batch["against"] >= 10
+    page = (tmp_path / "found/audit.html").read_text()
+    assert f"{batch['against']} of {batch['pictures']} look like the other label" in page
+    assert f"{batch['surely']} of them surely; chance {batch['chance']:.2g}<" in page
+    assert "<b>0.png" not in page
+
+
 def test_doubtful_csv_is_a_list_of_corrections(place: Path) -> None:
     from facegender.training.corrections import read_corrections
 

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from facegender.results import replacing
+from facegender.training.audit.batches import SURE
 
 if TYPE_CHECKING:
     from facegender.training.audit.audit import Audit, Subject
@@ -106,8 +107,7 @@ def _doubtful(found: Audit, facts: dict[str, Any]) -> str:
     if not flagged:
         return "<p>None flagged.</p>"
     items = [
-        f"<li>{_figure(found.subject, row, f'wrong: {found.doubts.wrong[row]:.0%}')}</li>"
-        for row in flagged[:_DOUBTFUL]
+        f"<li>{_figure(found.subject, row, _wrong(found, row))}</li>" for row in flagged[:_DOUBTFUL]
     ]
     return (
         f"<p>{len(flagged):,} flagged; the {len(items):,} most doubtful are shown. The label under "
@@ -118,17 +118,40 @@ def _doubtful(found: Audit, facts: dict[str, Any]) -> str:
 
 
 def _batches(found: Audit) -> str:
-    """Groups of files that look mislabelled together."""
+    """Groups of files that look mislabelled together: how many surely, how little by chance."""
+    batches = found.doubts.batches
+    if not batches:
+        return "<p>None found.</p>"
     parts = []
-    for batch in found.doubts.batches[:_BATCHES]:
+    for batch in batches[:_BATCHES]:
         some = batch.rows[:: max(1, len(batch.rows) // _BATCH_PICTURES)][:_BATCH_PICTURES]
-        items = "".join(f"<li>{_figure(found.subject, row)}</li>" for row in some)
+        items = "".join(
+            f"<li>{_figure(found.subject, row, _wrong(found, row))}</li>" for row in some
+        )
+        is_part = len(some) < batch.pictures
+        some_of = f"<p>{len(some)} of them are shown.</p>" if is_part else ""
         parts.append(
             f"<details><summary>{_text(batch.kind)} <b>{_text(batch.name)}</b>, labelled "
-            f"{batch.label}: {batch.against:,} of {batch.pictures:,} look like the other label"
-            f'</summary><ul class="sheet">{items}</ul></details>'
+            f"{batch.label}: {batch.against:,} of {batch.pictures:,} look like the other label, "
+            f"{batch.surely:,} of them surely; chance {_chance(batch.chance)}</summary>"
+            f'{some_of}<ul class="sheet">{items}</ul></details>'
         )
-    return "".join(parts)
+    shown = f"; the first {len(parts)} are shown" if len(batches) > len(parts) else ""
+    return (
+        f"<p>{len(batches):,} found, the least probable first{shown}. Surely: the scores give the "
+        f"label less than {SURE:g}. Chance: how probable any such batch would be if wrong labels "
+        "were spread evenly. audit.json names all files.</p>" + "".join(parts)
+    )
+
+
+def _chance(value: float) -> str:
+    """Write a probability that may be too small for a number."""
+    return f"{value:.2g}" if value else "below 1e-300"
+
+
+def _wrong(found: Audit, row: int) -> str:
+    wrong = found.doubts.wrong[row]
+    return "not judged" if np.isnan(wrong) else f"wrong: {wrong:.0%}"
 
 
 def _copies(found: Audit) -> str:
