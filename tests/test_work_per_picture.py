@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from facegender import faces as faces_module
 from facegender.classifier import BATCH, Classifier
 from facegender.images import Pixels
 from facegender.inputs import gather
-from facegender.isolated import _send
-from facegender.predict import predict_items
+from facegender.isolated import Pool, _send
+from facegender.predict import GROUP, predict_items
 from facegender.reading import Reader, read_picture
 
 JPEG = encode(picture(size=(200, 200), seed=1), "JPEG")
@@ -144,6 +145,30 @@ def test_what_leaves_a_reading_process_is_little_more_than_its_pixels(
     with (tmp_path / "pipe").open("wb") as pipe:
         _send(pipe, (True, reading))
     assert (tmp_path / "pipe").stat().st_size <= pixels + 700
+
+
+def test_small_pictures_go_to_be_read_together_and_large_ones_alone(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    really = Pool.submit_group
+
+    def submit(pool: Pool, function: Any, pieces: Any, *args: Any) -> Any:
+        asked.append(len(pieces))
+        return really(pool, function, pieces, *args)
+
+    monkeypatch.setattr(Pool, "submit_group", submit)
+    for n in range(5 * GROUP + 3):
+        (tmp_path / f"{n}.jpg").write_bytes(JPEG)
+    list(predict_items(gather([tmp_path]), classifier, faces="whole"))
+    assert asked == [GROUP] * 5 + [3]
+    asked.clear()
+    large = tmp_path / "large"
+    large.mkdir()
+    for n in range(3):
+        (large / f"{n}.jpg").write_bytes(JPEG + bytes(600_000))
+    list(predict_items(gather([large]), classifier, faces="whole"))
+    assert asked == [1, 1, 1]
 
 
 def test_a_row_allocates_little(classifier: Classifier, tmp_path: Path) -> None:
