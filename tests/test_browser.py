@@ -31,8 +31,9 @@ from skimage.data import astronaut as read_astronaut
 
 from facegender import faces, reading
 from facegender.classifier import Classifier
+from facegender.detector import YuNet
 from facegender.errors import InputError, UnreadablePictureError
-from facegender.faces import ALIGNED, YuNet, cut
+from facegender.faces import ALIGNED, cut
 from facegender.images import LIMITS, Resize, decode, fit
 from facegender.model_file import LABELS, read_model_file
 from facegender.predict import predict_folder

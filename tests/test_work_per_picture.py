@@ -16,7 +16,7 @@ import pytest
 from made import encode, picture
 from PIL import Image, ImageFile
 
-from facegender import faces as faces_module
+from facegender import detector as detector_module
 from facegender.classifier import BATCH, Classifier
 from facegender.images import Pixels
 from facegender.inputs import gather
@@ -32,7 +32,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts what decoding and detecting really do, while they do it."""
     counts: Counter[str] = Counter()
     load, resize = ImageFile.ImageFile.load, Image.Image.resize
-    from_array, look = Image.fromarray, faces_module.YuNet._look
+    from_array, look = Image.fromarray, detector_module.YuNet._look
 
     def note(name: str, really: Callable[..., object]) -> Callable[..., object]:
         def run(*args: object, **kwargs: object) -> object:
@@ -48,7 +48,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
     monkeypatch.setattr(Image.Image, "resize", note("resizes", resize))
     monkeypatch.setattr(Image, "fromarray", note("arrays made pictures", from_array))
-    monkeypatch.setattr(faces_module.YuNet, "_look", note("looks for faces", look))
+    monkeypatch.setattr(detector_module.YuNet, "_look", note("looks for faces", look))
     return counts
 
 

@@ -8,20 +8,19 @@ cannot drift apart.
 from __future__ import annotations
 
 import io
-import re
 import stat
 import warnings
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from math import ceil
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from facegender.colours import to_rgb
 from facegender.errors import UnreadablePictureError
+from facegender.jpeg import draft, ends_early
 
 Pixels = NDArray[np.uint8]
 """Pixels ``[H, W, 3]``, ``uint8``, RGB, upright."""
@@ -96,12 +95,6 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_EXIF_KEYS = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}
-# A marker that is neither a stuffed zero byte, nor a restart, nor a fill byte.
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# Data that decodes to something, with every restart marker in between.
-_JPEG_STUFFING = b"".join(b"\x5a\xa5\x33\xcc" * 16 + bytes((0xFF, 0xD0 + n)) for n in range(8))
-_FILL = 128.0  # brightness of what libjpeg puts where data is missing
 _ASPECTS = ("stretch", "pad", "crop")
 
 # Pillow warns above half of its limit; the limit itself is what counts here.
@@ -263,11 +256,11 @@ def _decode(data: bytes, long_side: int | None, limits: Limits, resize: Resize |
                     f"{width}x{height} is over the limit of {limits.pixels:,} pixels"
                 )
             if long_side is not None:
-                _draft(image, long_side)
+                draft(image, long_side)
             image.load()
-            if image.format in ("JPEG", "MPO") and _jpeg_ends_early(data, image, long_side):
+            if image.format in ("JPEG", "MPO") and ends_early(data, image, long_side):
                 raise UnreadablePictureError("cut off: the picture's data ends before its last row")
-            upright = _rgb(image)
+            upright = to_rgb(image)
             is_turned = upright.width != image.width
             pixels = _pixels(upright if resize is None else _fitted(upright, resize))
     except UnreadablePictureError:
@@ -283,13 +276,6 @@ def _decode(data: bytes, long_side: int | None, limits: Limits, resize: Resize |
     if is_turned:  # by EXIF
         width, height = height, width
     return Reduced(pixels, width, height)
-
-
-def _draft(image: Image.Image, long_side: int) -> None:
-    """Have a JPEG decoded at the smallest of 1/1, 1/2, 1/4, 1/8 that keeps ``long_side``."""
-    share = long_side / max(image.size)
-    if share < 1.0:
-        image.draft(None, (ceil(image.width * share), ceil(image.height * share)))
 
 
 @cache
@@ -316,18 +302,11 @@ def from_image(image: Image.Image) -> Pixels:
     """
     try:
         image.load()
-        return _pixels(_rgb(image))
+        return _pixels(to_rgb(image))
     except UnreadablePictureError:
         raise
     except Exception as error:  # a lazily opened file is decoded here
         raise UnreadablePictureError(f"cannot be decoded: {error}") from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """Turn a picture upright and bring its colours to sRGB; what is so already stays itself."""
-    if image.width < 1 or image.height < 1:
-        raise UnreadablePictureError(f"{image.width}x{image.height} is a picture without pixels")
-    return _to_srgb(_upright(image))
 
 
 def _pixels(image: Image.Image) -> Pixels:
@@ -356,112 +335,3 @@ def _fitted(image: Image.Image, resize: Resize) -> Image.Image:
     if resize.aspect == "crop":
         return ImageOps.fit(image, size, resample)
     return image.resize(size, resample)
-
-
-def _jpeg_ends_early(data: bytes, image: Image.Image, long_side: int | None) -> bool:
-    """Tell whether a JPEG with an end marker lacks part of its data (libjpeg only fills with grey).
-
-    Bytes put in before the end marker change nothing in a whole picture, for all of its rows are
-    done by then; in one that was cut off they are decoded as rows. The second decoding is spared
-    where a sequential JPEG's last pixel is not the grey that libjpeg fills with. Not seen: a cut
-    inside the last block, and one exactly between two scans of a progressive JPEG (a whole
-    picture, only coarser).
-    """
-    end, is_sequential = _jpeg_end(data)
-    if end < 0:
-        return False
-    if is_sequential and abs(_luma(image, image.width - 1, image.height - 1) - _FILL) > 2.0:
-        return False
-    stuffed = io.BytesIO(data[:end] + _JPEG_STUFFING + data[end:])
-    with Image.open(stuffed, formats=("JPEG",)) as second:
-        if long_side is not None:
-            _draft(second, long_side)
-        return second.tobytes() != image.tobytes()
-
-
-def _luma(image: Image.Image, x: int, y: int) -> float:
-    """Brightness of one pixel, as JPEG has it; ``_FILL`` for four channels, which it cannot tell.
-
-    Unlike its colour it takes nothing from the pixels beside it, where colour is kept coarser.
-    """
-    value = image.getpixel((x, y))
-    if isinstance(value, tuple) and len(value) == 3:
-        return 0.299 * value[0] + 0.587 * value[1] + 0.114 * value[2]
-    return _FILL if value is None or isinstance(value, tuple) else float(value)
-
-
-def _jpeg_end(data: bytes) -> tuple[int, bool]:
-    """Where the first picture's end marker stands (-1: nowhere); is it Huffman and sequential."""
-    at, is_sequential = 2, False
-    while found := _JPEG_MARKER.search(data, at):
-        at, kind = found.start(), data[found.start() + 1]
-        if kind == 0xD9:
-            return at, is_sequential
-        is_sequential = is_sequential or kind in (0xC0, 0xC1)
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return -1, is_sequential
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; damaged EXIF counts as none, for the pixels are still whole."""
-    if image.format == "JPEG" and not image.info.keys() & _EXIF_KEYS:
-        return image  # without a copy
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:
-        return image
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """Bring a picture to RGB by the colour profile that is embedded in it, if any fits."""
-    profile = image.info.get("icc_profile")
-    if not isinstance(profile, bytes) or image.mode.startswith(("I", "F")):
-        return _to_rgb(image)
-    given = image if image.mode in ("L", "CMYK") else _to_rgb(image)
-    try:
-        transform = _transform_to_srgb(profile, given.mode)
-        if transform is None:
-            return _to_rgb(given)
-        return transform.apply(given)
-    except (ImageCms.PyCMSError, OSError, ValueError):  # a damaged profile, one of another kind
-        return _to_rgb(given)
-
-
-@lru_cache(maxsize=16)
-def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Make what converts pixels of ``mode``; None where they are sRGB already.
-
-    Raises:
-        PyCMSError: the profile is damaged or of another kind of pixels.
-    """
-    given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    if "sRGB" in ImageCms.getProfileDescription(given):
-        return None
-    return ImageCms.buildTransform(given, ImageCms.createProfile("sRGB"), mode, "RGB")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Bring any of Pillow's modes to 8-bit RGB."""
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bits(values: NDArray[Any]) -> Pixels:
-    """Bring 16-bit, 32-bit and float grey to 8 bits by the range that the values themselves show.
-
-    Pillow gives 16-bit grey as ``I;16`` or ``I``; floats are read as 0..1 unless they exceed it.
-    """
-    wide = np.nan_to_num(values.astype(np.float64))
-    top = wide.max(initial=0.0)
-    if values.dtype.kind == "f":
-        full = 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else 65535.0
-    else:
-        full = 65535.0 if values.dtype.itemsize == 2 or top > 255 else 255.0
-    return np.clip(np.rint(wide * (255.0 / full)), 0, 255).astype(np.uint8)

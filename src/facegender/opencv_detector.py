@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegender.detector import MIN_SCORE, Canvas, Face, YuNet
 from facegender.errors import MissingExtraError, ModelFileError
-from facegender.faces import MIN_SCORE, Canvas, Face, YuNet
 from facegender.images import Pixels
 
 _STEP = 32  # the network halves the picture five times
@@ -31,10 +31,10 @@ _WANTED = (
 
 
 class OpenCVYuNet:
-    """A :class:`~facegender.faces.FaceDetector` over OpenCV's ``FaceDetectorYN``.
+    """A :class:`~facegender.detector.FaceDetector` over OpenCV's ``FaceDetectorYN``.
 
-    It looks at a picture as :class:`~facegender.faces.YuNet` does: small with a grey margin around
-    it, for a face that fills it, and a larger one at its size up to 640 pixels too. OpenCV's
+    It looks at a picture as :class:`~facegender.detector.YuNet` does: small with a grey margin
+    around it, for a face that fills it, and a larger one at its size up to 640 pixels too. OpenCV's
     detector keeps the size of its picture as a state, so every thread has a detector of its own.
     """
 
