@@ -10,9 +10,10 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from facegender.errors import ModelFileError
-from facegender.images import Pixels, Resize, fit
+from facegender.images import Pixels, Resize, Upright, as_image, fitted
 
 DETECTOR_NAME = "yunet.onnx"
 
@@ -70,16 +71,17 @@ class Canvas:
     down: float
 
     @classmethod
-    def of(cls, pixels: Pixels, size: int, margin: float, *, least_steps: int = 1) -> Canvas:
+    def of(cls, picture: Upright, size: int, margin: float, *, least_steps: int = 1) -> Canvas:
         """Set a picture in with its long side at ``size``.
 
         Args:
-            pixels: ``uint8 [H, W, 3]``.
+            picture: pixels, or Pillow's.
             size: in pixels.
             margin: grey at every side, as a share of ``size``.
             least_steps: a side has at least so many times 32 pixels.
         """
-        height, width = pixels.shape[:2]
+        image = as_image(picture)
+        width, height = image.size
         scale = size / max(height, width)
         small = Resize(max(1, round(height * scale)), max(1, round(width * scale)))
         border = round(margin * size)
@@ -89,7 +91,9 @@ class Canvas:
         )
         canvas = np.full((rows, columns, 3), _GREY, np.uint8)
         top, left = (rows - small.height) // 2, (columns - small.width) // 2
-        canvas[top : top + small.height, left : left + small.width] = fit(pixels, small)
+        canvas[top : top + small.height, left : left + small.width] = np.asarray(
+            fitted(image, small)
+        )
         return cls(canvas, left, top, width / small.width, height / small.height)
 
     def lead_back(self, table: NDArray[np.float32]) -> None:
@@ -107,8 +111,8 @@ class Canvas:
 class FaceDetector(Protocol):
     """Whatever finds faces."""
 
-    def detect(self, pixels: Pixels, *, min_score: float = ...) -> list[Face]:
-        """Find all faces in ``uint8 [H, W, 3]``, RGB, upright; safe to call from many threads.
+    def detect(self, picture: Upright, *, min_score: float = ...) -> list[Face]:
+        """Find all faces in a decoded picture; safe to call from many threads.
 
         Those that it is less sure of than ``min_score`` are left out.
         """
@@ -149,24 +153,25 @@ class YuNet:
         except Exception as error:  # ONNX Runtime's own exceptions share no base but this
             raise ModelFileError(f"ONNX Runtime cannot run {path}: {error}") from error
 
-    def detect(self, pixels: Pixels, *, min_score: float = MIN_SCORE) -> list[Face]:
+    def detect(self, picture: Upright, *, min_score: float = MIN_SCORE) -> list[Face]:
         """Find all faces, those that fill the picture and those of 12 pixels of 640.
 
         Args:
-            pixels: ``uint8 [H, W, 3]``, RGB, upright.
+            picture: ``uint8 [H, W, 3]``, RGB, upright, or Pillow's.
             min_score: faces that the detector is less sure of are left out.
 
         Returns:
             The faces, the surest first.
         """
-        longest = max(pixels.shape[:2])
-        found = [self._look(pixels, self.CLOSE, 0.3, min_score)]
+        image = as_image(picture)
+        longest = max(image.size)
+        found = [self._look(image, self.CLOSE, 0.3, min_score)]
         if longest > 2 * self.CLOSE:
-            found.append(self._look(pixels, min(longest, self.FAR), 0.0, min_score))
+            found.append(self._look(image, min(longest, self.FAR), 0.0, min_score))
         return [_face(row) for row in _without_overlaps(np.concatenate(found))]
 
     def _look(
-        self, pixels: Pixels, size: int, margin: float, min_score: float
+        self, image: Image.Image, size: int, margin: float, min_score: float
     ) -> NDArray[np.float32]:
         """Look at the picture with its long side at ``size``.
 
@@ -174,7 +179,7 @@ class YuNet:
             ``float32 [faces, 15]``: score, x, y, width, height, and the landmarks, in the
             picture's own pixels.
         """
-        canvas = Canvas.of(pixels, size, margin)
+        canvas = Canvas.of(image, size, margin)
         found = [
             _decode(values[0], stride, min_score)
             for values, stride in zip(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from facegender.detector import Face, FaceDetector, YuNet, default_detector
-from facegender.images import Pixels, Resize, fit
+from facegender.images import Pixels, Resize, Upright, as_image, fitted
 from facegender.model_file import Crop
 
 ALIGNED = Crop(
@@ -76,22 +76,22 @@ class Framer:
     resize: Resize
     detector: FaceDetector | None = None
 
-    def __call__(self, pixels: Pixels) -> Framed:
+    def __call__(self, picture: Upright) -> Framed:
         """Bring a picture of one labelled face to the network's size, as training does.
 
         Args:
-            pixels: ``uint8 [H, W, 3]``, upright.
+            picture: pixels ``uint8 [H, W, 3]``, upright, or Pillow's.
 
         Returns:
             ``uint8 [resize.height, resize.width, 3]``, and the face; the whole picture where none
             was found.
         """
         if self.crop.rule == "whole":
-            return self.frame(pixels, None)
-        height, width = pixels.shape[:2]
-        return self.frame(pixels, largest(self._detector().detect(pixels), width, height))
+            return self.frame(picture, None)
+        image = as_image(picture)
+        return self.frame(image, largest(self._detector().detect(image), *image.size))
 
-    def find(self, pixels: Pixels, faces: str) -> tuple[Face | None, ...]:
+    def find(self, picture: Upright, faces: str) -> tuple[Face | None, ...]:
         """Find what a picture shows, in any of :data:`FACES`' ways.
 
         ``whole`` takes the picture as one face, as it is. ``detect`` finds every face. ``auto``
@@ -99,7 +99,7 @@ class Framer:
         left out, and by the crop rule ``whole`` it is taken as it is.
 
         Args:
-            pixels: ``uint8 [H, W, 3]``, upright.
+            picture: pixels ``uint8 [H, W, 3]``, upright, or Pillow's.
             faces: ``auto``, ``detect`` or ``whole``.
 
         Returns:
@@ -108,8 +108,9 @@ class Framer:
         """
         if faces == "whole":
             return (None,)
-        height, width = pixels.shape[:2]
-        found = search(pixels, self._detector())
+        image = as_image(picture)
+        width, height = image.size
+        found = search(image, self._detector())
         shown = largest(found, width, height)
         if shown is None:
             # A network that learned from pictures as they are is asked about them as they are
@@ -118,11 +119,11 @@ class Framer:
             return (shown if self.crop.rule == "aligned" else None,)
         return (shown, *(face for face in found if face is not shown))
 
-    def frame(self, pixels: Pixels, face: Face | None) -> Framed:
+    def frame(self, picture: Upright, face: Face | None) -> Framed:
         """Bring one face, or the whole picture for None, to the network's size."""
         if face is None:
-            return Framed(fit(pixels, self.resize), None)
-        return Framed(cut(pixels, face.landmarks, self._crop(), self.resize), face)
+            return Framed(np.asarray(fitted(as_image(picture), self.resize)), None)
+        return Framed(cut(picture, face.landmarks, self._crop(), self.resize), face)
 
     def side(self, face: Face) -> float:
         """How many pixels of its picture a face's crop is wide."""
@@ -136,25 +137,27 @@ class Framer:
         return self.detector or default_detector()
 
 
-def search(pixels: Pixels, detector: FaceDetector) -> list[Face]:
+def search(picture: Upright, detector: FaceDetector) -> list[Face]:
     """Find all faces; look again with more around where there are none, and at the four turns.
 
     A face that lies on its side or on its head is found less surely, if at all, and its landmarks
     are wrong; so the picture is turned where no face is sure.
 
     Args:
-        pixels: ``uint8 [H, W, 3]``, upright by what its file says.
+        picture: pixels ``uint8 [H, W, 3]``, upright by what its file says, or Pillow's.
         detector: what looks.
 
     Returns:
         The faces in the picture's own pixels, the surest first.
     """
-    found = detector.detect(pixels)
+    image = as_image(picture)
+    found = detector.detect(image)
     if _surest(found) >= _SURE:
         return found
-    height, width = pixels.shape[:2]
+    width, height = image.size
     scale = max(1.0, max(height, width) / YuNet.FAR)
-    small = fit(pixels, Resize(max(1, round(height / scale)), max(1, round(width / scale))))
+    size = Resize(max(1, round(height / scale)), max(1, round(width / scale)))
+    small = np.asarray(fitted(image, size))
     if not found:
         border = round(0.6 * max(small.shape[:2]))
         around = ((border, border), (border, border), (0, 0))
@@ -223,11 +226,11 @@ def place(landmarks: NDArray[np.floating], crop: Crop) -> NDArray[np.float64]:
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def cut(pixels: Pixels, landmarks: NDArray[np.floating], crop: Crop, resize: Resize) -> Pixels:
+def cut(picture: Upright, landmarks: NDArray[np.floating], crop: Crop, resize: Resize) -> Pixels:
     """Cut a face out, upright, at the network's size; beyond the picture its edge is repeated.
 
     Args:
-        pixels: ``uint8 [H, W, 3]``.
+        picture: pixels ``uint8 [H, W, 3]``, or Pillow's.
         landmarks: ``float [5, 2]`` in its pixels.
         crop: where they shall lie.
         resize: the network's size; the crop is stretched to it.
@@ -238,7 +241,8 @@ def cut(pixels: Pixels, landmarks: NDArray[np.floating], crop: Crop, resize: Res
     matrix = place(landmarks, crop)
     corners = np.array([[0, 1, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]], np.float64)
     reach = matrix @ corners
-    height, width = pixels.shape[:2]
+    image = as_image(picture)
+    width, height = image.size
     # The part of the picture that the crop touches, made smaller where the crop is (antialiasing)
     left, top = (
         int(np.clip(np.floor(low), 0, side - 1))
@@ -248,25 +252,22 @@ def cut(pixels: Pixels, landmarks: NDArray[np.floating], crop: Crop, resize: Res
         int(np.clip(np.ceil(high), low + 1, side))
         for high, low, side in zip(reach.max(1), (left, top), (width, height), strict=True)
     )
-    part = pixels[top:bottom, left:right]
+    part = image.crop((left, top, right, bottom))
     side = float(np.hypot(*matrix[:, 0]))
     scale = min(1.0, max(resize.width, resize.height) / side)
-    rows, columns = (max(1, round(count * scale)) for count in part.shape[:2])
-    across, down = columns / part.shape[1], rows / part.shape[0]
-    part = fit(part, Resize(rows, columns, resize.filter))
+    columns, rows = (max(1, round(count * scale)) for count in part.size)
+    across, down = columns / part.width, rows / part.height
+    part = fitted(part, Resize(rows, columns, resize.filter))
     # ... and with its edges repeated as far as the crop reaches
     low = np.floor((reach.min(1) - (left, top)) * (across, down)).astype(int)
     high = np.ceil((reach.max(1) - (left, top)) * (across, down)).astype(int)
     before = np.maximum(0, 1 - low)
     after = np.maximum(0, high + 1 - (columns, rows))
-    part = np.pad(part, ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode="edge")
+    if before.any() or after.any():
+        more = ((before[1], after[1]), (before[0], after[0]), (0, 0))
+        part = Image.fromarray(np.pad(np.asarray(part), more, mode="edge"))
     step = np.diag((across, down)) @ matrix[:, :2] @ np.diag((1 / resize.width, 1 / resize.height))
     shift = (matrix[:, 2] - (left, top)) * (across, down) + before
     data = [*step[0], shift[0], *step[1], shift[1]]
-    image = Image.fromarray(part).transform(
-        (resize.width, resize.height),
-        Image.Transform.AFFINE,
-        data,
-        Image.Resampling.BILINEAR,
-    )
-    return np.asarray(image)
+    size = (resize.width, resize.height)
+    return np.asarray(part.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR))

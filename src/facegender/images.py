@@ -13,6 +13,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from facegender.jpeg import draft, ends_early
 
 Pixels = NDArray[np.uint8]
 """Pixels ``[H, W, 3]``, ``uint8``, RGB, upright."""
+
+Upright: TypeAlias = Pixels | Image.Image
+"""A decoded picture as pixels or as Pillow's, RGB and upright: each way to the other is a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +59,22 @@ LIMITS = Limits()
 class Reduced:
     """A picture that may have been decoded smaller than it is.
 
-    ``pixels`` are ``uint8 [h, w, 3]``, RGB, upright; ``width`` and ``height`` are those of the
-    upright picture itself.
+    ``image`` is RGB and upright; ``width`` and ``height`` are those of the upright picture itself.
     """
 
-    pixels: Pixels
+    image: Image.Image
     width: int
     height: int
 
     @property
+    def pixels(self) -> Pixels:
+        """A copy of the image as an array."""
+        return _pixels(self.image)
+
+    @property
     def scale(self) -> float:
-        """How many of the picture's pixels one of ``pixels`` stands for, along a side."""
-        return max(self.width, self.height) / float(max(self.pixels.shape[:2]))
+        """How many of the picture's pixels one of ``image`` stands for, along a side."""
+        return max(self.width, self.height) / float(max(self.image.size))
 
 
 # Only formats whose decoder is part of Pillow itself: none that starts another program (EPS, PDF).
@@ -95,6 +103,7 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_TOO_LARGE = "too large for this machine's memory"
 _ASPECTS = ("stretch", "pad", "crop")
 
 # Pillow warns above half of its limit; the limit itself is what counts here.
@@ -202,15 +211,19 @@ def decode(data: bytes, limits: Limits = LIMITS) -> Pixels:
     Raises:
         UnreadablePictureError: not a picture, cut off, damaged, or over a limit.
     """
-    return _decode(data, None, limits, None).pixels
+    try:
+        return _decode(data, None, limits, None).pixels
+    except MemoryError:
+        raise UnreadablePictureError(_TOO_LARGE) from None
 
 
-def decode_reduced(data: bytes, long_side: int, limits: Limits = LIMITS) -> Reduced:
+def decode_reduced(data: bytes, long_side: int | None, limits: Limits = LIMITS) -> Reduced:
     """Decode a picture file as :func:`decode` does, a large JPEG at a half, quarter or eighth.
 
     Args:
         data: the bytes of the file.
-        long_side: pixels that the longer side has at least, where the picture has as many.
+        long_side: pixels that the longer side has at least, where the picture has as many; None
+            decodes it as large as it is.
         limits: what it may cost.
 
     Raises:
@@ -262,7 +275,7 @@ def _decode(data: bytes, long_side: int | None, limits: Limits, resize: Resize |
                 raise UnreadablePictureError("cut off: the picture's data ends before its last row")
             upright = to_rgb(image)
             is_turned = upright.width != image.width
-            pixels = _pixels(upright if resize is None else _fitted(upright, resize))
+            decoded = upright if resize is None else fitted(upright, resize)
     except UnreadablePictureError:
         raise
     except UnidentifiedImageError:
@@ -270,12 +283,12 @@ def _decode(data: bytes, long_side: int | None, limits: Limits, resize: Resize |
     except Image.DecompressionBombError:
         raise UnreadablePictureError(f"over the limit of {limits.pixels:,} pixels") from None
     except MemoryError:
-        raise UnreadablePictureError("too large for this machine's memory") from None
+        raise UnreadablePictureError(_TOO_LARGE) from None
     except Exception as error:  # a damaged file makes decoders raise nearly anything
         raise UnreadablePictureError(f"cannot be decoded: {error}") from error
     if is_turned:  # by EXIF
         width, height = height, width
-    return Reduced(pixels, width, height)
+    return Reduced(decoded, width, height)
 
 
 @cache
@@ -313,6 +326,11 @@ def _pixels(image: Image.Image) -> Pixels:
     return np.array(image, dtype=np.uint8)
 
 
+def as_image(picture: Upright) -> Image.Image:
+    """Give a decoded picture as Pillow's; one that is so stays itself."""
+    return picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+
+
 def fit(pixels: Pixels, resize: Resize) -> Pixels:
     """Bring pixels ``uint8 [H, W, 3]`` to the network's size by its stored rule.
 
@@ -322,10 +340,11 @@ def fit(pixels: Pixels, resize: Resize) -> Pixels:
     height, width = pixels.shape[:2]
     if (height, width) == (resize.height, resize.width):
         return pixels
-    return np.asarray(_fitted(Image.fromarray(pixels), resize))
+    return np.asarray(fitted(Image.fromarray(pixels), resize))
 
 
-def _fitted(image: Image.Image, resize: Resize) -> Image.Image:
+def fitted(image: Image.Image, resize: Resize) -> Image.Image:
+    """Do what :func:`fit` does with a picture of Pillow's; one of that size stays itself."""
     size = (resize.width, resize.height)
     resample = _FILTERS[resize.filter]
     if image.size == size:

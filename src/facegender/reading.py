@@ -15,7 +15,7 @@ from facegender.images import (
     Pixels,
     Reduced,
     Resize,
-    decode,
+    as_image,
     decode_fitted,
     decode_reduced,
     read_file,
@@ -102,31 +102,31 @@ def read_picture(source: Path | bytes, reader: Reader) -> Reading | None:
         return Reading((Framed(fitted.pixels, None),), fitted.width, fitted.height)
     needed = max(reader.resize.width, reader.resize.height)
     picture = decode_reduced(data, 2 * needed if reader.faces == "whole" else LOOK, reader.limits)
-    return _reading(picture, reader, lambda: decode(data, reader.limits))
+    return _reading(picture, reader, lambda: decode_reduced(data, None, reader.limits))
 
 
 def read_pixels(pixels: Pixels, reader: Reader) -> Reading:
     """Find what a decoded picture ``uint8 [H, W, 3]`` shows; see :func:`read_picture`."""
-    height, width = pixels.shape[:2]
-    return _reading(Reduced(pixels, width, height), reader, lambda: pixels)
+    whole = Reduced(as_image(pixels), pixels.shape[1], pixels.shape[0])
+    return _reading(whole, reader, lambda: whole)
 
 
-def _reading(picture: Reduced, reader: Reader, decode_whole: Callable[[], Pixels]) -> Reading:
+def _reading(picture: Reduced, reader: Reader, decode_whole: Callable[[], Reduced]) -> Reading:
     framer = _framer(reader.crop, reader.resize, reader.detector)
-    pixels, scale = picture.pixels, picture.scale
-    faces = framer.find(pixels, reader.faces)
+    image, scale = picture.image, picture.scale
+    faces = framer.find(image, reader.faces)
     needed = max(reader.resize.width, reader.resize.height)
     if scale > 1.0 and any(face and framer.side(face) < needed for face in faces):
         # A face so small that at this scale the network would see less than there is
-        pixels = decode_whole()
+        image = decode_whole().image
         faces = tuple(face and face.scaled(scale) for face in faces)
         scale = 1.0
-    frames = [framer.frame(pixels, face) for face in faces]
+    frames = [framer.frame(image, face) for face in faces]
     return Reading(
         tuple(Framed(frame.pixels, frame.face and frame.face.scaled(scale)) for frame in frames),
         picture.width,
         picture.height,
-        thumbnail(pixels) if reader.has_thumbnail else b"",
+        thumbnail(image) if reader.has_thumbnail else b"",
     )
 
 
