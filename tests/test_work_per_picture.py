@@ -176,21 +176,18 @@ def test_a_row_allocates_little(classifier: Classifier, tmp_path: Path) -> None:
     for n in range(200):
         (tmp_path / f"{n}.jpg").write_bytes(JPEG)
     items = gather([tmp_path])
+    size = classifier.description.resize
+    pixels = size.height * size.width * 3
     answers = predict_items(items, classifier, faces="whole")
     next(answers)
     tracemalloc.start()
     try:
-        for number, _ in enumerate(answers):
-            if number == 60:
-                early, _ = tracemalloc.get_traced_memory()
-            if number == 120:
-                late, _ = tracemalloc.get_traced_memory()
-        _, peak = tracemalloc.get_traced_memory()
+        rows = sum(len(each.rows) for each in answers)
+        left, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    size = classifier.description.resize
-    pixels = size.height * size.width * 3
-    assert late - early < 60 * 200 + 40 * pixels
+    assert rows == 199
+    assert left < 199 * 200 + 2 * BATCH * pixels
     assert peak < 200 * (pixels + 5000) + 2_000_000
 
 
