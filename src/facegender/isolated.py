@@ -40,7 +40,12 @@ _PIPE_BYTES = 1 << 20
 """The pixels of a group fit into a pipe of that size at once (Linux; elsewhere it is as it is)."""
 
 _MARK_BYTES = 8
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}  # else NumPy starts threads that spin for 30 ms
+_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",  # else NumPy starts threads that spin for 30 ms
+    # Memory that a picture has let go of is the next one's, not the system's (glibc)
+    "MALLOC_TRIM_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(8 * 2**20),
+}
 
 
 class DiedError(Exception):

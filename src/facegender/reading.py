@@ -8,6 +8,8 @@ from functools import cache
 from math import ceil
 from pathlib import Path
 
+from PIL import Image
+
 from facegender.detector import YuNet
 from facegender.errors import InputError
 from facegender.faces import FACES, Framed, Framer
@@ -23,7 +25,6 @@ from facegender.images import (
     read_file,
 )
 from facegender.model_file import Crop
-from facegender.report import thumbnail
 
 LOOK = YuNet.FAR
 """Long side in pixels that a large JPEG has at least when it is looked at for faces."""
@@ -129,8 +130,14 @@ def _reading(picture: Reduced, reader: Reader, decode_larger: Callable[[int], Re
         tuple(Framed(frame.pixels, frame.face and frame.face.scaled(scale)) for frame in frames),
         picture.width,
         picture.height,
-        thumbnail(image) if reader.has_thumbnail else b"",
+        _thumbnail(image) if reader.has_thumbnail else b"",
     )
+
+
+def _thumbnail(image: Image.Image) -> bytes:
+    from facegender.report import thumbnail  # with all that writes the report's page
+
+    return thumbnail(image)
 
 
 @cache

@@ -196,19 +196,20 @@ def predict(
         )
     if part is not None:
         raise InputError("--part cuts the work for --cluster: give that too, or leave it out")
+    import os
     import warnings
 
+    # Before NumPy is there: the threads that it would start only spin, for 50 ms of a core
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
     from facegender.classifier import Classifier
-    from facegender.copies import Copies
     from facegender.details import DetailsWriter, format_of
     from facegender.images import LIMITS, Limits
     from facegender.inputs import gather
     from facegender.journal import Journal
     from facegender.model_file import MODEL_NAME
-    from facegender.opencv_detector import OpenCVYuNet
     from facegender.predict import predict_items
     from facegender.reading import check_faces
-    from facegender.report import write_report
     from facegender.results import (
         ProcessResultsWriter,
         check_distinct,
@@ -238,6 +239,8 @@ def predict(
         if path is not None:
             check_output(path)
     if detector is not None:
+        from facegender.opencv_detector import OpenCVYuNet
+
         OpenCVYuNet(detector)  # said now, not by every picture
     classifier = Classifier.load(model, runtime=runtime)
 
@@ -271,6 +274,8 @@ def predict(
                 writers.append(stack.enter_context(DetailsWriter(details, form)))
             copies = None
             if annotate is not None:
+                from facegender.copies import Copies
+
                 copies = stack.enter_context(Copies(annotate, blur, limits, time_limit))
             answered = predict_items(
                 found,
@@ -299,6 +304,8 @@ def predict(
                 for _ in watched():
                     pass
             else:
+                from facegender.report import write_report
+
                 pictures = (_in_report(each, report) for each in watched())
                 write_report(report, pictures, _about(classifier, inputs, journal.begun))
         if not summary.counts["unreadable"]:
