@@ -18,7 +18,8 @@ from PIL import Image, ImageFile
 
 from facegender import detector as detector_module
 from facegender.classifier import BATCH, Classifier
-from facegender.images import Pixels
+from facegender.detector import default_detector
+from facegender.images import Pixels, Resize
 from facegender.inputs import gather
 from facegender.isolated import Pool, _send
 from facegender.predict import GROUP, predict_items
@@ -74,6 +75,28 @@ def test_a_photo_with_a_sure_face_is_looked_at_twice_and_never_turned(
     assert counted["arrays made pictures"] <= 5
 
 
+@pytest.mark.parametrize(("side", "decodes"), [(3200, 1), (1400, 2), (700, 2)])
+def test_a_large_photo_is_decoded_small_and_larger_only_for_a_small_face(
+    classifier: Classifier, counted: Counter[str], astronaut: Pixels, side: int, decodes: int
+) -> None:
+    photo = Image.new("RGB", (3200, 3200), (200, 60, 40))
+    photo.paste(Image.fromarray(astronaut).resize((side, side)), (100, 100))
+    data = encode(photo, "JPEG")
+    counted.clear()
+    described = classifier.description
+    reading = read_picture(data, Reader(described.crop, Resize(128, 128), "detect"))
+    assert reading is not None and (reading.width, reading.height) == (3200, 3200)
+    assert counted["decodes"] == decodes
+    (frame,) = reading.frames
+    (known,) = default_detector().detect(astronaut)
+    box, times = frame.face, side / 512
+    assert box is not None
+    assert [box.x, box.y, box.width, box.height] == pytest.approx(
+        [known.x * times + 100, known.y * times + 100, known.width * times, known.height * times],
+        abs=0.15 * known.width * times,
+    )
+
+
 def test_the_network_runs_once_for_every_full_batch(classifier: Classifier, tmp_path: Path) -> None:
     """Also where pictures without answers stand between, and at the end of a look-ahead."""
     count = 10 * BATCH + 3
@@ -125,7 +148,7 @@ def test_faces_of_one_picture_may_lie_in_two_runs(
         (tmp_path / f"{n}.jpg").write_bytes(JPEG)
     read = ((item, Reading(frame, 9, 9)) for item, frame in zip(gather([tmp_path]), frames))  # noqa: B905
     monkeypatch.setattr(predict, "_read_ahead", lambda *args: read)
-    monkeypatch.setattr(predict, "Pool", lambda *args, **kwargs: Read())
+    monkeypatch.setattr(predict, "start_reading", lambda *args: Read())
     answered = list(predict_items(gather([tmp_path]), classifier))
     rows = [row for each in answered for row in each.rows]
     found = [row.probability for row in rows if row.face is not None]

@@ -68,6 +68,7 @@ class Pool:
             processes: how many.
             seconds: how long one piece may take; then its process is ended.
         """
+        self.processes = processes
         self._seconds = seconds
         self._workers = [_Worker() for _ in range(processes)]
         self._idle = list(self._workers)

@@ -28,13 +28,13 @@ from facegender.images import LIMITS, Limits, Pixels
 from facegender.inputs import Inputs, Item, gather
 from facegender.isolated import DiedError, Pool
 from facegender.journal import Journal, Kept
-from facegender.reading import Reader, Reading, read_picture
+from facegender.reading import Reader, Reading, get_ready, read_picture
 from facegender.results import Prediction, Status
 from facegender.runtime import BATCH, cores
 
 LOOK_AHEAD = 64
-"""Pictures read ahead of the network, and (on more than one core a little more) pictures whose
-answers are waited for; with their bytes it bounds the memory."""
+"""Pictures that are read ahead of the network, and pictures whose answers are waited for (on more
+than one core three groups a core); with their bytes it bounds the memory."""
 
 BYTES_AHEAD = 64 * 2**20
 """Most bytes of pictures out of archives that wait to be decoded."""
@@ -145,12 +145,24 @@ def predict_items(
     reader = Reader(described.crop, described.resize, faces, limits, detector, has_thumbnails)
     threshold = classifier.threshold(unknown_below)
     total = items.total if isinstance(items, Inputs) else length_hint(items, LOOK_AHEAD)
-    total = LOOK_AHEAD if total is None else total
-    processes = min(cores(), 16, 1 + total // BATCH)
-    pools: Callable[[], AbstractContextManager[Pool]] = partial(Pool, processes, seconds=seconds)
+    pools: Callable[[], AbstractContextManager[Pool]] = partial(start_reading, total, seconds)
     if pool is not None:
         pools = lambda: nullcontext(pool)  # noqa: E731
     return _answers(iter(items), classifier, threshold, reader, pools, journal, retry_errors)
+
+
+def start_reading(total: int | None, seconds: float = SECONDS) -> Pool:
+    """Start processes that read for :func:`predict_items`; they get ready beside what comes next.
+
+    Args:
+        total: how many files there are; None where that is not known.
+        seconds: how long the reading of one picture may take.
+    """
+    total = LOOK_AHEAD if total is None else total
+    pool = Pool(min(cores(), 16, 1 + total // BATCH), seconds=seconds)
+    for _ in range(pool.processes):
+        pool.submit(get_ready)
+    return pool
 
 
 def _answers(

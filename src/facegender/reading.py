@@ -82,6 +82,10 @@ class Reading:
     thumbnail: bytes = b""
 
 
+def get_ready() -> None:
+    """Do nothing: to be asked for it, a process has loaded this module."""
+
+
 def read_picture(source: Path | bytes, reader: Reader) -> Reading | None:
     """Read a picture file, find what it shows, and bring it to the network's size.
 

@@ -208,7 +208,7 @@ def predict(
     from facegender.inputs import gather
     from facegender.journal import Journal
     from facegender.model_file import MODEL_NAME
-    from facegender.predict import predict_items
+    from facegender.predict import predict_items, start_reading
     from facegender.reading import check_faces
     from facegender.results import (
         ProcessResultsWriter,
@@ -242,20 +242,23 @@ def predict(
         from facegender.opencv_detector import OpenCVYuNet
 
         OpenCVYuNet(detector)  # said now, not by every picture
-    classifier = Classifier.load(model, runtime=runtime)
-
     summary = Summary()
-    options = {
-        "model": classifier.digest,
-        "runtime": classifier.runtime,
-        "faces": faces,
-        "unknown_below": classifier.threshold(unknown_below),
-        "limits": [limits.pixels, limits.bytes],
-        "detector": None if detector is None else _state(detector),
-        "thumbnails": report is not None,
-    }
+    with ExitStack() as starting:  # the processes start while the network is loaded
+        pool = starting.enter_context(start_reading(found.total, time_limit))
+        classifier = Classifier.load(model, runtime=runtime)
+        options = {
+            "model": classifier.digest,
+            "runtime": classifier.runtime,
+            "faces": faces,
+            "unknown_below": classifier.threshold(unknown_below),
+            "limits": [limits.pixels, limits.bytes],
+            "detector": None if detector is None else _state(detector),
+            "thumbnails": report is not None,
+        }
+        reading = starting.pop_all()
     try:
         with ExitStack() as stack:
+            stack.enter_context(reading)
             journal = stack.enter_context(Journal(output, options))
             for path in (details, report):
                 if path is not None:  # no other run may write these either
@@ -286,6 +289,7 @@ def predict(
                 detector=detector,
                 has_thumbnails=report is not None,
                 seconds=time_limit,
+                pool=pool,
                 journal=journal,
                 retry_errors=retry_errors,
             )
