@@ -12,8 +12,8 @@ from made import encode
 from PIL import Image
 
 from facegender.annotate import COLOURS, annotate, write_copy
+from facegender.detector import Face, default_detector
 from facegender.errors import OutputError
-from facegender.faces import Face, default_detector
 from facegender.images import Pixels, decode
 
 FACES = Path(__file__).parent.parent / "faces"

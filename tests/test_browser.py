@@ -29,10 +29,11 @@ from made import encode, picture
 from PIL import Image
 from skimage.data import astronaut as read_astronaut
 
-from facegender import faces, reading
+from facegender import detector, faces, reading
 from facegender.classifier import Classifier
+from facegender.detector import YuNet
 from facegender.errors import InputError, UnreadablePictureError
-from facegender.faces import ALIGNED, YuNet, cut
+from facegender.faces import ALIGNED, cut
 from facegender.images import LIMITS, Resize, decode, fit
 from facegender.model_file import LABELS, read_model_file
 from facegender.predict import predict_folder
@@ -192,15 +193,15 @@ def modules(
 def test_the_numbers_are_those_of_python(modules: Callable[..., Any]) -> None:
     rules = modules("faces.RULES")
     assert rules == {
-        "minScore": faces.MIN_SCORE,
+        "minScore": detector.MIN_SCORE,
         "sure": faces._SURE,
         "gain": faces._GAIN,
         "turnedScore": faces._TURNED_SCORE,
         "nearly": faces._NEARLY,
         "filled": faces._FILLED,
-        "overlap": faces._OVERLAP,
-        "step": faces._STEP,
-        "strides": list(faces._STRIDES),
+        "overlap": detector._OVERLAP,
+        "step": detector._STEP,
+        "strides": list(detector._STRIDES),
         "close": YuNet.CLOSE,
         "far": YuNet.FAR,
         "look": reading.LOOK,
@@ -208,7 +209,7 @@ def test_the_numbers_are_those_of_python(modules: Callable[..., Any]) -> None:
         "around": 0.6,
         "aligned": [list(point) for point in ALIGNED.points],
     }
-    assert modules("pixels.GREY") == faces._GREY
+    assert modules("pixels.GREY") == detector._GREY
     assert modules("decode.MOST_PIXELS") == LIMITS.pixels
     assert modules("[0.5, 1.5, 2.5, 2.4, 2.6, 7].map(pixels.round)") == [0, 2, 2, 2, 3, 7]
 

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from facegender.faces import default_detector
+from facegender.detector import default_detector
 from facegender.images import Pixels
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "accuracy" / "conditions.py"

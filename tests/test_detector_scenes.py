@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facegender.faces import YuNet
+from facegender.detector import YuNet
 from facegender.images import Pixels
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "detectors" / "scenes.py"

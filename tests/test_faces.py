@@ -9,17 +9,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from facegender.faces import (
-    ALIGNED,
-    Face,
-    Framer,
-    YuNet,
-    cut,
-    default_detector,
-    largest,
-    place,
-    search,
-)
+from facegender.detector import Face, YuNet, default_detector
+from facegender.faces import ALIGNED, Framer, cut, largest, place, search
 from facegender.images import Pixels, Resize, fit
 from facegender.model_file import Crop
 

@@ -48,6 +48,48 @@ def test_what_dies_or_hangs_takes_nothing_with_it() -> None:
             hung.result()
 
 
+def do(what: str, more: int) -> int:
+    """One piece of a group: what goes well, raises or dies."""
+    if what == "die":
+        os.abort()
+    return int(what) + more
+
+
+@pytest.mark.parametrize("at", [0, 2, 4])
+def test_what_dies_takes_nothing_of_its_group_with_it(at: int) -> None:
+    pieces = ["1", "2", "3", "4"]
+    pieces.insert(at, "die")
+    with Pool(1, seconds=60) as pool:
+        found = pool.submit_group(do, pieces, 10).result()
+    died = found.pop(at)
+    assert found == [11, 12, 13, 14]
+    assert isinstance(died, DiedError) and "SIGABRT" in str(died)
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_what_hangs_takes_nothing_of_its_group_with_it(at: int) -> None:
+    naps = [0.0, 0.0, 0.0]
+    naps.insert(at, 600.0)
+    with Pool(1, seconds=2.0) as pool:
+        found = pool.submit_group(time.sleep, naps).result()
+    hung = found.pop(at)
+    assert found == [None, None, None]
+    assert isinstance(hung, DiedError) and "longer than 2 seconds" in str(hung)
+
+
+def test_a_group_with_several_bad_ones_has_an_answer_for_each() -> None:
+    with Pool(1, seconds=60) as pool:
+        found = pool.submit_group(do, ["die", "1", "die", "no number", "2", "die"], 0).result()
+        assert pool.submit_group(do, [], 0).result() == []
+    kinds = [type(one) for one in found]
+    assert kinds == [DiedError, int, DiedError, ValueError, int, DiedError]
+
+
+def test_each_of_a_group_has_the_whole_time() -> None:
+    with Pool(1, seconds=2.0) as pool:
+        assert pool.submit_group(time.sleep, [0.9] * 3).result() == [None] * 3
+
+
 def test_what_prints_does_not_speak_in_between() -> None:
     with Pool(1, seconds=60) as pool:
         assert pool.submit(os.write, 1, b"hello").result() == 5

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import facegender
+from facegender.detector import YuNet
 from facegender.errors import MissingExtraError, ModelFileError
-from facegender.faces import YuNet
 from facegender.images import Pixels
 from facegender.opencv_detector import OpenCVYuNet
 

@@ -9,18 +9,20 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from made import encode, picture
 from PIL import Image, ImageFile
 
-from facegender import faces as faces_module
+from facegender import detector as detector_module
 from facegender.classifier import BATCH, Classifier
-from facegender.images import Pixels
+from facegender.detector import default_detector
+from facegender.images import Pixels, Resize
 from facegender.inputs import gather
-from facegender.isolated import _send
-from facegender.predict import predict_items
+from facegender.isolated import Pool, _send
+from facegender.predict import GROUP, predict_items
 from facegender.reading import Reader, read_picture
 
 JPEG = encode(picture(size=(200, 200), seed=1), "JPEG")
@@ -31,7 +33,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts what decoding and detecting really do, while they do it."""
     counts: Counter[str] = Counter()
     load, resize = ImageFile.ImageFile.load, Image.Image.resize
-    from_array, look = Image.fromarray, faces_module.YuNet._look
+    from_array, look = Image.fromarray, detector_module.YuNet._look
 
     def note(name: str, really: Callable[..., object]) -> Callable[..., object]:
         def run(*args: object, **kwargs: object) -> object:
@@ -47,7 +49,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
     monkeypatch.setattr(Image.Image, "resize", note("resizes", resize))
     monkeypatch.setattr(Image, "fromarray", note("arrays made pictures", from_array))
-    monkeypatch.setattr(faces_module.YuNet, "_look", note("looks for faces", look))
+    monkeypatch.setattr(detector_module.YuNet, "_look", note("looks for faces", look))
     return counts
 
 
@@ -71,6 +73,28 @@ def test_a_photo_with_a_sure_face_is_looked_at_twice_and_never_turned(
     assert counted["decodes"] == 1
     assert counted["looks for faces"] == 2  # close, and far
     assert counted["arrays made pictures"] <= 5
+
+
+@pytest.mark.parametrize(("side", "decodes"), [(3200, 1), (1400, 2), (700, 2)])
+def test_a_large_photo_is_decoded_small_and_larger_only_for_a_small_face(
+    classifier: Classifier, counted: Counter[str], astronaut: Pixels, side: int, decodes: int
+) -> None:
+    photo = Image.new("RGB", (3200, 3200), (200, 60, 40))
+    photo.paste(Image.fromarray(astronaut).resize((side, side)), (100, 100))
+    data = encode(photo, "JPEG")
+    counted.clear()
+    described = classifier.description
+    reading = read_picture(data, Reader(described.crop, Resize(128, 128), "detect"))
+    assert reading is not None and (reading.width, reading.height) == (3200, 3200)
+    assert counted["decodes"] == decodes
+    (frame,) = reading.frames
+    (known,) = default_detector().detect(astronaut)
+    box, times = frame.face, side / 512
+    assert box is not None
+    assert [box.x, box.y, box.width, box.height] == pytest.approx(
+        [known.x * times + 100, known.y * times + 100, known.width * times, known.height * times],
+        abs=0.15 * known.width * times,
+    )
 
 
 def test_the_network_runs_once_for_every_full_batch(classifier: Classifier, tmp_path: Path) -> None:
@@ -124,7 +148,7 @@ def test_faces_of_one_picture_may_lie_in_two_runs(
         (tmp_path / f"{n}.jpg").write_bytes(JPEG)
     read = ((item, Reading(frame, 9, 9)) for item, frame in zip(gather([tmp_path]), frames))  # noqa: B905
     monkeypatch.setattr(predict, "_read_ahead", lambda *args: read)
-    monkeypatch.setattr(predict, "Pool", lambda *args, **kwargs: Read())
+    monkeypatch.setattr(predict, "start_reading", lambda *args: Read())
     answered = list(predict_items(gather([tmp_path]), classifier))
     rows = [row for each in answered for row in each.rows]
     found = [row.probability for row in rows if row.face is not None]
@@ -146,26 +170,47 @@ def test_what_leaves_a_reading_process_is_little_more_than_its_pixels(
     assert (tmp_path / "pipe").stat().st_size <= pixels + 700
 
 
+def test_small_pictures_go_to_be_read_together_and_large_ones_alone(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    really = Pool.submit_group
+
+    def submit(pool: Pool, function: Any, pieces: Any, *args: Any) -> Any:
+        asked.append(len(pieces))
+        return really(pool, function, pieces, *args)
+
+    monkeypatch.setattr(Pool, "submit_group", submit)
+    for n in range(5 * GROUP + 3):
+        (tmp_path / f"{n}.jpg").write_bytes(JPEG)
+    list(predict_items(gather([tmp_path]), classifier, faces="whole"))
+    assert asked == [GROUP] * 5 + [3]
+    asked.clear()
+    large = tmp_path / "large"
+    large.mkdir()
+    for n in range(3):
+        (large / f"{n}.jpg").write_bytes(JPEG + bytes(600_000))
+    list(predict_items(gather([large]), classifier, faces="whole"))
+    assert asked == [1, 1, 1]
+
+
 def test_a_row_allocates_little(classifier: Classifier, tmp_path: Path) -> None:
     """In the process that answers; what it keeps until the end of the run is nothing."""
     for n in range(200):
         (tmp_path / f"{n}.jpg").write_bytes(JPEG)
     items = gather([tmp_path])
+    size = classifier.description.resize
+    pixels = size.height * size.width * 3
     answers = predict_items(items, classifier, faces="whole")
     next(answers)
     tracemalloc.start()
     try:
-        for number, _ in enumerate(answers):
-            if number == 60:
-                early, _ = tracemalloc.get_traced_memory()
-            if number == 120:
-                late, _ = tracemalloc.get_traced_memory()
-        _, peak = tracemalloc.get_traced_memory()
+        rows = sum(len(each.rows) for each in answers)
+        left, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    size = classifier.description.resize
-    pixels = size.height * size.width * 3
-    assert late - early < 60 * 200 + 40 * pixels
+    assert rows == 199
+    assert left < 199 * 200 + 2 * BATCH * pixels
     assert peak < 200 * (pixels + 5000) + 2_000_000
 
 

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import facegender
-from facegender.faces import Face, YuNet, search
+from facegender.detector import Face, YuNet
+from facegender.faces import search
 from facegender.images import Pixels
 
 Boxes = NDArray[np.float64]

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scenes import Scene, judge
 
-from facegender.faces import ALIGNED, Face, FaceDetector, largest, place
+from facegender.detector import Face, FaceDetector
+from facegender.faces import ALIGNED, largest, place
 from facegender.images import Pixels, decode
 
 LEAST = 0.3

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from facegender.classifier import Classifier
+    from facegender.detector import Face
     from facegender.errors import (
         FacegenderError,
         InputError,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
         StoppedError,
         UnreadablePictureError,
     )
-    from facegender.faces import Face
     from facegender.model_file import ModelDescription
     from facegender.predict import predict_folder
     from facegender.results import (
@@ -70,7 +70,7 @@ _HOMES = {
         "StoppedError",
         "UnreadablePictureError",
     ),
-    "faces": ("Face",),
+    "detector": ("Face",),
     "model_file": ("ModelDescription",),
     "predict": ("predict_folder",),
     "results": ("Box", "Prediction", "Status", "write_process_results"),

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from facegender.detector import Face
 from facegender.errors import ModelFileError, UnreadablePictureError
-from facegender.faces import Face, Framer
+from facegender.faces import Framer
 from facegender.images import Pixels, from_image
 from facegender.model_file import ModelDescription, ModelFile, read_model_file
 from facegender.reading import Reader, Reading, read_picture, read_pixels

@@ -7,21 +7,16 @@ that they cannot drift apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
-from math import ceil, hypot
-from pathlib import Path
-from typing import Protocol
+from dataclasses import dataclass, replace
+from math import ceil, floor, hypot
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from facegender.errors import ModelFileError
-from facegender.images import Pixels, Resize, fit
+from facegender.detector import Face, FaceDetector, YuNet, default_detector
+from facegender.images import Pixels, Resize, Upright, as_image, fitted
 from facegender.model_file import Crop
-
-DETECTOR_NAME = "yunet.onnx"
 
 ALIGNED = Crop(
     "aligned", ((0.344, 0.385), (0.656, 0.385), (0.5, 0.563), (0.371, 0.745), (0.629, 0.745))
@@ -31,189 +26,13 @@ ALIGNED = Crop(
 FACES = ("auto", "detect", "whole")
 """The ways to bring a picture before the network; see :meth:`Framer.find`."""
 
-MIN_SCORE = 0.5
-"""How sure a detector must be of a face."""
-
 _SURE = 0.9  # of a face that stands upright; those that lie are seen, too, but less surely
 _GAIN = 0.03  # by which a turn of the picture must make the surest face surer
 _TURNED_SCORE = 0.7  # at a turn of the picture
 _NEARLY = 0.7  # of the largest face, by area: as large as that
 _FILLED = 0.5  # of a picture that is a face crop, at least this share is its face's crop
-_STRIDES = (8, 16, 32)
-_STEP = 32  # the network halves the picture five times
-_OVERLAP = 0.4
 _GREY = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Face:
-    """One face in a picture, in pixels from the picture's top left; it may reach outside.
-
-    Attributes:
-        x: left side of its box.
-        y: upper side of its box.
-        width: of its box.
-        height: of its box.
-        score: how sure the detector is, 0 to 1.
-        landmarks: ``float32 [5, 2]``, x and y of the person's right eye, left eye, tip of the
-            nose, right and left corner of the mouth. Not compared by ``==``.
-    """
-
-    x: float
-    y: float
-    width: float
-    height: float
-    score: float
-    landmarks: NDArray[np.float32] = field(compare=False)
-
-    def scaled(self, factor: float) -> Face:
-        """Give the same face in the same picture of another size."""
-        if factor == 1.0:
-            return self
-        x, y, width, height = (factor * side for side in (self.x, self.y, self.width, self.height))
-        return Face(x, y, width, height, self.score, self.landmarks * np.float32(factor))
-
-
-@dataclass(frozen=True, slots=True)
-class Canvas:
-    """A picture made smaller and set into grey, as a YuNet looks at it.
-
-    ``pixels`` are ``uint8 [rows, columns, 3]``, both multiples of 32. The picture begins at
-    ``left`` and ``top``; ``across`` and ``down`` are how many of its own pixels one of them stands
-    for.
-    """
-
-    pixels: Pixels
-    left: int
-    top: int
-    across: float
-    down: float
-
-    @classmethod
-    def of(cls, pixels: Pixels, size: int, margin: float, *, least_steps: int = 1) -> Canvas:
-        """Set a picture in with its long side at ``size``.
-
-        Args:
-            pixels: ``uint8 [H, W, 3]``.
-            size: in pixels.
-            margin: grey at every side, as a share of ``size``.
-            least_steps: a side has at least so many times 32 pixels.
-        """
-        height, width = pixels.shape[:2]
-        scale = size / max(height, width)
-        small = Resize(max(1, round(height * scale)), max(1, round(width * scale)))
-        border = round(margin * size)
-        rows, columns = (
-            _STEP * max(least_steps, ceil((side + 2 * border) / _STEP))
-            for side in (small.height, small.width)
-        )
-        canvas = np.full((rows, columns, 3), _GREY, np.uint8)
-        top, left = (rows - small.height) // 2, (columns - small.width) // 2
-        canvas[top : top + small.height, left : left + small.width] = fit(pixels, small)
-        return cls(canvas, left, top, width / small.width, height / small.height)
-
-    def lead_back(self, table: NDArray[np.float32]) -> None:
-        """Bring rows of x, y, width, height and five points to the picture's own pixels, in place.
-
-        Args:
-            table: ``float32 [faces, 14 or more]``; columns beyond the points stay.
-        """
-        table[:, [0, 4, 6, 8, 10, 12]] -= self.left
-        table[:, [1, 5, 7, 9, 11, 13]] -= self.top
-        table[:, [0, 2, 4, 6, 8, 10, 12]] *= self.across
-        table[:, [1, 3, 5, 7, 9, 11, 13]] *= self.down
-
-
-class FaceDetector(Protocol):
-    """Whatever finds faces."""
-
-    def detect(self, pixels: Pixels, *, min_score: float = ...) -> list[Face]:
-        """Find all faces in ``uint8 [H, W, 3]``, RGB, upright; safe to call from many threads.
-
-        Those that it is less sure of than ``min_score`` are left out.
-        """
-
-
-class YuNet:
-    """The detector that ships: YuNet with the weights of libfacedetection (3-clause BSD).
-
-    Source: W. Wu, H. Peng, S. Yu, "YuNet: A Tiny Millisecond-level Face Detector", Machine
-    Intelligence Research 20 (2023). ``tools/make_detector.py`` writes its file.
-
-    Every picture is looked at small, with a grey margin around it, which finds a face that fills
-    it; a larger one is looked at larger too, for the smaller faces in it.
-    """
-
-    CLOSE = 160
-    """Long side in pixels of the first look."""
-
-    FAR = 640
-    """Most pixels of the long side in the second look."""
-
-    def __init__(self) -> None:
-        """Load the network.
-
-        Raises:
-            ModelFileError: its file is missing or cannot be run.
-        """
-        import onnxruntime  # not before a face is looked for
-
-        path = Path(__file__).parent / "models" / DETECTOR_NAME
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # pictures are small; threads are for several of them
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's own exceptions share no base but this
-            raise ModelFileError(f"ONNX Runtime cannot run {path}: {error}") from error
-
-    def detect(self, pixels: Pixels, *, min_score: float = MIN_SCORE) -> list[Face]:
-        """Find all faces, those that fill the picture and those of 12 pixels of 640.
-
-        Args:
-            pixels: ``uint8 [H, W, 3]``, RGB, upright.
-            min_score: faces that the detector is less sure of are left out.
-
-        Returns:
-            The faces, the surest first.
-        """
-        longest = max(pixels.shape[:2])
-        found = [self._look(pixels, self.CLOSE, 0.3, min_score)]
-        if longest > 2 * self.CLOSE:
-            found.append(self._look(pixels, min(longest, self.FAR), 0.0, min_score))
-        return [_face(row) for row in _without_overlaps(np.concatenate(found))]
-
-    def _look(
-        self, pixels: Pixels, size: int, margin: float, min_score: float
-    ) -> NDArray[np.float32]:
-        """Look at the picture with its long side at ``size``.
-
-        Returns:
-            ``float32 [faces, 15]``: score, x, y, width, height, and the landmarks, in the
-            picture's own pixels.
-        """
-        canvas = Canvas.of(pixels, size, margin)
-        found = [
-            _decode(values[0], stride, min_score)
-            for values, stride in zip(
-                self._session.run(None, {"pixels": canvas.pixels[None]}), _STRIDES, strict=True
-            )
-        ]
-        table = np.concatenate(found)
-        canvas.lead_back(table[:, 1:])
-        return table
-
-
-@cache
-def default_detector() -> FaceDetector:
-    """The detector that ships, loaded once.
-
-    Raises:
-        ModelFileError: its file is missing or cannot be run.
-    """
-    return YuNet()
+_CORNERS = np.array([[0, 1, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]], np.float64)  # of a crop
 
 
 def largest(faces: Sequence[Face], width: int, height: int) -> Face | None:
@@ -258,22 +77,22 @@ class Framer:
     resize: Resize
     detector: FaceDetector | None = None
 
-    def __call__(self, pixels: Pixels) -> Framed:
+    def __call__(self, picture: Upright) -> Framed:
         """Bring a picture of one labelled face to the network's size, as training does.
 
         Args:
-            pixels: ``uint8 [H, W, 3]``, upright.
+            picture: pixels ``uint8 [H, W, 3]``, upright, or Pillow's.
 
         Returns:
             ``uint8 [resize.height, resize.width, 3]``, and the face; the whole picture where none
             was found.
         """
         if self.crop.rule == "whole":
-            return self.frame(pixels, None)
-        height, width = pixels.shape[:2]
-        return self.frame(pixels, largest(self._detector().detect(pixels), width, height))
+            return self.frame(picture, None)
+        image = as_image(picture)
+        return self.frame(image, largest(self._detector().detect(image), *image.size))
 
-    def find(self, pixels: Pixels, faces: str) -> tuple[Face | None, ...]:
+    def find(self, picture: Upright, faces: str) -> tuple[Face | None, ...]:
         """Find what a picture shows, in any of :data:`FACES`' ways.
 
         ``whole`` takes the picture as one face, as it is. ``detect`` finds every face. ``auto``
@@ -281,7 +100,7 @@ class Framer:
         left out, and by the crop rule ``whole`` it is taken as it is.
 
         Args:
-            pixels: ``uint8 [H, W, 3]``, upright.
+            picture: pixels ``uint8 [H, W, 3]``, upright, or Pillow's.
             faces: ``auto``, ``detect`` or ``whole``.
 
         Returns:
@@ -290,8 +109,9 @@ class Framer:
         """
         if faces == "whole":
             return (None,)
-        height, width = pixels.shape[:2]
-        found = search(pixels, self._detector())
+        image = as_image(picture)
+        width, height = image.size
+        found = search(image, self._detector())
         shown = largest(found, width, height)
         if shown is None:
             # A network that learned from pictures as they are is asked about them as they are
@@ -300,11 +120,11 @@ class Framer:
             return (shown if self.crop.rule == "aligned" else None,)
         return (shown, *(face for face in found if face is not shown))
 
-    def frame(self, pixels: Pixels, face: Face | None) -> Framed:
+    def frame(self, picture: Upright, face: Face | None) -> Framed:
         """Bring one face, or the whole picture for None, to the network's size."""
         if face is None:
-            return Framed(fit(pixels, self.resize), None)
-        return Framed(cut(pixels, face.landmarks, self._crop(), self.resize), face)
+            return Framed(np.asarray(fitted(as_image(picture), self.resize)), None)
+        return Framed(cut(picture, face.landmarks, self._crop(), self.resize), face)
 
     def side(self, face: Face) -> float:
         """How many pixels of its picture a face's crop is wide."""
@@ -318,25 +138,27 @@ class Framer:
         return self.detector or default_detector()
 
 
-def search(pixels: Pixels, detector: FaceDetector) -> list[Face]:
+def search(picture: Upright, detector: FaceDetector) -> list[Face]:
     """Find all faces; look again with more around where there are none, and at the four turns.
 
     A face that lies on its side or on its head is found less surely, if at all, and its landmarks
     are wrong; so the picture is turned where no face is sure.
 
     Args:
-        pixels: ``uint8 [H, W, 3]``, upright by what its file says.
+        picture: pixels ``uint8 [H, W, 3]``, upright by what its file says, or Pillow's.
         detector: what looks.
 
     Returns:
         The faces in the picture's own pixels, the surest first.
     """
-    found = detector.detect(pixels)
+    image = as_image(picture)
+    found = detector.detect(image)
     if _surest(found) >= _SURE:
         return found
-    height, width = pixels.shape[:2]
+    width, height = image.size
     scale = max(1.0, max(height, width) / YuNet.FAR)
-    small = fit(pixels, Resize(max(1, round(height / scale)), max(1, round(width / scale))))
+    size = Resize(max(1, round(height / scale)), max(1, round(width / scale)))
+    small = np.asarray(fitted(image, size))
     if not found:
         border = round(0.6 * max(small.shape[:2]))
         around = ((border, border), (border, border), (0, 0))
@@ -405,11 +227,11 @@ def place(landmarks: NDArray[np.floating], crop: Crop) -> NDArray[np.float64]:
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def cut(pixels: Pixels, landmarks: NDArray[np.floating], crop: Crop, resize: Resize) -> Pixels:
+def cut(picture: Upright, landmarks: NDArray[np.floating], crop: Crop, resize: Resize) -> Pixels:
     """Cut a face out, upright, at the network's size; beyond the picture its edge is repeated.
 
     Args:
-        pixels: ``uint8 [H, W, 3]``.
+        picture: pixels ``uint8 [H, W, 3]``, or Pillow's.
         landmarks: ``float [5, 2]`` in its pixels.
         crop: where they shall lie.
         resize: the network's size; the crop is stretched to it.
@@ -418,70 +240,46 @@ def cut(pixels: Pixels, landmarks: NDArray[np.floating], crop: Crop, resize: Res
         ``uint8 [resize.height, resize.width, 3]``.
     """
     matrix = place(landmarks, crop)
-    corners = np.array([[0, 1, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]], np.float64)
-    reach = matrix @ corners
-    height, width = pixels.shape[:2]
+    image = as_image(picture)
+    reach = matrix @ _CORNERS
+    ends = list(zip(reach.min(1).tolist(), reach.max(1).tolist(), strict=True))
     # The part of the picture that the crop touches, made smaller where the crop is (antialiasing)
-    left, top = (
-        int(np.clip(np.floor(low), 0, side - 1))
-        for low, side in zip(reach.min(1), (width, height), strict=True)
+    (left, right), (top, bottom) = (
+        _within(low, high, side) for (low, high), side in zip(ends, image.size, strict=True)
     )
-    right, bottom = (
-        int(np.clip(np.ceil(high), low + 1, side))
-        for high, low, side in zip(reach.max(1), (left, top), (width, height), strict=True)
-    )
-    part = pixels[top:bottom, left:right]
-    side = float(np.hypot(*matrix[:, 0]))
-    scale = min(1.0, max(resize.width, resize.height) / side)
-    rows, columns = (max(1, round(count * scale)) for count in part.shape[:2])
-    across, down = columns / part.shape[1], rows / part.shape[0]
-    part = fit(part, Resize(rows, columns, resize.filter))
+    part = image.crop((left, top, right, bottom))
+    scale = min(1.0, max(resize.width, resize.height) / float(np.hypot(*matrix[:, 0])))
+    columns, rows = (max(1, round(count * scale)) for count in part.size)
+    times = (columns / part.width, rows / part.height)
+    part = fitted(part, Resize(rows, columns, resize.filter))
     # ... and with its edges repeated as far as the crop reaches
-    low = np.floor((reach.min(1) - (left, top)) * (across, down)).astype(int)
-    high = np.ceil((reach.max(1) - (left, top)) * (across, down)).astype(int)
-    before = np.maximum(0, 1 - low)
-    after = np.maximum(0, high + 1 - (columns, rows))
-    part = np.pad(part, ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode="edge")
-    step = np.diag((across, down)) @ matrix[:, :2] @ np.diag((1 / resize.width, 1 / resize.height))
-    shift = (matrix[:, 2] - (left, top)) * (across, down) + before
-    data = [*step[0], shift[0], *step[1], shift[1]]
-    image = Image.fromarray(part).transform(
-        (resize.width, resize.height),
-        Image.Transform.AFFINE,
-        data,
-        Image.Resampling.BILINEAR,
+    across, down = (
+        (max(0, 1 - floor((low - first) * by)), max(0, ceil((high - first) * by) + 1 - side))
+        for (low, high), first, by, side in zip(ends, (left, top), times, part.size, strict=True)
     )
-    return np.asarray(image)
+    if any((*across, *down)):
+        part = Image.fromarray(_with_edges(np.asarray(part), across, down))
+    step = matrix[:, :2] * np.array(times)[:, None] * (1 / resize.width, 1 / resize.height)
+    shift = (matrix[:, 2] - (left, top)) * times + (across[0], down[0])
+    data = [*step[0], shift[0], *step[1], shift[1]]
+    size = (resize.width, resize.height)
+    return np.asarray(part.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR))
 
 
-def _face(row: NDArray[np.float32]) -> Face:
-    score, x, y, width, height = map(float, row[:5])
-    return Face(x, y, width, height, score, row[5:].reshape(5, 2))
+def _within(low: float, high: float, side: int) -> tuple[int, int]:
+    """Whole pixels of ``side`` that reach from low to high; one at least."""
+    first = min(max(floor(low), 0), side - 1)
+    return first, min(max(ceil(high), first + 1), side)
 
 
-def _decode(values: NDArray[np.float32], stride: int, min_score: float) -> NDArray[np.float32]:
-    """Read one output ``[rows, columns, 15]`` into a table ``[faces, 15]`` of pixels."""
-    rows, columns = np.nonzero(values[:, :, 0] > min_score)
-    found = values[rows, columns]
-    table = np.empty_like(found)
-    table[:, 0] = found[:, 0]
-    table[:, 3:5] = np.exp(np.minimum(found[:, 3:5], 10.0)) * stride
-    table[:, 1] = (found[:, 1] + columns) * stride - table[:, 3] / 2
-    table[:, 2] = (found[:, 2] + rows) * stride - table[:, 4] / 2
-    table[:, 5::2] = (found[:, 5::2] + columns[:, None]) * stride
-    table[:, 6::2] = (found[:, 6::2] + rows[:, None]) * stride
-    return table
-
-
-def _without_overlaps(table: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Keep the surest of each pile of boxes (greedy non-maximum suppression)."""
-    kept = []
-    rest = table[np.argsort(-table[:, 0], kind="stable")]
-    while len(rest):
-        first = rest[0]
-        kept.append(first)
-        ends = np.minimum(first[1:3] + first[3:5], rest[:, 1:3] + rest[:, 3:5])
-        shared = np.clip(ends - np.maximum(first[1:3], rest[:, 1:3]), 0, None).prod(1)
-        areas = rest[:, 3:5].prod(1)
-        rest = rest[shared / (areas[0] + areas - shared) < _OVERLAP]
-    return kept
+def _with_edges(pixels: Pixels, across: tuple[int, int], down: tuple[int, int]) -> Pixels:
+    """Repeat the edges so many times before and after (``np.pad`` takes nine times as long)."""
+    height, width = pixels.shape[:2]
+    (left, right), (top, bottom) = (
+        (before, before + side) for (before, _), side in ((across, width), (down, height))
+    )
+    wide = np.empty((height + sum(down), width + sum(across), 3), np.uint8)
+    wide[top:bottom, left:right] = pixels
+    wide[:top, left:right], wide[bottom:, left:right] = pixels[0], pixels[-1]
+    wide[:, :left], wide[:, right:] = wide[:, left : left + 1], wide[:, right - 1 : right]
+    return wide

@@ -8,23 +8,26 @@ cannot drift apart.
 from __future__ import annotations
 
 import io
-import re
 import stat
 import warnings
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from math import ceil
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from facegender.colours import to_rgb
 from facegender.errors import UnreadablePictureError, how_to_install
+from facegender.jpeg import draft, ends_early
 
 Pixels = NDArray[np.uint8]
 """Pixels ``[H, W, 3]``, ``uint8``, RGB, upright."""
+
+Upright: TypeAlias = Pixels | Image.Image
+"""A decoded picture as pixels or as Pillow's, RGB and upright: each way to the other is a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +59,22 @@ LIMITS = Limits()
 class Reduced:
     """A picture that may have been decoded smaller than it is.
 
-    ``pixels`` are ``uint8 [h, w, 3]``, RGB, upright; ``width`` and ``height`` are those of the
-    upright picture itself.
+    ``image`` is RGB and upright; ``width`` and ``height`` are those of the upright picture itself.
     """
 
-    pixels: Pixels
+    image: Image.Image
     width: int
     height: int
 
     @property
+    def pixels(self) -> Pixels:
+        """A copy of the image as an array."""
+        return _pixels(self.image)
+
+    @property
     def scale(self) -> float:
-        """How many of the picture's pixels one of ``pixels`` stands for, along a side."""
-        return max(self.width, self.height) / float(max(self.pixels.shape[:2]))
+        """How many of the picture's pixels one of ``image`` stands for, along a side."""
+        return max(self.width, self.height) / float(max(self.image.size))
 
 
 # Only formats whose decoder is part of Pillow itself: none that starts another program (EPS, PDF).
@@ -96,12 +103,7 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_EXIF_KEYS = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}
-# A marker that is neither a stuffed zero byte, nor a restart, nor a fill byte.
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# Data that decodes to something, with every restart marker in between.
-_JPEG_STUFFING = b"".join(b"\x5a\xa5\x33\xcc" * 16 + bytes((0xFF, 0xD0 + n)) for n in range(8))
-_FILL = 128.0  # brightness of what libjpeg puts where data is missing
+_TOO_LARGE = "too large for this machine's memory"
 _ASPECTS = ("stretch", "pad", "crop")
 
 # Pillow warns above half of its limit; the limit itself is what counts here.
@@ -209,15 +211,19 @@ def decode(data: bytes, limits: Limits = LIMITS) -> Pixels:
     Raises:
         UnreadablePictureError: not a picture, cut off, damaged, or over a limit.
     """
-    return _decode(data, None, limits, None).pixels
+    try:
+        return _decode(data, None, limits, None).pixels
+    except MemoryError:
+        raise UnreadablePictureError(_TOO_LARGE) from None
 
 
-def decode_reduced(data: bytes, long_side: int, limits: Limits = LIMITS) -> Reduced:
+def decode_reduced(data: bytes, long_side: int | None, limits: Limits = LIMITS) -> Reduced:
     """Decode a picture file as :func:`decode` does, a large JPEG at a half, quarter or eighth.
 
     Args:
         data: the bytes of the file.
-        long_side: pixels that the longer side has at least, where the picture has as many.
+        long_side: pixels that the longer side has at least, where the picture has as many; None
+            decodes it as large as it is.
         limits: what it may cost.
 
     Raises:
@@ -263,13 +269,13 @@ def _decode(data: bytes, long_side: int | None, limits: Limits, resize: Resize |
                     f"{width}x{height} is over the limit of {limits.pixels:,} pixels"
                 )
             if long_side is not None:
-                _draft(image, long_side)
+                draft(image, long_side)
             image.load()
-            if image.format in ("JPEG", "MPO") and _jpeg_ends_early(data, image, long_side):
+            if image.format in ("JPEG", "MPO") and ends_early(data, image, long_side):
                 raise UnreadablePictureError("cut off: the picture's data ends before its last row")
-            upright = _rgb(image)
+            upright = to_rgb(image)
             is_turned = upright.width != image.width
-            pixels = _pixels(upright if resize is None else _fitted(upright, resize))
+            decoded = upright if resize is None else fitted(upright, resize)
     except UnreadablePictureError:
         raise
     except UnidentifiedImageError:
@@ -277,19 +283,12 @@ def _decode(data: bytes, long_side: int | None, limits: Limits, resize: Resize |
     except Image.DecompressionBombError:
         raise UnreadablePictureError(f"over the limit of {limits.pixels:,} pixels") from None
     except MemoryError:
-        raise UnreadablePictureError("too large for this machine's memory") from None
+        raise UnreadablePictureError(_TOO_LARGE) from None
     except Exception as error:  # a damaged file makes decoders raise nearly anything
         raise UnreadablePictureError(f"cannot be decoded: {error}") from error
     if is_turned:  # by EXIF
         width, height = height, width
-    return Reduced(pixels, width, height)
-
-
-def _draft(image: Image.Image, long_side: int) -> None:
-    """Have a JPEG decoded at the smallest of 1/1, 1/2, 1/4, 1/8 that keeps ``long_side``."""
-    share = long_side / max(image.size)
-    if share < 1.0:
-        image.draft(None, (ceil(image.width * share), ceil(image.height * share)))
+    return Reduced(decoded, width, height)
 
 
 @cache
@@ -316,22 +315,20 @@ def from_image(image: Image.Image) -> Pixels:
     """
     try:
         image.load()
-        return _pixels(_rgb(image))
+        return _pixels(to_rgb(image))
     except UnreadablePictureError:
         raise
     except Exception as error:  # a lazily opened file is decoded here
         raise UnreadablePictureError(f"cannot be decoded: {error}") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Turn a picture upright and bring its colours to sRGB; what is so already stays itself."""
-    if image.width < 1 or image.height < 1:
-        raise UnreadablePictureError(f"{image.width}x{image.height} is a picture without pixels")
-    return _to_srgb(_upright(image))
-
-
 def _pixels(image: Image.Image) -> Pixels:
     return np.array(image, dtype=np.uint8)
+
+
+def as_image(picture: Upright) -> Image.Image:
+    """Give a decoded picture as Pillow's; one that is so stays itself."""
+    return picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
 
 
 def fit(pixels: Pixels, resize: Resize) -> Pixels:
@@ -343,10 +340,11 @@ def fit(pixels: Pixels, resize: Resize) -> Pixels:
     height, width = pixels.shape[:2]
     if (height, width) == (resize.height, resize.width):
         return pixels
-    return np.asarray(_fitted(Image.fromarray(pixels), resize))
+    return np.asarray(fitted(Image.fromarray(pixels), resize))
 
 
-def _fitted(image: Image.Image, resize: Resize) -> Image.Image:
+def fitted(image: Image.Image, resize: Resize) -> Image.Image:
+    """Do what :func:`fit` does with a picture of Pillow's; one of that size stays itself."""
     size = (resize.width, resize.height)
     resample = _FILTERS[resize.filter]
     if image.size == size:
@@ -356,112 +354,3 @@ def _fitted(image: Image.Image, resize: Resize) -> Image.Image:
     if resize.aspect == "crop":
         return ImageOps.fit(image, size, resample)
     return image.resize(size, resample)
-
-
-def _jpeg_ends_early(data: bytes, image: Image.Image, long_side: int | None) -> bool:
-    """Tell whether a JPEG with an end marker lacks part of its data (libjpeg only fills with grey).
-
-    Bytes put in before the end marker change nothing in a whole picture, for all of its rows are
-    done by then; in one that was cut off they are decoded as rows. The second decoding is spared
-    where a sequential JPEG's last pixel is not the grey that libjpeg fills with. Not seen: a cut
-    inside the last block, and one exactly between two scans of a progressive JPEG (a whole
-    picture, only coarser).
-    """
-    end, is_sequential = _jpeg_end(data)
-    if end < 0:
-        return False
-    if is_sequential and abs(_luma(image, image.width - 1, image.height - 1) - _FILL) > 2.0:
-        return False
-    stuffed = io.BytesIO(data[:end] + _JPEG_STUFFING + data[end:])
-    with Image.open(stuffed, formats=("JPEG",)) as second:
-        if long_side is not None:
-            _draft(second, long_side)
-        return second.tobytes() != image.tobytes()
-
-
-def _luma(image: Image.Image, x: int, y: int) -> float:
-    """Brightness of one pixel, as JPEG has it; ``_FILL`` for four channels, which it cannot tell.
-
-    Unlike its colour it takes nothing from the pixels beside it, where colour is kept coarser.
-    """
-    value = image.getpixel((x, y))
-    if isinstance(value, tuple) and len(value) == 3:
-        return 0.299 * value[0] + 0.587 * value[1] + 0.114 * value[2]
-    return _FILL if value is None or isinstance(value, tuple) else float(value)
-
-
-def _jpeg_end(data: bytes) -> tuple[int, bool]:
-    """Where the first picture's end marker stands (-1: nowhere); is it Huffman and sequential."""
-    at, is_sequential = 2, False
-    while found := _JPEG_MARKER.search(data, at):
-        at, kind = found.start(), data[found.start() + 1]
-        if kind == 0xD9:
-            return at, is_sequential
-        is_sequential = is_sequential or kind in (0xC0, 0xC1)
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return -1, is_sequential
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; damaged EXIF counts as none, for the pixels are still whole."""
-    if image.format == "JPEG" and not image.info.keys() & _EXIF_KEYS:
-        return image  # without a copy
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:
-        return image
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """Bring a picture to RGB by the colour profile that is embedded in it, if any fits."""
-    profile = image.info.get("icc_profile")
-    if not isinstance(profile, bytes) or image.mode.startswith(("I", "F")):
-        return _to_rgb(image)
-    given = image if image.mode in ("L", "CMYK") else _to_rgb(image)
-    try:
-        transform = _transform_to_srgb(profile, given.mode)
-        if transform is None:
-            return _to_rgb(given)
-        return transform.apply(given)
-    except (ImageCms.PyCMSError, OSError, ValueError):  # a damaged profile, one of another kind
-        return _to_rgb(given)
-
-
-@lru_cache(maxsize=16)
-def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Make what converts pixels of ``mode``; None where they are sRGB already.
-
-    Raises:
-        PyCMSError: the profile is damaged or of another kind of pixels.
-    """
-    given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    if "sRGB" in ImageCms.getProfileDescription(given):
-        return None
-    return ImageCms.buildTransform(given, ImageCms.createProfile("sRGB"), mode, "RGB")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Bring any of Pillow's modes to 8-bit RGB."""
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bits(values: NDArray[Any]) -> Pixels:
-    """Bring 16-bit, 32-bit and float grey to 8 bits by the range that the values themselves show.
-
-    Pillow gives 16-bit grey as ``I;16`` or ``I``; floats are read as 0..1 unless they exceed it.
-    """
-    wide = np.nan_to_num(values.astype(np.float64))
-    top = wide.max(initial=0.0)
-    if values.dtype.kind == "f":
-        full = 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else 65535.0
-    else:
-        full = 65535.0 if values.dtype.itemsize == 2 or top > 255 else 255.0
-    return np.clip(np.rint(wide * (255.0 / full)), 0, 255).astype(np.uint8)

@@ -3,20 +3,28 @@
 Decoders are C code that meets damaged files: a fault in one ends its whole process, and nothing can
 stop one that hangs but the end of its process. The standard library's pools break as a whole when a
 process dies and want the caller's script to guard its main part; this one does neither.
+
+Pieces may go in groups, for a change of processes costs more than a small piece. A process marks in
+memory that both sides see which piece of its group it is at. So the one that it died of is known;
+the others of the group are done again.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import signal
+import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import accumulate
 from types import TracebackType
 from typing import IO, Any, ParamSpec, Self, TypeVar
 
@@ -29,7 +37,15 @@ _READY = b"facegender"
 _WATCH_SECONDS = 0.25
 _LENGTH_BYTES = 8
 _PIPE_BYTES = 1 << 20
-"""A picture's pixels fit into a pipe of that size at once (Linux; elsewhere it is as it is)."""
+"""The pixels of a group fit into a pipe of that size at once (Linux; elsewhere it is as it is)."""
+
+_MARK_BYTES = 8
+_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",  # else NumPy starts threads that spin for 30 ms
+    # Memory that a picture has let go of is the next one's, not the system's (glibc)
+    "MALLOC_TRIM_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(8 * 2**20),
+}
 
 
 class DiedError(Exception):
@@ -52,6 +68,7 @@ class Pool:
             processes: how many.
             seconds: how long one piece may take; then its process is ended.
         """
+        self.processes = processes
         self._seconds = seconds
         self._workers = [_Worker() for _ in range(processes)]
         self._idle = list(self._workers)
@@ -66,7 +83,23 @@ class Pool:
         Returns:
             What gives the value, or raises :class:`DiedError` or what the function raised.
         """
-        return self._threads.submit(self._ask, function, args, kwargs)
+        return self._threads.submit(self._one, function, args, kwargs)
+
+    def submit_group(
+        self, function: Callable[..., T], pieces: Sequence[object], *args: object
+    ) -> Future[list[T | Exception]]:
+        """Have a function called for each piece, all in one process, one after the other.
+
+        Args:
+            function: takes a piece and then ``args``; all of it must be picklable.
+            pieces: each may take as long as a single one of :meth:`submit`.
+            args: the same for all.
+
+        Returns:
+            What gives, in the pieces' order, the value for each, or the :class:`DiedError` or
+            other exception that it has instead.
+        """
+        return self._threads.submit(self._all, function, [(one, *args) for one in pieces], {})
 
     def __enter__(self) -> Self:
         """Give the pool."""
@@ -88,34 +121,48 @@ class Pool:
         for worker in self._workers:
             worker.end()
 
-    def _ask(self, function: Callable[..., T], args: Any, kwargs: Any) -> T:
+    def _one(self, function: Callable[..., T], args: tuple[object, ...], kwargs: Any) -> T:
+        (value,) = self._all(function, [args], kwargs)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    def _all(
+        self, function: Callable[..., T], pieces: list[tuple[object, ...]], kwargs: Any
+    ) -> list[T | Exception]:
         worker = self._idle.pop()  # there are as many threads as processes
+        found: list[T | Exception] = []
+        dead: list[tuple[int, DiedError]] = []
         try:
-            done, value = worker.ask((function, args, kwargs), self._seconds)
-        except DiedError:
-            if not self._closed.is_set():
-                worker.end()
-                worker.start()
-            raise
+            while pieces:
+                try:
+                    found = worker.ask((function, pieces, kwargs), self._seconds)
+                    break
+                except DiedError as error:
+                    if self._closed.is_set():
+                        raise
+                    at = min(worker.mark, len(pieces) - 1)
+                    pieces = pieces[:at] + pieces[at + 1 :]
+                    dead.append((at, error))
+                    worker.end()
+                    worker.start()
         finally:
             self._idle.append(worker)
-        if not done:
-            raise value
-        result: T = value
-        return result
+        for at, died in reversed(dead):
+            found.insert(at, died)
+        return found
 
     def _end_what_hangs(self) -> None:
         while not self._closed.wait(_WATCH_SECONDS):
             for worker in self._workers:
-                worker.end_if_late()
+                worker.end_if_late(self._seconds)
 
 
 class _Worker:
     """One process that answers one request at a time."""
 
     def __init__(self) -> None:
-        self._deadline: float | None = None
-        self._is_late = False
+        self._is_asked = self._is_late = False
         self.start()
 
     def start(self) -> None:
@@ -124,20 +171,29 @@ class _Worker:
         path = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
         code = f"import sys; sys.path[:] = {path!r}; from facegender.isolated import serve; serve()"
         self._is_new = True
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # decoders talk there
-            start_new_session=True,  # Ctrl-C is the main process's to answer
-            pipesize=_PIPE_BYTES,
-        )
+        with tempfile.TemporaryFile() as file:
+            file.truncate(_MARK_BYTES)
+            self._mark = mmap.mmap(file.fileno(), _MARK_BYTES)
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,  # the one more thing that a process is given on every system
+                env=os.environ | _ENVIRONMENT,
+                start_new_session=True,  # Ctrl-C is the main process's to answer
+                pipesize=_PIPE_BYTES,
+            )
 
-    def ask(self, request: object, seconds: float) -> tuple[bool, Any]:
+    @property
+    def mark(self) -> int:
+        """Which piece of its group it began last, from 0."""
+        return int.from_bytes(self._mark[:], "little")
+
+    def ask(self, request: object, seconds: float) -> Any:
         """Send a request and wait for the answer.
 
         Raises:
-            DiedError: the process died, or took too long and was ended.
+            DiedError: the process died, or took too long for a piece and was ended.
             FacegenderError: no process can be started here at all.
         """
         into, out = self._process.stdin, self._process.stdout
@@ -148,23 +204,27 @@ class _Worker:
                     "a process to read pictures in cannot be started "
                     f"({sys.executable} ended with {self._process.wait()})"
                 )
+            self._mark[:] = bytes(_MARK_BYTES)
             self._is_new, self._is_late = False, False
-            self._deadline = time.monotonic() + seconds
+            self._seen, self._since = 0, time.monotonic()
+            self._is_asked = True
             _send(into, request)
-            answer: tuple[bool, Any] = _receive(out)
-            return answer
+            return _receive(out)
         except (EOFError, OSError):
             code = self._process.wait()
             if self._is_late:
                 raise DiedError(f"took longer than {seconds:g} seconds") from None
             raise DiedError(f"the process that read it died ({_name_of(code)})") from None
         finally:
-            self._deadline = None
+            self._is_asked = False
 
-    def end_if_late(self) -> None:
-        """End the process where its answer is overdue."""
-        deadline = self._deadline
-        if deadline is not None and time.monotonic() > deadline:
+    def end_if_late(self, seconds: float) -> None:
+        """End the process where it has been at one piece for longer than that."""
+        if not self._is_asked:
+            return
+        if self.mark != self._seen:
+            self._seen, self._since = self.mark, time.monotonic()
+        elif time.monotonic() > self._since + seconds:
             self._is_late = True
             self._process.kill()
 
@@ -186,21 +246,25 @@ def serve() -> None:
     """Answer requests until there are no more: the other process's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a library that prints must not speak in between
+    mark = mmap.mmap(2, _MARK_BYTES)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        for stream in (1, 2):  # decoders talk there, and must not speak in between
+            os.dup2(nowhere.fileno(), stream)
     answers.write(_READY)
     answers.flush()
     while True:
         try:
-            request = _receive(requests)
+            function, pieces, kwargs = _receive(requests)
         except EOFError:
             return
-        answer: tuple[bool, Any]
-        try:
-            function, args, kwargs = request
-            answer = (True, function(*args, **kwargs))
-        except Exception as error:
-            answer = (False, error)
-        _send(answers, answer)
+        found = []
+        for at, args in enumerate(pieces):
+            mark[:] = at.to_bytes(_MARK_BYTES, "little")
+            try:
+                found.append(function(*args, **kwargs))
+            except Exception as error:
+                found.append(error)
+        _send(answers, found)
 
 
 def _send(pipe: IO[bytes], message: object) -> None:
@@ -209,7 +273,7 @@ def _send(pipe: IO[bytes], message: object) -> None:
     text = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
     parts = [memoryview(text), *(array.raw() for array in arrays)]
     lengths = [len(parts), *(len(part) for part in parts)]
-    pipe.write(b"".join(length.to_bytes(_LENGTH_BYTES, "little") for length in lengths))
+    pipe.write(struct.pack(f"<{len(lengths)}q", *lengths))
     for part in parts:
         pipe.write(part)
     pipe.flush()
@@ -221,16 +285,16 @@ def _receive(pipe: IO[bytes]) -> Any:
     Raises:
         EOFError: the other side is gone.
     """
-    text, *arrays = [_exactly(pipe, length) for length in _lengths(pipe, _lengths(pipe, 1)[0])]
+    lengths = _lengths(pipe, _lengths(pipe, 1)[0])
+    whole = memoryview(_exactly(pipe, sum(lengths)))
+    text, *arrays = [
+        whole[end - n : end] for n, end in zip(lengths, accumulate(lengths), strict=True)
+    ]
     return pickle.loads(text, buffers=arrays)
 
 
-def _lengths(pipe: IO[bytes], count: int) -> list[int]:
-    data = _exactly(pipe, count * _LENGTH_BYTES)
-    return [
-        int.from_bytes(data[at : at + _LENGTH_BYTES], "little")
-        for at in range(0, len(data), _LENGTH_BYTES)
-    ]
+def _lengths(pipe: IO[bytes], count: int) -> tuple[int, ...]:
+    return struct.unpack(f"<{count}q", _exactly(pipe, count * _LENGTH_BYTES))
 
 
 def _exactly(pipe: IO[bytes], count: int) -> bytes:

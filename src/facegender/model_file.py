@@ -12,14 +12,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
-
-import onnxruntime
-from onnxruntime import InferenceSession
+from typing import TYPE_CHECKING, Any
 
 from facegender.errors import ModelFileError
 from facegender.images import Resize
 from facegender.runtime import Network, start
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 LABELS = ("female", "male")
 """The label order of every network's two outputs."""
@@ -237,12 +237,14 @@ def seal(graph: bytes) -> bytes:
 
 def _open(path: Path, graph: bytes) -> InferenceSession:
     """Open the graph to look at its description and its ends: nothing in it is prepared to run."""
+    import onnxruntime  # not in processes that only read pictures by its rules
+
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own exceptions share no base but this
         raise ModelFileError(f"ONNX Runtime cannot run {path}: {error}") from error
 

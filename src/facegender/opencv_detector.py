@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facegender.detector import MIN_SCORE, Canvas, Face, YuNet
 from facegender.errors import MissingExtraError, ModelFileError
-from facegender.faces import MIN_SCORE, Canvas, Face, YuNet
-from facegender.images import Pixels
+from facegender.images import Upright, as_image
 
 _STEP = 32  # the network halves the picture five times
 _GREY = 128
@@ -31,10 +31,10 @@ _WANTED = (
 
 
 class OpenCVYuNet:
-    """A :class:`~facegender.faces.FaceDetector` over OpenCV's ``FaceDetectorYN``.
+    """A :class:`~facegender.detector.FaceDetector` over OpenCV's ``FaceDetectorYN``.
 
-    It looks at a picture as :class:`~facegender.faces.YuNet` does: small with a grey margin around
-    it, for a face that fills it, and a larger one at its size up to 640 pixels too. OpenCV's
+    It looks at a picture as :class:`~facegender.detector.YuNet` does: small with a grey margin
+    around it, for a face that fills it, and a larger one at its size up to 640 pixels too. OpenCV's
     detector keeps the size of its picture as a state, so every thread has a detector of its own.
     """
 
@@ -70,20 +70,21 @@ class OpenCVYuNet:
                 f"OpenCV said: {said}"
             ) from error
 
-    def detect(self, pixels: Pixels, *, min_score: float = MIN_SCORE) -> list[Face]:
+    def detect(self, picture: Upright, *, min_score: float = MIN_SCORE) -> list[Face]:
         """Find all faces; safe to call from many threads.
 
         Args:
-            pixels: ``uint8 [H, W, 3]``, RGB, upright.
+            picture: ``uint8 [H, W, 3]``, RGB, upright, or Pillow's.
             min_score: faces that the detector is less sure of are left out, 0 to 1.
 
         Returns:
             The faces, the surest first.
         """
-        longest = max(pixels.shape[:2])
-        looks = [self._look(pixels, YuNet.CLOSE, 0.3, min_score)]
+        image = as_image(picture)
+        longest = max(image.size)
+        looks = [self._look(image, YuNet.CLOSE, 0.3, min_score)]
         if longest > 2 * YuNet.CLOSE:
-            looks.append(self._look(pixels, min(longest, YuNet.FAR), 0.0, min_score))
+            looks.append(self._look(image, min(longest, YuNet.FAR), 0.0, min_score))
         rows = np.concatenate(looks)
         kept = self._cv2.dnn.NMSBoxes(
             rows[:, :4].tolist(), rows[:, 14].tolist(), min_score, _OVERLAP
@@ -91,7 +92,7 @@ class OpenCVYuNet:
         return [_face(rows[index]) for index in np.asarray(kept, np.intp).ravel()]
 
     def _look(
-        self, pixels: Pixels, size: int, margin: float, min_score: float
+        self, picture: Upright, size: int, margin: float, min_score: float
     ) -> NDArray[np.float32]:
         """Look at the picture with its long side at ``size``.
 
@@ -100,7 +101,7 @@ class OpenCVYuNet:
             the picture's own pixels.
         """
         # at one step OpenCV 4 makes up faces out of nothing
-        canvas = Canvas.of(pixels, size, margin, least_steps=2)
+        canvas = Canvas.of(picture, size, margin, least_steps=2)
         detector = self._detector()
         detector.setInputSize(canvas.pixels.shape[1::-1])
         detector.setScoreThreshold(min_score)

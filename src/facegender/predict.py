@@ -28,16 +28,22 @@ from facegender.images import LIMITS, Limits, Pixels
 from facegender.inputs import Inputs, Item, gather
 from facegender.isolated import DiedError, Pool
 from facegender.journal import Journal, Kept
-from facegender.reading import Reader, Reading, read_picture
+from facegender.reading import Reader, Reading, get_ready, read_picture
 from facegender.results import Prediction, Status
 from facegender.runtime import BATCH, cores
 
 LOOK_AHEAD = 64
-"""Pictures read ahead of the network, and (on more than one core a little more) pictures whose
-answers are waited for; with their bytes it bounds the memory."""
+"""Pictures that are read ahead of the network, and pictures whose answers are waited for (on more
+than one core three groups a core); with their bytes it bounds the memory."""
 
 BYTES_AHEAD = 64 * 2**20
 """Most bytes of pictures out of archives that wait to be decoded."""
+
+GROUP = 16
+"""Most pictures that go to a reading process together."""
+
+GROUP_BYTES = 512 * 2**10
+"""Bytes of files at which a group is full: large photos go one by one, to whichever is free."""
 
 SECONDS = 60.0
 """How long the reading of one picture may take."""
@@ -139,12 +145,24 @@ def predict_items(
     reader = Reader(described.crop, described.resize, faces, limits, detector, has_thumbnails)
     threshold = classifier.threshold(unknown_below)
     total = items.total if isinstance(items, Inputs) else length_hint(items, LOOK_AHEAD)
-    total = LOOK_AHEAD if total is None else total
-    processes = min(cores(), 16, 1 + total // BATCH)
-    pools: Callable[[], AbstractContextManager[Pool]] = partial(Pool, processes, seconds=seconds)
+    pools: Callable[[], AbstractContextManager[Pool]] = partial(start_reading, total, seconds)
     if pool is not None:
         pools = lambda: nullcontext(pool)  # noqa: E731
     return _answers(iter(items), classifier, threshold, reader, pools, journal, retry_errors)
+
+
+def start_reading(total: int | None, seconds: float = SECONDS) -> Pool:
+    """Start processes that read for :func:`predict_items`; they get ready beside what comes next.
+
+    Args:
+        total: how many files there are; None where that is not known.
+        seconds: how long the reading of one picture may take.
+    """
+    total = LOOK_AHEAD if total is None else total
+    pool = Pool(min(cores(), 16, 1 + total // BATCH), seconds=seconds)
+    for _ in range(pool.processes):
+        pool.submit(get_ready)
+    return pool
 
 
 def _answers(
@@ -158,7 +176,7 @@ def _answers(
 ) -> Iterator[Answered]:
     """Read in other processes, run the network in threads, answer in order; see the module."""
     known = partial(_known, journal=journal, retry_errors=retry_errors)
-    most = max(LOOK_AHEAD, 3 * BATCH * classifier.threads)
+    most = max(LOOK_AHEAD, 3 * GROUP * classifier.threads)
     waiting: deque[_Waiting] = deque()
     with make_pool() as pool, _Network(classifier) as network:
 
@@ -168,7 +186,7 @@ def _answers(
                 journal.add(answered.item, answered.rows, answered.thumbnail)
             return answered
 
-        for item, read in _read_ahead(coming, known, pool, reader):
+        for item, read in _read_ahead(coming, known, pool, reader, most):
             frames = read.frames if isinstance(read, Reading) else ()
             waiting.append(_Waiting(item, read, [network.ask(frame.pixels) for frame in frames]))
             while waiting and (network.is_busy or len(waiting) >= most or waiting[0].is_answered):
@@ -186,37 +204,70 @@ def _known(item: Item, journal: Journal | None, retry_errors: bool) -> Kept | No
     return None if journal is None else journal.kept(item, with_bad=not retry_errors)
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Files in a row, with what is known of them; what is not known is being read."""
+
+    files: list[tuple[Item, Kept | None]]
+    readings: Future[list[Reading | Exception | None]]
+
+    @property
+    def bytes_held(self) -> int:
+        return sum(len(item.data) for item, _ in self.files)
+
+
 def _read_ahead(
-    coming: Iterator[Item], known: Callable[[Item], Kept | None], pool: Pool, reader: Reader
+    coming: Iterator[Item],
+    known: Callable[[Item], Kept | None],
+    pool: Pool,
+    reader: Reader,
+    most: int,
 ) -> Iterator[tuple[Item, Kept | Reading | Prediction]]:
-    """Have files read in other processes, a bounded way ahead; give them in their order."""
-    pending: deque[tuple[Item, Kept | Future[Reading | None]]] = deque()
-    bytes_pending = 0
-    for item in coming:
-        work: Kept | Future[Reading | None] | None = known(item)
-        if work is None:
-            source = item.data if item.path is None else item.path
-            work = pool.submit(read_picture, source, reader)
-        pending.append((item, work))
-        bytes_pending += len(item.data)
-        while pending and (len(pending) >= LOOK_AHEAD or bytes_pending > BYTES_AHEAD):
-            bytes_pending -= len(pending[0][0].data)
-            yield _outcome(*pending.popleft())
+    """Have files read in other processes, ``most`` of them ahead; give them in their order."""
+    pending: deque[_Group] = deque()
+    for files in _grouped((item, known(item)) for item in coming):
+        unread = [
+            item.data if item.path is None else item.path for item, kept in files if kept is None
+        ]
+        pending.append(_Group(files, pool.submit_group(read_picture, unread, reader)))
+        while pending and (
+            sum(len(group.files) for group in pending) >= most
+            or sum(group.bytes_held for group in pending) > BYTES_AHEAD
+        ):
+            yield from _outcomes(pending.popleft())
     while pending:
-        yield _outcome(*pending.popleft())
+        yield from _outcomes(pending.popleft())
 
 
-def _outcome(
-    item: Item, work: Kept | Future[Reading | None]
-) -> tuple[Item, Kept | Reading | Prediction]:
-    """Wait for a picture that is being read; what cannot be read is a row that says why."""
-    if isinstance(work, Kept):
-        return item, work
-    try:
-        reading = work.result()
-    except (UnreadablePictureError, DiedError) as error:
-        return item, Prediction(item.key, Status.UNREADABLE, error=str(error))
-    return item, Prediction(item.key, Status.SKIPPED) if reading is None else reading
+def _grouped(
+    files: Iterable[tuple[Item, Kept | None]],
+) -> Iterator[list[tuple[Item, Kept | None]]]:
+    """Gather files that are small into groups, for each group costs two changes of process."""
+    group: list[tuple[Item, Kept | None]] = []
+    size = 0
+    for item, kept in files:
+        group.append((item, kept))
+        size += item.size if kept is None else 0
+        if len(group) == GROUP or size >= GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _outcomes(group: _Group) -> Iterator[tuple[Item, Kept | Reading | Prediction]]:
+    """Wait for a group that is being read; what cannot be read is a row that says why."""
+    readings = iter(group.readings.result())
+    for item, kept in group.files:
+        reading = kept or next(readings)
+        if reading is None:
+            yield item, Prediction(item.key, Status.SKIPPED)
+        elif isinstance(reading, (UnreadablePictureError, DiedError)):
+            yield item, Prediction(item.key, Status.UNREADABLE, error=str(reading))
+        elif isinstance(reading, Exception):
+            raise reading
+        else:
+            yield item, reading
 
 
 @dataclass(slots=True)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import ceil
 from pathlib import Path
 
+from PIL import Image
+
+from facegender.detector import YuNet
 from facegender.errors import InputError
 from facegender.faces import FACES, Framed, Framer
 from facegender.images import (
@@ -15,16 +19,15 @@ from facegender.images import (
     Pixels,
     Reduced,
     Resize,
-    decode,
+    as_image,
     decode_fitted,
     decode_reduced,
     read_file,
 )
 from facegender.model_file import Crop
-from facegender.report import thumbnail
 
-LOOK = 1280
-"""Long side in pixels at which a large JPEG is looked at for faces."""
+LOOK = YuNet.FAR
+"""Long side in pixels that a large JPEG has at least when it is looked at for faces."""
 
 
 def check_faces(faces: str) -> None:
@@ -79,6 +82,10 @@ class Reading:
     thumbnail: bytes = b""
 
 
+def get_ready() -> None:
+    """Do nothing: to be asked for it, a process has loaded this module."""
+
+
 def read_picture(source: Path | bytes, reader: Reader) -> Reading | None:
     """Read a picture file, find what it shows, and bring it to the network's size.
 
@@ -102,32 +109,39 @@ def read_picture(source: Path | bytes, reader: Reader) -> Reading | None:
         return Reading((Framed(fitted.pixels, None),), fitted.width, fitted.height)
     needed = max(reader.resize.width, reader.resize.height)
     picture = decode_reduced(data, 2 * needed if reader.faces == "whole" else LOOK, reader.limits)
-    return _reading(picture, reader, lambda: decode(data, reader.limits))
+    return _reading(picture, reader, lambda side: decode_reduced(data, side, reader.limits))
 
 
 def read_pixels(pixels: Pixels, reader: Reader) -> Reading:
     """Find what a decoded picture ``uint8 [H, W, 3]`` shows; see :func:`read_picture`."""
-    height, width = pixels.shape[:2]
-    return _reading(Reduced(pixels, width, height), reader, lambda: pixels)
+    whole = Reduced(as_image(pixels), pixels.shape[1], pixels.shape[0])
+    return _reading(whole, reader, lambda _: whole)
 
 
-def _reading(picture: Reduced, reader: Reader, decode_whole: Callable[[], Pixels]) -> Reading:
+def _reading(picture: Reduced, reader: Reader, decode_larger: Callable[[int], Reduced]) -> Reading:
     framer = _framer(reader.crop, reader.resize, reader.detector)
-    pixels, scale = picture.pixels, picture.scale
-    faces = framer.find(pixels, reader.faces)
+    faces = framer.find(picture.image, reader.faces)
     needed = max(reader.resize.width, reader.resize.height)
-    if scale > 1.0 and any(face and framer.side(face) < needed for face in faces):
+    smallest = min((framer.side(face) for face in faces if face), default=needed)
+    if picture.scale > 1.0 and smallest < needed:
         # A face so small that at this scale the network would see less than there is
-        pixels = decode_whole()
-        faces = tuple(face and face.scaled(scale) for face in faces)
-        scale = 1.0
-    frames = [framer.frame(pixels, face) for face in faces]
+        larger = decode_larger(ceil(max(picture.image.size) * needed / smallest))
+        faces = tuple(face and face.scaled(picture.scale / larger.scale) for face in faces)
+        picture = larger
+    image, scale = picture.image, picture.scale
+    frames = [framer.frame(image, face) for face in faces]
     return Reading(
         tuple(Framed(frame.pixels, frame.face and frame.face.scaled(scale)) for frame in frames),
         picture.width,
         picture.height,
-        thumbnail(pixels) if reader.has_thumbnail else b"",
+        _thumbnail(image) if reader.has_thumbnail else b"",
     )
+
+
+def _thumbnail(image: Image.Image) -> bytes:
+    from facegender.report import thumbnail  # with all that writes the report's page
+
+    return thumbnail(image)
 
 
 @cache

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
+import numpy as np
 from PIL import Image
 
-from facegender.images import Pixels, Resize, fit
+from facegender.images import Resize, Upright, as_image, fitted
 from facegender.results import Status, replacing
 
 THUMBNAIL = 160
@@ -127,21 +128,23 @@ def write_report(path: Path, pictures: Iterable[ReportPicture], about: About) ->
     return count
 
 
-def thumbnail(pixels: Pixels) -> bytes:
+def thumbnail(picture: Upright) -> bytes:
     """Make the small copy that the report shows.
 
     Args:
-        pixels: ``uint8 [H, W, 3]``, RGB, upright.
+        picture: ``uint8 [H, W, 3]``, RGB, upright, or Pillow's.
 
     Returns:
         The bytes of a JPEG file, its long side at most :data:`THUMBNAIL` pixels; smaller pictures
         keep their size.
     """
-    height, width = pixels.shape[:2]
+    image = as_image(picture)
+    width, height = image.size
     scale = min(1.0, THUMBNAIL / max(height, width))
-    small = fit(pixels, Resize(max(1, round(height * scale)), max(1, round(width * scale))))
+    small = fitted(image, Resize(max(1, round(height * scale)), max(1, round(width * scale))))
     file = io.BytesIO()
-    Image.fromarray(small).save(file, "JPEG", quality=75, optimize=True)
+    # by way of an array, so that nothing of the file but its pixels comes along (a comment, say)
+    Image.fromarray(np.asarray(small)).save(file, "JPEG", quality=75, optimize=True)
     return file.getvalue()
 
 

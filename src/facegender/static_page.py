@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from facegender import __version__
+from facegender.detector import DETECTOR_NAME
 from facegender.errors import InputError, ModelFileError, OutputError
-from facegender.faces import DETECTOR_NAME
 from facegender.model_file import MODEL_NAME, ModelFile
 
 PACKAGE = "onnxruntime-web"

@@ -14,7 +14,7 @@ export const RULES = {
   filled: 0.5,
   overlap: 0.4,
   step: 32,
-  look: 1280, // long side in pixels at which a large JPEG is looked at
+  look: 640, // long side in pixels that a large JPEG has at least when it is looked at
   strides: [8, 16, 32],
   close: 160,
   far: 640,

@@ -35,18 +35,22 @@ async function answer(file) {
 async function read(file, bytes, { model, detector, classify }) {
   const whole = await decode(bytes);
   const { width, height } = whole;
-  const factor = formatOf(bytes) === "JPEG" ? reduction(width, height) : 1;
-  let picture = factor > 1 ? reduce(whole, factor) : whole;
+  const isJPEG = formatOf(bytes) === "JPEG";
+  let picture = isJPEG ? reduced(whole, RULES.look) : whole;
   let scale = Math.max(width, height) / Math.max(picture.width, picture.height);
   let faces = await find(picture, detector, model.crop.rule);
   if (!faces.length) return [row(file, { status: "no_face", width, height })];
   const points = model.crop.rule === "aligned" ? model.crop.points : RULES.aligned;
   const needed = Math.max(model.resize.width, model.resize.height);
-  if (scale > 1 && faces.some((face) => face && side(face, points) < needed)) {
+  const smallest = Math.min(...faces.map((face) => (face ? side(face, points) : needed)));
+  if (scale > 1 && smallest < needed) {
     // A face so small that at this scale the network would see less than there is
-    faces = faces.map((face) => face && scaled(face, scale));
-    picture = whole;
-    scale = 1;
+    const longest = Math.max(picture.width, picture.height);
+    const larger = reduced(whole, Math.ceil((longest * needed) / smallest));
+    const largerScale = Math.max(width, height) / Math.max(larger.width, larger.height);
+    faces = faces.map((face) => face && scaled(face, scale / largerScale));
+    picture = larger;
+    scale = largerScale;
   }
   const rows = [];
   for (let start = 0; start < faces.length; start += BATCH) {
@@ -66,12 +70,14 @@ function frame(picture, face, points, size) {
   return resize(picture, size.width, size.height, size.filter);
 }
 
-/** The largest of 8, 4, 2, 1 by which a picture can be made smaller and keep its look. */
-function reduction(width, height) {
-  const share = RULES.look / Math.max(width, height);
-  if (share >= 1) return 1;
+/** Make a picture smaller by the largest of 8, 4, 2, 1 that keeps `look` of its longer side. */
+function reduced(whole, look) {
+  const { width, height } = whole;
+  const share = look / Math.max(width, height);
+  if (share >= 1) return whole;
   const times = [width, height].map((full) => Math.floor(full / Math.ceil(full * share)));
-  return [8, 4, 2, 1].find((factor) => factor <= Math.min(...times)) ?? 1;
+  const factor = [8, 4, 2, 1].find((one) => one <= Math.min(...times)) ?? 1;
+  return factor > 1 ? reduce(whole, factor) : whole;
 }
 
 /** A row of the details file; see details.py. */

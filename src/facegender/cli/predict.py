@@ -196,19 +196,20 @@ def predict(
         )
     if part is not None:
         raise InputError("--part cuts the work for --cluster: give that too, or leave it out")
+    import os
     import warnings
 
+    # Before NumPy is there: the threads that it would start only spin, for 50 ms of a core
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
     from facegender.classifier import Classifier
-    from facegender.copies import Copies
     from facegender.details import DetailsWriter, format_of
     from facegender.images import LIMITS, Limits
     from facegender.inputs import gather
     from facegender.journal import Journal
     from facegender.model_file import MODEL_NAME
-    from facegender.opencv_detector import OpenCVYuNet
-    from facegender.predict import predict_items
+    from facegender.predict import predict_items, start_reading
     from facegender.reading import check_faces
-    from facegender.report import write_report
     from facegender.results import (
         ProcessResultsWriter,
         check_distinct,
@@ -238,21 +239,26 @@ def predict(
         if path is not None:
             check_output(path)
     if detector is not None:
-        OpenCVYuNet(detector)  # said now, not by every picture
-    classifier = Classifier.load(model, runtime=runtime)
+        from facegender.opencv_detector import OpenCVYuNet
 
+        OpenCVYuNet(detector)  # said now, not by every picture
     summary = Summary()
-    options = {
-        "model": classifier.digest,
-        "runtime": classifier.runtime,
-        "faces": faces,
-        "unknown_below": classifier.threshold(unknown_below),
-        "limits": [limits.pixels, limits.bytes],
-        "detector": None if detector is None else _state(detector),
-        "thumbnails": report is not None,
-    }
+    with ExitStack() as starting:  # the processes start while the network is loaded
+        pool = starting.enter_context(start_reading(found.total, time_limit))
+        classifier = Classifier.load(model, runtime=runtime)
+        options = {
+            "model": classifier.digest,
+            "runtime": classifier.runtime,
+            "faces": faces,
+            "unknown_below": classifier.threshold(unknown_below),
+            "limits": [limits.pixels, limits.bytes],
+            "detector": None if detector is None else _state(detector),
+            "thumbnails": report is not None,
+        }
+        reading = starting.pop_all()
     try:
         with ExitStack() as stack:
+            stack.enter_context(reading)
             journal = stack.enter_context(Journal(output, options))
             for path in (details, report):
                 if path is not None:  # no other run may write these either
@@ -271,6 +277,8 @@ def predict(
                 writers.append(stack.enter_context(DetailsWriter(details, form)))
             copies = None
             if annotate is not None:
+                from facegender.copies import Copies
+
                 copies = stack.enter_context(Copies(annotate, blur, limits, time_limit))
             answered = predict_items(
                 found,
@@ -281,6 +289,7 @@ def predict(
                 detector=detector,
                 has_thumbnails=report is not None,
                 seconds=time_limit,
+                pool=pool,
                 journal=journal,
                 retry_errors=retry_errors,
             )
@@ -299,6 +308,8 @@ def predict(
                 for _ in watched():
                     pass
             else:
+                from facegender.report import write_report
+
                 pictures = (_in_report(each, report) for each in watched())
                 write_report(report, pictures, _about(classifier, inputs, journal.begun))
         if not summary.counts["unreadable"]:
