@@ -643,7 +643,8 @@ def test_keyboard_alone(album: Path, open_page: Callable[..., Any]) -> None:
     keys.press("ArrowLeft")
     keys.press("Escape")
     assert not dialog.is_visible()
-    assert focused() == "5", "where the larger view ended"
+    place = "document.activeElement.closest('.card')?.dataset.place"
+    page.wait_for_function(f"{place} === '5'")  # where the larger view ended, told after it closed
     assert page.locator("#marks").inner_text() == "Marked as wrong: 2"
     page.locator("#text").focus()
     keys.type("w")

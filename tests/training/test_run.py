@@ -419,7 +419,7 @@ def test_tensorboard_is_written_where_asked_for(
     folder = beside(run_folder, "board")
     with monkeypatch.context() as patch:
         patch.setattr("facegender.training.run.find_spec", lambda name: None)
-        with pytest.raises(MissingExtraError, match=r"facegender\[tensorboard\]"):
+        with pytest.raises(MissingExtraError, match=r"'\.\[tensorboard\]'"):
             train(asked, short, folder, console=QUIET)
     pytest.importorskip("tensorboard", reason="needs tensorboard: pip install '.[tensorboard]'")
     train(asked, short, folder, console=QUIET)

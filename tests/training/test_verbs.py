@@ -93,11 +93,14 @@ def test_evaluate_writes_the_part_asked_for(place: Path, trained: Path) -> None:
 def test_export_and_use(place: Path, trained: Path) -> None:
     done = run("export", trained, "-o", "mine.onnx", "--licence", "mine", cwd=place)
     assert done.returncode == 0, done.stderr
-    with tarfile.open(place / "faces.tar.gz") as archive:
-        archive.extractall(place / "unpacked", filter="data")
+    (place / "unpacked").mkdir()
+    with tarfile.open(place / "faces.tar.gz") as archive:  # Python 3.11.2 unpacks none by a filter
+        for member in archive:
+            if member.name.startswith("male/") and (file := archive.extractfile(member)):
+                (place / "unpacked" / Path(member.name).name).write_bytes(file.read())
     answers = []
     for model in ("mine.onnx", trained):
-        done = run("predict", "unpacked/male", "--model", model, "-o", "out.json", cwd=place)
+        done = run("predict", "unpacked", "--model", model, "-o", "out.json", cwd=place)
         assert done.returncode == 0, done.stderr
         answers.append((place / "out.json").read_text())
     assert answers[0] == answers[1]
@@ -158,7 +161,7 @@ def test_a_stopped_training_leaves_a_checkpoint_and_says_how_to_go_on(
         text=True,
     )
     deadline = time.monotonic() + 180
-    while not (folder / "checkpoint.safetensors").exists():  # the first epoch is done
+    while not (folder / "history.csv").exists():  # the first epoch is done
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)

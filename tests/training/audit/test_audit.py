@@ -133,8 +133,8 @@ def test_the_page_shows_a_batch_with_what_is_sure_and_what_is_chance(tmp_path: P
         pixels[..., channel] += 120
         return encoded(Image.fromarray(pixels), "PNG")
 
-    files = {f"male/{n}.png": coloured(0) for n in range(60)}
-    files |= {f"female/{n}.png": coloured(2) for n in range(60)}
+    files = {f"male/{n}.png": coloured(0) for n in range(180)}
+    files |= {f"female/{n}.png": coloured(2) for n in range(180)}
     files |= {f"male/wed_<b>{n}.png": coloured(2) for n in range(12)}
     pack(tmp_path / "faces.tar.gz", files)
     with pytest.raises(SystemExit) as ended:
