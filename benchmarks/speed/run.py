@@ -213,8 +213,7 @@ def row_whole(bench: Bench) -> Row:
     result: Row = {"target": 0.9}
     for name, model in bench.models.items():
         for runtime in bench.runtimes:
-            is_main = name == "default" and runtime == bench.runtimes[0]
-            count = bench.pictures if is_main else bench.some
+            count = bench.pictures
             folder = bench.crops(count)
             files = sorted(folder.iterdir())[: bench.some]
             tried = limits.network_rates(model, runtime, cores(), bench.seconds, (16, 32, 64))
