@@ -41,6 +41,7 @@ from typing import Any
 import limits
 import others
 from PIL import Image
+from plots import draw
 
 from facegender.model_file import shipped_model
 from facegender.runtime import cores
@@ -618,8 +619,6 @@ def main() -> None:
             unfinished = given.output.with_suffix(".tmp")
             unfinished.write_text(json.dumps(result, indent=1) + "\n")
             unfinished.replace(given.output)
-    from plots import draw
-
     draw(result["rows"], given.output.with_suffix(".png"))
     print(table(result["rows"]))
 
