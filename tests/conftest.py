@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from skimage.data import astronaut as read_astronaut
 
 from facegender.classifier import Classifier
 from facegender.images import Pixels
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by a shell that started this with &
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # for the processes that are stopped
 
 
 @pytest.fixture(scope="session")
