@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,10 +97,11 @@ def predict_on_cluster(
     about = {"model": classifier.digest, "model_name": classifier.description.name}
     summary = Summary()
     done: list[Done] = []
-    with Cluster(cluster) as machines:
+    with Cluster(cluster) as machines, _heard() as check:
         begin(place, binding, {**about, "options": options})
         try:
             for each in _with_progress(machines.answer(parts, task), len(parts), quiet=quiet):
+                check()
                 done.append(each)
                 for status, count in each.counts.items():
                     summary.counts[status] += count
@@ -119,6 +122,30 @@ def predict_on_cluster(
         if summary.counts["unreadable"]:
             typer.echo("the same command with --retry-errors does only the parts of these again")
     return 1 if summary.counts["unreadable"] else 0
+
+
+@contextmanager
+def _heard() -> Iterator[Callable[[], None]]:
+    """Give what raises a stop again that was asked for: one that meets a callback of Ray's is lost."""
+    stops: list[BaseException] = []
+
+    def note(number: int, frame: object) -> None:
+        stops.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
+        raise stops[-1]
+
+    def check() -> None:
+        if stops:
+            raise stops[-1]
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, note)
+    try:
+        yield check
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 def _with_progress(done: Iterator[Done], total: int, *, quiet: bool) -> Iterator[Done]:
