@@ -126,7 +126,7 @@ def predict_on_cluster(
 
 @contextmanager
 def _heard() -> Iterator[Callable[[], None]]:
-    """Give what raises a stop again that was asked for: one that meets a callback of Ray's is lost."""
+    """Give what raises a stop again: one that meets a callback of Ray's is lost."""
     stops: list[BaseException] = []
 
     def note(number: int, frame: object) -> None:
