@@ -164,11 +164,15 @@ class YuNet:
             The faces, the surest first.
         """
         image = as_image(picture)
-        longest = max(image.size)
-        found = [self._look(image, self.CLOSE, 0.3, min_score)]
-        if longest > 2 * self.CLOSE:
-            found.append(self._look(image, min(longest, self.FAR), 0.0, min_score))
+        found = [self._look(image, size, margin, min_score) for size, margin in self.looks(image)]
         return [_face(row) for row in _without_overlaps(np.concatenate(found))]
+
+    @classmethod
+    def looks(cls, image: Image.Image) -> list[tuple[int, float]]:
+        """Say how a picture is looked at: long side in pixels, and a grey margin as its share."""
+        longest = max(image.size)
+        far = [(min(longest, cls.FAR), 0.0)] if longest > 2 * cls.CLOSE else []
+        return [(cls.CLOSE, 0.3), *far]
 
     def _look(
         self, image: Image.Image, size: int, margin: float, min_score: float

@@ -81,11 +81,9 @@ class OpenCVYuNet:
             The faces, the surest first.
         """
         image = as_image(picture)
-        longest = max(image.size)
-        looks = [self._look(image, YuNet.CLOSE, 0.3, min_score)]
-        if longest > 2 * YuNet.CLOSE:
-            looks.append(self._look(image, min(longest, YuNet.FAR), 0.0, min_score))
-        rows = np.concatenate(looks)
+        rows = np.concatenate(
+            [self._look(image, size, margin, min_score) for size, margin in YuNet.looks(image)]
+        )
         kept = self._cv2.dnn.NMSBoxes(
             rows[:, :4].tolist(), rows[:, 14].tolist(), min_score, _OVERLAP
         )

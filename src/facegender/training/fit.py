@@ -108,7 +108,12 @@ def fit_network(
     steps = count_steps(recipe.fit, len(train))
     epochs = count_epochs(recipe.fit, steps)
     saved = time.monotonic()
-    while loop.state.epoch < epochs and not is_out_of_patience(loop.history, recipe.fit.patience):
+
+    def is_over() -> bool:
+        patience = recipe.fit.patience
+        return loop.state.epoch >= epochs or is_out_of_patience(loop.history, patience)
+
+    while not is_over():
         state = loop.state
         order = epoch_order(train, weights, recipe.fit.seed, state.epoch)
         began, seen_before = time.monotonic(), state.seen
@@ -133,11 +138,8 @@ def fit_network(
         speed = (state.seen - seen_before) / max(time.monotonic() - began, 1e-9)
         figures = loop.end_epoch(validation, steps, epochs, speed)
         stopping = _any(fabric, should_stop())
-        is_last = loop.state.epoch == epochs or is_out_of_patience(
-            loop.history, recipe.fit.patience
-        )
-        is_due = _any(fabric, time.monotonic() - saved > min(SHORT_SECONDS, CHECKPOINT_SECONDS))
-        if stopping or is_last or is_due:
+        is_due = _any(fabric, time.monotonic() - saved > SHORT_SECONDS)
+        if stopping or is_over() or is_due:
             loop.save()
             saved = time.monotonic()
         on_epoch(figures)

@@ -173,9 +173,8 @@ def train(
             on_step=on_step,
             on_epoch=on_epoch,
         )
-    if (
-        fabric.world_size > 1
-    ):  # nothing is shared any more; left open, its threads may crash the end
+    if fabric.world_size > 1:
+        # Nothing is shared any more; left open, its threads may crash the end
         torch.distributed.destroy_process_group()
     if fabric.global_rank != 0:
         return {}

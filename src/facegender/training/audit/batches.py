@@ -150,11 +150,10 @@ def _weighed(
     at = np.array(rows)
     surely, against = int((right[at] < SURE).sum()), int((right[at] < 0.5).sum())
     chance = 1.0
-    if kind != "person" and surely < _SURE_ENOUGH * against:  # one person is no hard group
-        return Batch(kind, name, every.name, len(at), against, surely, chance, tuple(rows))
-    if surely >= _SURELY * len(at) and against >= _AGAINST * len(at):
+    is_sure = kind == "person" or surely >= _SURE_ENOUGH * against  # one person is no hard group
+    if is_sure and surely >= _SURELY * len(at) and against >= _AGAINST * len(at):
         chance = float(hypergeom.sf(surely - 1, len(every.rows), every.surely, len(at)))
-    if against >= _MOSTLY * len(at):
+    if is_sure and against >= _MOSTLY * len(at):
         way = float(hypergeom.sf(against - 1, len(every.rows), every.against, len(at)))
         chance = min(chance, way)
     chance = min(1.0, 2 * tests * chance)
