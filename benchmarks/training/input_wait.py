@@ -4,8 +4,8 @@
         --runs runs --steps 40 -o benchmarks/results/input_wait.json
 
 Steps are the loop's own, on pictures drawn as an epoch draws them. Waiting is the time from asking
-for a batch until its pixels are in memory, out of the memory-mapped store; cutting and augmenting
-them is counted apart, as it is done by the same processor (or by the GPU, where there is one).
+for a batch until its pixels are in memory, read from the store's file; cutting and augmenting them
+is counted apart, as it is done by the same processor (or by the GPU, where there is one).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from facegender.training import fit
+from facegender.training import loader
 from facegender.training.devices import make_fabric
 from facegender.training.evaluation.evaluate import write_json
-from facegender.training.fit import fit_network
+from facegender.training.fit import StoppedError, fit_network
+from facegender.training.loader import Loader
 from facegender.training.network import build_network
 from facegender.training.recipe import read_recipe
 from facegender.training.store import open_store
@@ -40,8 +41,8 @@ def main() -> None:
     given = parser.parse_args()
     recipe = read_recipe(given.recipe)
     store = open_store(given.archives, given.table, recipe.input.framer, given.runs / ".store")
-    spent = {"reading": 0.0, "preparing": 0.0}
-    read, prepare = fit.read_rows, fit.training_batch
+    spent = {"getting": 0.0, "preparing": 0.0}
+    epoch_of, prepare = Loader.of_epoch, loader.training_batch
 
     def timed(name, work):
         def call(*args, **kwargs):
@@ -54,7 +55,14 @@ def main() -> None:
 
         return call
 
-    fit.read_rows, fit.training_batch = timed("reading", read), timed("preparing", prepare)
+    def timed_epoch(*args, **kwargs):
+        batches = epoch_of(*args, **kwargs)
+        take = timed("getting", next)
+        with contextlib.suppress(StopIteration):
+            while True:
+                yield take(batches)
+
+    loader.training_batch, Loader.of_epoch = timed("preparing", prepare), timed_epoch
     ends: list[float] = []
     seen: list[dict[str, float]] = []
 
@@ -63,7 +71,7 @@ def main() -> None:
         seen.append(dict(spent))
 
     rows = np.arange(len(store.samples))
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(fit.StoppedError):
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(StoppedError):
         fit_network(
             build_network(recipe.network.name, dropout=recipe.network.dropout),
             store,
@@ -88,10 +96,8 @@ def main() -> None:
             "steps": steps,
             "seconds": round(seconds, 2),
             "pictures per second": round(steps * recipe.fit.batch / seconds, 1),
-            "waiting for pictures": round(spans["reading"] / seconds, 5),
-            "cutting and augmenting them": round(
-                (spans["preparing"] - spans["reading"]) / seconds, 5
-            ),
+            "waiting for pictures": round((spans["getting"] - spans["preparing"]) / seconds, 5),
+            "cutting and augmenting them": round(spans["preparing"] / seconds, 5),
             "device": "cuda" if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores",
             "load of the machine at the end": round(os.getloadavg()[0], 1),
         },

@@ -37,7 +37,6 @@ from facegender.training.fit import (
     accuracy,
     compute_logits,
     fit_network,
-    wanted,
 )
 from facegender.training.network import build_network
 from facegender.training.recipe import (
@@ -427,6 +426,12 @@ def test_weights_that_break_at_the_last_step_are_not_kept(
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_one_picture_is_too_few(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
+    alone = Fitter(fitter.store, fitter.train[:1], fitter.validation)
+    with pytest.raises(InputError, match="1 pictures to learn from are too few for 1 device"):
+        alone(recipe, tmp_path / "run")
+
+
 # Other processes
 
 SCRIPT = """
@@ -436,7 +441,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from facegender.model_file import LABELS
-from facegender.training import fit
+from facegender.training import fit, loader
 from facegender.training.devices import make_fabric
 from facegender.training.network import build_network
 from facegender.training.recipe import read_recipe
@@ -467,11 +472,11 @@ def main():
         fabric = make_fabric(recipe, 2)
         fabric.launch()
         shown = []
-        batch_of = fit.training_batch
-        def noted(store, order, places, *rest):
-            shown.append((rest[1], places.tolist()))
-            return batch_of(store, order, places, *rest)
-        fit.training_batch = noted
+        batch_of = loader.training_batch
+        def noted(pixels, frames, places, recipe, epoch, device):
+            shown.append((epoch, places.tolist()))
+            return batch_of(pixels, frames, places, recipe, epoch, device)
+        loader.training_batch = noted
         torch.manual_seed(0)
         layers = [nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         plain = nn.Sequential(*layers, nn.Linear(8, 2))
@@ -608,17 +613,3 @@ def test_checkpoints_are_written_now_and_then(
     )
     assert seen == [False, True, True, True, True]
     assert sorted(path.name for path in tmp_path.iterdir()) == [BEST_NAME, CHECKPOINT_NAME]
-
-
-def test_a_teachers_answer_is_mixed_into_the_target_where_there_is_one() -> None:
-    pixels = np.zeros((3, 4, 4, 3), np.uint8)
-    samples = [
-        Sample("a", name, label)
-        for name, label in zip("xyz", ("female", "male", "male"), strict=True)
-    ]
-    nowhere = np.full((3, 2, 3), np.nan, np.float32)
-    teacher = np.array([0.25, 0.5, np.nan], np.float32)
-    store = Store(samples, [""] * 3, [""] * 3, pixels, pixels, nowhere, teacher)
-    target = wanted(store, FitOptions(distill=0.8))
-    assert target.numpy() == pytest.approx(np.array([[0.8, 0.2], [0.4, 0.6], [0, 1]]))
-    assert wanted(store, FitOptions()).tolist() == [[1, 0], [0, 1], [0, 1]]

@@ -255,3 +255,23 @@ def test_a_walk_over_a_store_keeps_none_of_it_mapped(tmp_path: Path) -> None:
         assert mapped_bytes() - before < 4 << 20
     assert values[5].sum() == 5 * width  # what was given back can still be read
     assert np.array_equal(read_rows(np.arange(9), np.array([4, 2])), [4, 2])
+
+
+@pytest.mark.parametrize("offset", [0, 128])
+def test_rows_of_a_file_are_those_of_the_array(tmp_path: Path, offset: int) -> None:
+    path = tmp_path / "values"
+    values = np.random.default_rng(0).normal(size=(20, 3, 5)).astype(np.float16)
+    path.write_bytes(b"x" * offset + values.tobytes())
+    mapped = np.memmap(path, np.float16, "r", offset, values.shape)
+    for rows in ([3, 19, 3, 0], [], list(range(20))):
+        some = read_rows(mapped, np.array(rows, np.int64))
+        assert some.dtype == np.float16 and not isinstance(some, np.memmap)
+        assert np.array_equal(some, values[rows])
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match="ends too early"):
+        read_rows(mapped, np.array([19]))
+    path.unlink()
+    mapped = np.memmap(path, np.float16, "w+", offset, values.shape)
+    mapped[:] = values
+    path.unlink()  # "it may be deleted at any time", says store_folder
+    assert np.array_equal(read_rows(mapped, np.array([7, 2])), values[[7, 2]])

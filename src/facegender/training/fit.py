@@ -1,10 +1,11 @@
-"""The loop: batches, augmentation, loss, weights; EMA, checkpoints."""
+"""The loop: batches, loss, weights; EMA, checkpoints."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from facegender.errors import FacegenderError, StoppedError
-from facegender.model_file import LABELS
-from facegender.training.augment import as_floats, augment, normalise, random_numbers
+from facegender.errors import FacegenderError, InputError, StoppedError
+from facegender.training.augment import as_floats, normalise
 from facegender.training.checkpoint import (
     BEST_NAME,
     EpochFigures,
@@ -28,6 +28,7 @@ from facegender.training.checkpoint import (
     write_tensors,
 )
 from facegender.training.devices import keep_freed_memory
+from facegender.training.loader import Batch, Loader
 from facegender.training.recipe import FitOptions, InputOptions, Recipe
 from facegender.training.schedule import (
     Indices,
@@ -98,14 +99,19 @@ def fit_network(
 
     Raises:
         StoppedError: ``should_stop`` said so; the checkpoint is written.
-        InputError: there is nothing to resume, or it belongs to another recipe.
+        InputError: there is nothing to resume, or it belongs to another recipe; or there are fewer
+            than two pictures for each device.
         FacegenderError: the loss is no number.
     """
+    if len(train) < 2 * fabric.world_size:
+        raise InputError(
+            f"{len(train):,} pictures to learn from are too few for {fabric.world_size} device(s)"
+        )
     loop = _Loop(network, store, recipe, folder, fabric)
     if resume:
         loop.load()
     weights = sampling_weights(store, train, recipe.fit.balance)
-    steps = count_steps(recipe.fit, len(train))
+    steps = count_steps(recipe.fit, len(train), fabric.world_size)
     epochs = count_epochs(recipe.fit, steps)
     saved = time.monotonic()
 
@@ -117,24 +123,16 @@ def fit_network(
         state = loop.state
         order = epoch_order(train, weights, recipe.fit.seed, state.epoch)
         began, seen_before = time.monotonic(), state.seen
-        while state.step < steps:
-            loop.step(order, steps, epochs)
-            on_step(
-                Progress(
-                    epoch=state.epoch,
-                    epochs=epochs,
-                    done=state.seen,
-                    total=len(order),
-                    loss=state.loss_sum / state.seen,
-                    accuracy=state.correct / state.seen,
-                )
-            )
-            stopping = _any(fabric, should_stop())
-            if stopping or _any(fabric, time.monotonic() - saved > CHECKPOINT_SECONDS):
-                loop.save()
-                saved = time.monotonic()
-            if stopping:
-                raise _stopped(f"in epoch {state.epoch + 1} of {epochs}", folder)
+        with closing(loop.loader.of_epoch(order, state.epoch, first=state.step)) as batches:
+            for batch in batches:
+                loop.step(batch, steps, epochs)
+                on_step(loop.progress(epochs, len(order)))
+                stopping = _any(fabric, should_stop())
+                if stopping or _any(fabric, time.monotonic() - saved > CHECKPOINT_SECONDS):
+                    loop.save()
+                    saved = time.monotonic()
+                if stopping:
+                    raise _stopped(f"in epoch {state.epoch + 1} of {epochs}", folder)
         speed = (state.seen - seen_before) / max(time.monotonic() - began, 1e-9)
         figures = loop.end_epoch(validation, steps, epochs, speed)
         stopping = _any(fabric, should_stop())
@@ -174,8 +172,8 @@ class _Loop:
         keep_freed_memory()
         self.store, self.recipe, self.folder, self.fabric = store, recipe, folder, fabric
         self.network = network.to(memory_format=torch.channels_last)
-        self.labels = torch.from_numpy(store.labels)
-        self.targets = wanted(store, recipe.fit)
+        place = (fabric.global_rank, fabric.world_size)
+        self.loader = Loader(store, recipe, fabric.device, *place)
         self.module, self.optimizer = fabric.setup(
             self.network, _make_optimizer(self.network, recipe.fit)
         )
@@ -204,36 +202,45 @@ class _Loop:
                 self.history,
             )
 
-    def step(self, order: Indices, steps: int, epochs: int) -> None:
+    def progress(self, epochs: int, total: int) -> Progress:
+        """Say where the loop is, of so many epochs, in an epoch of so many pictures."""
+        state = self.state
+        return Progress(
+            epoch=state.epoch,
+            epochs=epochs,
+            done=state.seen,
+            total=total,
+            loss=state.loss_sum / state.seen,
+            accuracy=state.correct / state.seen,
+        )
+
+    def step(self, batch: Batch, steps: int, epochs: int) -> None:
         """Learn from one batch and add it to the sums of the epoch."""
         options, fabric, state = self.recipe.fit, self.fabric, self.state
-        places = np.arange(state.step * options.batch, len(order))
-        if state.step < steps - 1:  # the last batch is what is left
-            places = places[: options.batch]
         at = state.epoch * steps + state.step
         rate = learning_rate(options, at, epochs * steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed((options.seed << 32) + at * fabric.world_size + fabric.global_rank)
         self.module.train()
-        x, y, target = self._batch(order, places[fabric.global_rank :: fabric.world_size])
         with fabric.autocast():
-            logits = self.module(x)
+            logits = self.module(batch.x)
         loss = functional.cross_entropy(
-            logits.float(), target, reduction="sum", label_smoothing=options.label_smoothing
+            logits.float(), batch.targets, reduction="sum", label_smoothing=options.label_smoothing
         )
-        fabric.backward(loss * (fabric.world_size / len(places)))
+        fabric.backward(loss * (fabric.world_size / batch.count))
         if options.gradient_clip:
             fabric.clip_gradients(self.module, self.optimizer, max_norm=options.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if options.ema:
             self.average.update_parameters(self.network)
-        sums = torch.stack([loss.detach().double(), (logits.argmax(1) == y).sum().double()])
+        correct = (logits.argmax(1) == batch.labels).sum()
+        sums = torch.stack([loss.detach().double(), correct.double()])
         sums = torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum"))
         state.loss_sum += float(sums[0])
         state.correct += int(sums[1])
-        state.seen += len(places)
+        state.seen += batch.count
         state.step += 1
         self._check_finite(state.loss_sum, rate)
 
@@ -245,7 +252,7 @@ class _Loop:
         logits = compute_logits(
             judged, self.store, validation, self.recipe.input, fabric=self.fabric
         )
-        truth = self.labels[torch.from_numpy(validation)]
+        truth = self.loader.labels[validation]
         figures = EpochFigures(
             epoch=state.epoch,
             loss=state.loss_sum / state.seen,
@@ -264,13 +271,6 @@ class _Loop:
         self.state = State(epoch=state.epoch + 1, best_accuracy=best)
         return figures
 
-    def _batch(self, order: Indices, places: Indices) -> tuple[Tensor, Tensor, Tensor]:
-        """Give the pictures at some places as the network is shown them, labels and targets."""
-        device = self.fabric.device
-        x = training_batch(self.store, order, places, self.recipe, self.state.epoch, device)
-        rows = torch.from_numpy(order[places])
-        return x, self.labels[rows].to(device), self.targets[rows].to(device)
-
     def _check_finite(self, loss: float, rate: float) -> None:
         """Stop before weights that are no numbers are kept.
 
@@ -283,60 +283,6 @@ class _Loop:
                 f"{self.state.step}: lower fit.learning_rate (now {rate:.2g}), or set "
                 "fit.gradient_clip or fit.precision = '32' in the recipe"
             )
-
-
-def wanted(store: Store, options: FitOptions) -> Tensor:
-    """What the loss asks for: each picture's label, mixed with its teacher's answer if it has one.
-
-    The teacher is another network that answered once for every picture as it is; the same answer
-    is asked for however the picture is turned, covered or made worse (G. Hinton, O. Vinyals and
-    J. Dean, "Distilling the knowledge in a neural network", 2015, at temperature 1).
-
-    Returns:
-        ``float32 [N, 2]`` in the order of ``LABELS``, each row's sum 1.
-    """
-    label = functional.one_hot(torch.from_numpy(store.labels), len(LABELS)).float()
-    if store.teacher is None or not options.distill:
-        return label
-    p_male = torch.from_numpy(store.teacher)
-    taught = torch.stack([1 - p_male, p_male], 1)
-    mixed = torch.lerp(label, taught, options.distill)
-    return torch.where(p_male.isfinite()[:, None], mixed, label)
-
-
-def training_batch(
-    store: Store,
-    order: Indices,
-    places: Indices,
-    recipe: Recipe,
-    epoch: int,
-    device: torch.device,
-) -> Tensor:
-    """Read, move to the device, augment and normalise the pictures at some places of an epoch.
-
-    Args:
-        store: the pictures.
-        order: indices into the store, as the epoch shows them.
-        places: places in ``order``; with seed and epoch they decide every random number.
-        recipe: how.
-        epoch: from 0.
-        device: where the work is done.
-
-    Returns:
-        ``float32 [len(places), 3, H, W]``, channels last in memory: what the network is given.
-    """
-    indices = order[places]
-    pixels = torch.from_numpy(read_rows(store.wide, indices)).to(device)
-    numbers = random_numbers(recipe.fit.seed, epoch, places)
-    x = augment(
-        pixels,
-        torch.from_numpy(numbers).to(device),
-        recipe.augment,
-        frames=torch.from_numpy(store.frames[indices]).to(device),
-        size=(recipe.input.height, recipe.input.width),
-        grey=recipe.input.grey,
-    )
-    return normalise(x, recipe.input).contiguous(memory_format=torch.channels_last)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

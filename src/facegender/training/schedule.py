@@ -13,12 +13,13 @@ from facegender.training.store import Store
 Indices = NDArray[np.int64]
 
 
-def count_steps(options: FitOptions, pictures: int) -> int:
-    """How many batches an epoch has; a single picture left over joins the batch before it.
+def count_steps(options: FitOptions, pictures: int, devices: int = 1) -> int:
+    """How many batches an epoch has; what would leave a device one picture joins the batch before.
 
     Normalisation over a batch of one is not defined.
     """
-    return max(1, math.ceil((pictures - 1) / options.batch))
+    left_over = 2 * devices - 1
+    return max(1, math.ceil((pictures - left_over) / options.batch))
 
 
 def count_epochs(options: FitOptions, steps: int) -> int:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from facegender.training.augment import denormalise
 from facegender.training.evaluation.gallery import contact_sheet
-from facegender.training.fit import training_batch
+from facegender.training.loader import training_batch
 from facegender.training.recipe import Recipe, with_changes
 from facegender.training.samples import Sample, stream_samples
 from facegender.training.store import store_in_memory
@@ -48,9 +48,9 @@ def show_batch(
     seed = recipe.fit.seed if seed is None else seed
     drawn = _draw(stream_samples(inputs, table, on_skip=on_skip), count, seed, on_picture)
     store = store_in_memory(drawn, recipe.input.framer)
-    order = np.arange(len(store.samples), dtype=np.int64)
+    places = np.arange(len(store.samples), dtype=np.int64)
     seeded = with_changes(recipe, epochs=None, seed=seed)
-    x = training_batch(store, order, order, seeded, 0, torch.device("cpu"))
+    x = training_batch(store.wide, store.frames, places, seeded, 0, torch.device("cpu"))
     captions = [sample.label for sample in store.samples]
     return contact_sheet(list(denormalise(x, recipe.input)), captions)
 

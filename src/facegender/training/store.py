@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import mmap
 import os
 import shutil
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -128,22 +127,35 @@ def open_store(
 
 
 def read_rows(values: NDArray[Number], rows: NDArray[np.int64]) -> NDArray[Number]:
-    """Copy some rows of an array that may be memory-mapped, and keep nothing of the file mapped.
+    """Copy some rows of an array; one that is memory-mapped is read as a file, row by row.
 
-    Pages of a mapped file count as a process's own memory for as long as they are mapped: a walk
-    over a store would seem to hold all of it, and where memory is limited it would.
+    Through the mapping every page of 4 kB would be asked for singly, count as the process's own
+    memory for as long as it is mapped, and hold up the other threads while the disk answers.
 
     Args:
-        values: ``[N, ...]``, for instance a store's ``pixels``.
-        rows: indices, ``int64 [n]``.
+        values: ``[N, ...]``, for instance a store's ``pixels``: in memory, or a whole
+            ``np.memmap`` (not a part of one), in C order.
+        rows: indices from 0, ``int64 [n]``.
 
     Returns:
         ``[n, ...]``, in memory.
+
+    Raises:
+        InputError: the file has become shorter.
     """
-    some = np.asarray(values)[rows]
-    mapped = getattr(values, "_mmap", None)
-    if sys.platform != "win32" and isinstance(mapped, mmap.mmap):
-        mapped.madvise(mmap.MADV_DONTNEED)  # the file is only read: its pages come back when asked
+    if isinstance(values, np.memmap) and values.filename is not None:
+        with suppress(FileNotFoundError):  # deleted meanwhile: what is mapped is still there
+            return _rows_of_file(values, rows)
+    return np.asarray(values)[rows]
+
+
+def _rows_of_file(mapped: np.memmap[Any, Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    some = np.empty((len(rows), *mapped.shape[1:]), mapped.dtype)
+    with Path(str(mapped.filename)).open("rb", buffering=0) as file:
+        for into, row in zip(some, rows, strict=True):
+            file.seek(mapped.offset + int(row) * into.nbytes)
+            if file.readinto(into.data) != into.nbytes:
+                raise InputError(f"{mapped.filename} ends too early: delete its folder, run again")
     return some
 
 
