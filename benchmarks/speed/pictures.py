@@ -1,0 +1,95 @@
+"""The pictures that are measured on, made once out of the data, and how much is measured."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where things are and how much is measured."""
+
+    data: Path
+    place: Path
+    models: dict[str, Path]
+    runtimes: tuple[str, ...]
+    pictures: int
+    some: int
+    few: int
+    photos: int
+    steps: int
+    growth: tuple[int, ...]
+    rounds: int
+    seconds: float
+
+    def crops(self, count: int, side: int = 200) -> Path:
+        """A folder of so many JPEGs of faces, ``side`` pixels square; made once."""
+        return _made(self.place / f"crops-{side}-{count}", lambda to: self._cut(to, count, side))
+
+    def _cut(self, folder: Path, count: int, side: int) -> None:
+        for number, image in zip(range(count), _faces(self.data), strict=False):
+            small = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+            small.save(folder / f"{number:06}.jpg", quality=92)
+
+    def large(self) -> Path:
+        """A folder of photos of 12 megapixels with faces; 20 different ones, and links."""
+        return _made(self.place / f"photos-{self.photos}", self._enlarge)
+
+    def _enlarge(self, folder: Path) -> None:
+        with tarfile.open(self.data / "photos.tar") as tar:
+            members = [member for member in tar if member.isfile()][: min(20, self.photos)]
+            for number, member in enumerate(members):
+                stream = tar.extractfile(member)
+                assert stream is not None
+                image = Image.open(io.BytesIO(stream.read())).convert("RGB")
+                scale = (12e6 / (image.width * image.height)) ** 0.5
+                size = (round(image.width * scale), round(image.height * scale))
+                image.resize(size, Image.Resampling.BICUBIC).save(
+                    folder / f"{number:06}.jpg", quality=90
+                )
+        for number in range(len(members), self.photos):
+            (folder / f"{number:06}.jpg").symlink_to(f"{number % len(members):06}.jpg")
+
+    def links(self, count: int) -> Path:
+        """A folder of so many links to crops."""
+
+        def link(folder: Path) -> None:
+            sources = sorted(self.crops(200).iterdir())
+            for number in range(count):
+                (folder / f"{number:07}.jpg").symlink_to(sources[number % len(sources)])
+
+        return _made(self.place / f"links-{count}", link)
+
+
+def _faces(data: Path) -> Iterator[Image.Image]:
+    """Faces of all sources; every archive is a random fifth of each."""
+    for archive in sorted(data.glob("faces-*.tar.gz")):
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                stream = tar.extractfile(member)
+                if stream is not None:
+                    yield Image.open(io.BytesIO(stream.read()))
+
+
+def _made(folder: Path, make: Callable[[Path], None]) -> Path:
+    if not folder.is_dir():
+        unfinished = folder.with_name(f"{folder.name}.tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        say(f"making {folder.name}")
+        make(unfinished)
+        unfinished.rename(folder)
+    return folder
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
