@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--recipe", default="fast")
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES)
     parser.add_argument(
         "--gender-classifier",
         type=Path,
@@ -131,7 +132,7 @@ def main() -> None:
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.json")
     given = parser.parse_args()
     result: dict[str, Any] = {"recipe": given.recipe, "epochs": given.epochs, "sources": {}}
-    for source in SOURCES:
+    for source in given.sources:
         run = train(source, given)
         models = {"alone": run / MODEL_NAME}
         if given.gender_classifier:

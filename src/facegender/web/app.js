@@ -45,7 +45,8 @@ function speakAll(language) {
 
 function showAbout() {
   at("where").textContent = about ? say(about.uploads ? "uploads" : "stays") : "";
-  at("terms").textContent = about?.terms ? say("terms", { x: about.terms }) : "";
+  const terms = [about?.licence, about?.terms].filter(Boolean).join(". ");
+  at("terms").textContent = terms && say("terms", { x: terms });
   const accuracy = about?.figures?.validation?.accuracy;
   const share = (value) => number(100 * value, 1);
   at("measured").textContent = accuracy

@@ -20,12 +20,12 @@ export function setToken(text) {
   token = text;
 }
 
-// What answers: {uploads: do pictures leave the browser, name, terms, figures}
+// What answers: {uploads: do pictures leave the browser, name, licence, terms, figures}
 export async function describe() {
   const card = await (await ask("model")).json();
   limits = card.limits;
-  const terms = [card.licence, card.terms].filter(Boolean).join(". ");
-  return { uploads: true, name: card.name, terms, figures: card.figures };
+  const { name, licence, terms, figures } = card;
+  return { uploads: true, name, licence, terms, figures };
 }
 
 // Answers for pictures.
