@@ -107,12 +107,17 @@ def test_the_threshold_of_a_request(server: Server) -> None:
 
 def test_faces_are_gathered(server: Server) -> None:
     runs, faces = (f"facegender_batch_faces_{what}" for what in ("count", "sum"))
-    before = server.count(runs), server.count(faces)
     files = [(f"{at}.png", encode(picture(seed=at))) for at in range(32)]
-    told = server.predict(*files, params={"faces": "whole"}).json()
-    assert [one["rows"][0]["file"] for one in told["pictures"]] == [name for name, _ in files]
-    assert server.count(faces) - before[1] == 32
-    assert server.count(runs) - before[0] < 32
+    taken = []
+    for _ in range(10):  # on a machine that is busy elsewhere faces may come too slowly to meet
+        before = server.count(runs), server.count(faces)
+        told = server.predict(*files, params={"faces": "whole"}).json()
+        assert [one["rows"][0]["file"] for one in told["pictures"]] == [name for name, _ in files]
+        assert server.count(faces) - before[1] == 32
+        taken.append(server.count(runs) - before[0])
+        if taken[-1] < 32:
+            break
+    assert min(taken) < 32
 
 
 def test_many_clients_and_no_neighbours_answer(server: Server) -> None:
