@@ -337,8 +337,14 @@ def test_stop_and_a_server_that_is_gone(
 ) -> None:
     server = start("--max-files", 1)
     page = open_page(server, expected=("ERR_INTERNET_DISCONNECTED",))
+    page.evaluate(  # clicked from within: from here it may come when all is answered
+        """const working = document.getElementById("working");
+        new MutationObserver((_, watch) => {
+            watch.disconnect();
+            setTimeout(() => document.getElementById("stop").click(), 100);
+        }).observe(working, { attributes: true });"""
+    )
     page.set_input_files("#files", as_files({f"{at}.png": slow() for at in range(12)}))
-    page.locator("#stop").click()
     until_said(page, "Stopped.")
     page.context.set_offline(True)
     hand_over(page, "drop", {"more.png": encode(picture(seed=1))})
