@@ -88,34 +88,22 @@ def training_rates(data: Path, pictures: int, steps: int) -> tuple[float, float]
             if len(some) == pictures:
                 break
     store = store_in_memory(some, recipe.input.framer)
-    order = np.arange(len(store.labels))
-
-    class Ready(fit._Loop):
-        def _batch(self, order, places):  # type: ignore[no-untyped-def]
-            if not hasattr(self, "ready"):
-                self.ready = super()._batch(order, places)
-            return self.ready
-
+    batch = recipe.fit.batch
+    order = np.resize(np.arange(len(store.labels)), batch * (steps + 1))
+    network = build_network(recipe.network.name)
+    seconds = [0.0, 0.0]
     with tempfile.TemporaryDirectory() as folder:
-        loops = [
-            kind(
-                build_network(recipe.network.name),
-                store,
-                recipe,
-                Path(folder),
-                make_fabric(recipe, 1),
-            )
-            for kind in (fit._Loop, Ready)
-        ]
-        seconds = [0.0, 0.0]
-        batch = recipe.fit.batch
-        for step in range(steps + 1):
-            for which, loop in enumerate(loops):
-                loop.state.step = 0
-                began = time.perf_counter()
-                loop.step(order, 10, 1)
-                if step:  # the first makes the tensors and warms up
-                    seconds[which] += time.perf_counter() - began
+        loop = fit._Loop(network, store, recipe, Path(folder), make_fabric(recipe, 1))
+        batches = loop.loader.of_epoch(order, 0)
+        ready = next(batches)
+        loop.step(ready, 10, 1)  # warms up
+        for _ in range(steps):
+            began = time.perf_counter()
+            loop.step(next(batches), 10, 1)
+            seconds[0] += time.perf_counter() - began
+            began = time.perf_counter()
+            loop.step(ready, 10, 1)
+            seconds[1] += time.perf_counter() - began
     return batch * steps / seconds[0], batch * steps / seconds[1]
 
 
