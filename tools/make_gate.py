@@ -7,7 +7,7 @@ about turned and blurred ones without a doubt of its own. The gate (R. Jacobs, M
 and G. Hinton, "Adaptive mixtures of local experts", 1991) sees what the classifier sees, 32 px, and
 gives the share of its answer that counts. It learns from pictures alone, not from labels: those of
 the run's training part as they are, turned by up to 45 degrees, blurred, and brought down to few
-pixels, with what was done to each as the target. Six epochs, about four minutes on two cores.
+pixels, with what was done to each as the target. Six epochs, about three minutes on two cores.
 """
 
 from __future__ import annotations
