@@ -355,6 +355,25 @@ def test_stop_and_a_server_that_is_gone(
     assert not page.locator("#go-on").is_visible()
 
 
+def test_pictures_may_come_before_the_server_has_said_its_limits(
+    start: Callable[..., Server], open_page: Callable[..., Any]
+) -> None:
+    server = start("--max-files", 1)
+    page = open_page(server)
+    held: list[Any] = []
+    page.route("**/model", lambda route: held.append(route))
+    page.reload()
+    page.set_input_files(
+        "#files", as_files({f"{at}.png": encode(picture(seed=at)) for at in range(3)})
+    )
+    page.wait_for_timeout(500)
+    assert held and page.locator("#told").inner_text() == "Answered: 0 of 3"
+    for route in held:
+        route.continue_()
+    until_said(page, "All answered: 3.")
+    assert page.locator("#error").inner_text() == ""
+
+
 def test_by_keyboard_alone(server: Server, open_page: Callable[..., Any]) -> None:
     page = open_page(server)
     page.keyboard.press("Tab")

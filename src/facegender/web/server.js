@@ -6,7 +6,7 @@ const PART_BYTES = 16 * 2 ** 20;
 const PARTS_AT_ONCE = 2;
 
 let token = "";
-let limits = { files: PART_FILES, request_bytes: 128 * 2 ** 20, bytes: 32 * 2 ** 20 };
+let limits = null; // what one request may hold, once the server has said it
 
 // kind: "token" (one is missing or wrong), "offline" (nobody answers), or "other"; the message is for a person
 export class AnswerError extends Error {
@@ -34,6 +34,7 @@ export async function describe() {
 //   options.signal: an AbortSignal that stops it; options.onWait(seconds): the server is busy for so long
 // Resolves to the rows of each, in the order of files. Rejects with an AnswerError, or an AbortError.
 export async function answer(files, onProgress = () => {}, options = {}) {
+  if (!limits) await describe();
   const found = new Array(files.length);
   const finish = (index, rows) => {
     found[index] = rows;
