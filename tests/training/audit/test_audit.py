@@ -121,6 +121,15 @@ def test_the_page_is_whole_and_loads_nothing(place: Path) -> None:
     _, folder = audit(place)
     page = (folder / "audit.html").read_text()
     assert page.count("data:image/jpeg;base64,") >= len(COPIES)
+    for title, name, size in (
+        ("Tiny: 1", "female/tiny.png", "16 x 16"),
+        ("One-coloured: 1", "female/&lt;b&gt;flat.png", "50 x 50"),
+    ):
+        part = page[page.index(title) :]
+        part = part[: part.index("</details>")]
+        assert part.count("data:image/jpeg;base64,") == 1 and name in part and size in part
+    part = page[page.index("Unreadable: 2") :]
+    assert part.index("female/cut.jpg: ") < part.index("</details>")
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     assert "<b>flat" not in page and "&lt;b&gt;flat" in page
 
@@ -146,6 +155,23 @@ def test_the_page_shows_a_batch_with_what_is_sure_and_what_is_chance(tmp_path: P
     assert f"{batch['against']} of {batch['pictures']} look like the other label" in page
     assert f"{batch['surely']} of them surely; chance {batch['chance']:.2g}<" in page
     assert "<b>0.png" not in page
+
+
+def test_of_a_large_group_under_both_labels_both_are_shown(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+
+    def noise() -> bytes:
+        return encoded(Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)), "PNG")
+
+    same = noise()
+    files = {f"male/same{n}.png": same for n in range(12)} | {"female/same.png": same}
+    pack(tmp_path / "faces.tar.gz", files | {f"female/{n}.png": noise() for n in range(3)})
+    with pytest.raises(SystemExit):
+        main(["audit", str(tmp_path / "faces.tar.gz"), "-o", str(tmp_path / "found")])
+    page = (tmp_path / "found/audit.html").read_text()
+    copies = page[page.index('id="copies"') :]
+    assert "both labels" in copies and "and 5 more" in copies
+    assert "<b>female</b><br>female/same.png" in copies[: copies.index("and 5 more")]
 
 
 def test_doubtful_csv_is_a_list_of_corrections(place: Path) -> None:
