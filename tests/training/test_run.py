@@ -345,7 +345,7 @@ def only(label: str, folder: Path, draw: Callable[..., Image.Image]) -> Request:
     (folder / "data" / label).mkdir(parents=True)
     for number in range(6):
         draw(label, number).save(folder / "data" / label / f"{number}.png")
-    return Request((str(folder / "data"),))
+    return Request((str(folder / "data"),), audit="")
 
 
 def test_one_label_alone_cannot_be_learned(
@@ -375,11 +375,13 @@ def test_the_self_check_comes_before_all_work_and_changes_nothing_of_it(
             with (alike / label / f"{number}.png").open("ab") as file:
                 file.write(f"{label}{number}".encode())
     with pytest.raises(FacegenderError, match="could not be learned by heart"):
-        train(Request((str(alike),)), recipe, tmp_path / "run", console=QUIET)
+        train(Request((str(alike),), audit=""), recipe, tmp_path / "run", console=QUIET)
     assert not (tmp_path / "run" / "run.json").exists()  # the folder is free to be used again
     with pytest.raises(StoppedError):
         train(
-            *(Request((str(alike),)), recipe, tmp_path / "run"), self_check=False, console=CtrlC(1)
+            *(Request((str(alike),), audit=""), recipe, tmp_path / "run"),
+            self_check=False,
+            console=CtrlC(1),
         )
     unchecked = beside(run_folder, "unchecked")
     train(request_of_run, recipe, unchecked, self_check=False, console=QUIET)

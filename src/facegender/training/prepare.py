@@ -59,15 +59,14 @@ def open_pictures(request: Request, recipe: Recipe, folder: Path, console: Conso
 
 
 def audit_first(request: Request, recipe: Recipe, folder: Path, console: Console) -> Request:
-    """Audit the pictures before they are split, where that costs little; what was found is kept.
+    """Audit the pictures before they are split; what was found is kept beside the store.
 
-    It costs little where the recipe prepares pictures as an audit does (``best``): they are decoded
-    and their faces found already. Findings are kept beside the store, for the next run.
+    A recipe that prepares pictures as an audit does (``best``) has them decoded and their faces
+    found already. For any other an audit decodes them once more, for all later runs.
 
     Returns:
         The request, with the audit's folder in the run folder where one was made.
     """
-    framer = recipe.input.framer
     if request.audit is not None or request.split is not None:
         return request
     from facegender.training.audit.audit import (
@@ -79,18 +78,17 @@ def audit_first(request: Request, recipe: Recipe, folder: Path, console: Console
         audit,
     )
 
-    if framer != FRAMER:
-        console.note(
-            "no audit: this recipe prepares pictures otherwise than an audit does, so it would "
-            "take longer than usual; make one by 'facegender audit' and give it by --audit FOLDER"
-        )
-        return request
     inputs = [Path(item) for item in request.inputs]
     table = Path(request.table) if request.table else None
     stores = store_folder(folder)
-    kept = store_path(inputs, table, framer, stores)
+    kept = store_path(inputs, table, FRAMER, stores)
     kept = kept.with_name(f"{kept.name}.audit{VERSION}")
     if not kept.is_dir():
+        if recipe.input.framer != FRAMER:
+            console.note(
+                "auditing first, once for all runs on these archives; the faces are looked for in "
+                "pictures of its own size (--no-audit leaves it out)"
+            )
         unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
