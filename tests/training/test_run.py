@@ -9,6 +9,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from facegender.errors import (
 )
 from facegender.faces import Framer
 from facegender.model_file import read_model_file
+from facegender.training import store
 from facegender.training.evaluation.evaluate import evaluate
 from facegender.training.fit import Progress
 from facegender.training.network import build_network
@@ -205,6 +207,22 @@ def test_ctrl_c_then_resume_ends_as_the_unbroken_run(
         assert (folder / name).read_bytes() == (run_folder / name).read_bytes()
     one, two = (torch.load(f / "saved_model", weights_only=True) for f in (folder, run_folder))
     assert all(torch.equal(one[key], two[key]) for key in two)
+
+
+def test_pictures_kept_as_files_are_learned_from_alike(
+    run_folder: Path,
+    request_of_run: Request,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    build = partial(store._build_store, is_encoded=True)
+    monkeypatch.setattr(store, "_build_store", build)
+    train(request_of_run, recipe, tmp_path / "run", console=Console())
+    assert "kept as files, for the disk has no room" in " ".join(capfd.readouterr().err.split())
+    for name in ("best.safetensors", "scores.csv", "metrics.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (run_folder / name).read_bytes()
 
 
 def test_split_of_an_earlier_run_is_used_as_it_is(

@@ -17,6 +17,7 @@ from facegender.model_file import LABELS
 from facegender.training.audit.groups import read_groups
 from facegender.training.corrections import correct, read_corrections
 from facegender.training.evaluation.scores import read_scores
+from facegender.training.kept import Encoded
 from facegender.training.progress import Console
 from facegender.training.recipe import Recipe
 from facegender.training.run_folder import AUDIT_FOLDER, Request
@@ -49,8 +50,11 @@ def open_pictures(request: Request, recipe: Recipe, folder: Path, console: Conso
     ]
     console.note(f"{len(store.samples):,} pictures, {len(unreadable):,} unreadable")
     kept = store.pixels.nbytes + (store.wide is not store.pixels) * store.wide.nbytes
+    how = "decoded"
+    if isinstance(store.pixels, Encoded):
+        how, kept = "as files, for the disk has no room for pixels,", store.pixels.nbytes
     console.note(
-        f"kept decoded in {store_folder(folder)} ({kept / 1e9:.1f} GB) for this "
+        f"kept {how} in {store_folder(folder)} ({kept / 1e9:.1f} GB) for this "
         "and other runs; it may be deleted when none is running"
     )
     for file, error in unreadable[:5]:

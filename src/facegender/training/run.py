@@ -51,6 +51,7 @@ from facegender.training.fit import (
     fit_network,
     is_out_of_patience,
 )
+from facegender.training.kept import read_rows
 from facegender.training.network import Start, build_network, check_input, load_start
 from facegender.training.prepare import (
     add_teacher,
@@ -71,7 +72,7 @@ from facegender.training.run_folder import (
     open_run,
 )
 from facegender.training.self_check import check_space, learn_by_heart
-from facegender.training.store import Store, read_rows
+from facegender.training.store import Store
 
 _PARITY_PICTURES = 512
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from facegender.results import replacing
 from facegender.training.audit.batches import SURE
+from facegender.training.kept import read_rows
 
 if TYPE_CHECKING:
     from facegender.training.audit.audit import Audit, Subject
@@ -244,7 +245,8 @@ def _figure(subject: Subject, row: int, note: str = "") -> str:
     shape: Sequence[int] = (seen.width, seen.height) if seen else (1, 1)
     scale = _SIDE / max(shape)
     size = tuple(max(1, round(side * scale)) for side in shape)
-    image = Image.fromarray(np.array(subject.store.wide[row])).resize((size[0], size[1]))
+    pixels = read_rows(subject.store.wide, np.array([row]))[0]
+    image = Image.fromarray(pixels).resize((size[0], size[1]))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=75)
     data = base64.b64encode(file.getvalue()).decode()
