@@ -370,8 +370,13 @@ def test_one_label_alone_cannot_be_learned(
     tmp_path: Path, short: Recipe, draw: Callable[..., Image.Image]
 ) -> None:
     request = only("male", tmp_path, draw)
+    with pytest.raises(InputError, match="no picture is labelled female"):
+        train(replace(request, audit=None), short, tmp_path / "run", console=QUIET)
+    assert not list((tmp_path / ".store").glob("*.audit*"))  # said before an audit's work
+    blank = tmp_path / "corrections.csv"
+    blank.write_text("sha256,label\n")
     with pytest.raises(InputError, match="no training picture is labelled female"):
-        train(request, short, tmp_path / "run", console=QUIET)
+        train(replace(request, corrections=str(blank)), short, tmp_path / "run", console=QUIET)
     # The same folder serves once the mistake is put right.
     (tmp_path / "data" / "female").mkdir()
     for number in range(6):

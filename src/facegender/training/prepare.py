@@ -209,6 +209,19 @@ def rows_of(parts: NDArray[np.str_], part: str) -> NDArray[np.int64]:
     return np.flatnonzero(parts == part).astype(np.int64)
 
 
+def check_both(labels: NDArray[np.int64], what: str) -> None:
+    """Refuse pictures that have one label alone.
+
+    Raises:
+        InputError: there is nothing to tell apart.
+    """
+    if empty := [name for index, name in enumerate(LABELS) if not (labels == index).any()]:
+        raise InputError(
+            f"no {what} is labelled {' or '.join(empty)}: both folders, male/ and female/, need "
+            "pictures"
+        )
+
+
 def check_labels(
     store: Store, train: NDArray[np.int64], validation: NDArray[np.int64], console: Console
 ) -> None:
@@ -216,11 +229,7 @@ def check_labels(
     labels = store.labels
     counts = {name: int((labels[train] == index).sum()) for index, name in enumerate(LABELS)}
     console.note("training part: " + ", ".join(f"{name} {n:,}" for name, n in counts.items()))
-    if empty := [name for name, count in counts.items() if not count]:
-        raise InputError(
-            f"no training picture is labelled {' or '.join(empty)}: both folders, male/ and "
-            "female/, need pictures"
-        )
+    check_both(labels[train], "training picture")
     if not len(validation):
         raise InputError("the validation part is empty: give more pictures or a larger share")
     names = {LABELS[index] for index in store.labels[validation]}

@@ -57,6 +57,7 @@ from facegender.training.precision import half_may_be_faster, speed_of_half
 from facegender.training.prepare import (
     add_teacher,
     audit_first,
+    check_both,
     check_labels,
     correct_labels,
     open_pictures,
@@ -122,7 +123,10 @@ def train(
     console.note(f"network {recipe.network.name}, from {start.text}")
     if fabric.global_rank != 0:
         fabric.barrier()  # the first process prepares the pictures for all
+    check_space(folder, network, recipe.fit)
     store = open_pictures(request, recipe, folder, console)
+    if not request.corrections:  # which may bring another label in
+        check_both(store.labels, "picture")
     if not resume:
         request = audit_first(request, recipe, folder, console)
     assignments = split_pictures(request, recipe, store, folder, console, resume)
