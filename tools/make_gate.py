@@ -30,12 +30,13 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from facegender.results import replacing
 from facegender.training.augment import augment, random_numbers
+from facegender.training.kept import read_rows
 from facegender.training.prepare import open_pictures, rows_of, split_pictures
 from facegender.training.progress import Console
 from facegender.training.recipe import AugmentOptions
 from facegender.training.run_folder import open_run
 from facegender.training.schedule import Indices
-from facegender.training.store import Store, read_rows
+from facegender.training.store import Store
 
 SIZE = 80  # pixels of a crop before the classifier's look
 BATCH, EPOCHS, RATE, SEED = 256, 6, 2e-3, 0

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from facegender.training.evaluation.measure import age_in_years
 from facegender.training.evaluation.scores import Scores, write_scores
+from facegender.training.kept import read_rows
 from facegender.training.prepare import open_pictures, split_pictures
 from facegender.training.progress import Console
 from facegender.training.run_folder import open_run
@@ -52,7 +53,7 @@ def cut(store: Store, rows: NDArray[np.int64], look: Look) -> Tensor:
     nowhere = frames.isnan().any(2).any(1)
     frames[nowhere] = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
     inside = torch.tensor([[look.half, 0, 0], [0, look.half, look.middle], [0, 0, 1.0]])
-    pixels = torch.from_numpy(np.ascontiguousarray(store.wide[rows])).permute(0, 3, 1, 2).float()
+    pixels = torch.from_numpy(read_rows(store.wide, rows)).permute(0, 3, 1, 2).float()
     side = look.side * look.finer
     grid = functional.affine_grid(frames @ inside, [len(rows), 3, side, side], align_corners=False)
     shown = functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)

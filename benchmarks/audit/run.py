@@ -29,9 +29,10 @@ from facegender.training.audit.copies import Pictures, chain, find_copies, join
 from facegender.training.audit.doubtful import out_of_fold, weigh
 from facegender.training.audit.features import read_features
 from facegender.training.evaluation.evaluate import write_json
+from facegender.training.kept import read_rows
 from facegender.training.samples import stream_samples
 from facegender.training.split import read_split
-from facegender.training.store import Store, decoded, open_store, read_rows
+from facegender.training.store import Store, decoded, open_store
 
 KINDS = ("resized", "recompressed", "cropped", "mirrored", "grey")
 
@@ -80,8 +81,8 @@ def take(store: Store, rows: np.ndarray) -> Store:
     lists = (
         [values[row] for row in rows] for values in (store.samples, store.digests, store.errors)
     )
-    arrays = (np.array(values[rows]) for values in (store.pixels, store.wide, store.frames))
-    return Store(*lists, *arrays)
+    pixels, wide = read_rows(store.pixels, rows), read_rows(store.wide, rows)
+    return Store(*lists, pixels, wide, store.frames[rows])
 
 
 def made_over(image: Image.Image, rng: np.random.Generator) -> tuple[bytes, list[str]]:

@@ -107,7 +107,8 @@ def request_of_run(tmp_path_factory: pytest.TempPathFactory) -> Request:
     """A tar.gz, a zip and a folder of 40 pictures each, with a table; one copy, one broken file.
 
     30 persons have their pictures all over the archives; the folder's are nobody's. One label in
-    eight is wrong, so that there is something to calibrate.
+    eight is wrong, so that there is something to calibrate. Without an audit, for most tests do not
+    look at one.
     """
     root = tmp_path_factory.mktemp("data")
     rows = ["file,archive,person,source,age,race"]
@@ -137,7 +138,8 @@ def request_of_run(tmp_path_factory: pytest.TempPathFactory) -> Request:
     table = root / "table.csv"
     table.write_text("\n".join(rows), encoding="utf-8")
     inputs = tuple(str(root / name) for name in ("a.tar.gz", "b.zip", "c"))
-    return Request(inputs, table=str(table), test=0.2, licence="none", terms="made by code")
+    terms = {"licence": "none", "terms": "made by code"}
+    return Request(inputs, table=str(table), test=0.2, audit="", **terms)
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from facegender.training import loader
+from facegender.training.kept import read_rows
 from facegender.training.loader import Loader, training_batch, wanted
 from facegender.training.recipe import AugmentOptions, FitOptions, Recipe
 from facegender.training.samples import Sample
-from facegender.training.store import Store, read_rows
+from facegender.training.store import Store
 
 CPU = torch.device("cpu")
 BATCH = 16

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -174,3 +176,22 @@ def test_with_changes_changes_only_what_is_given() -> None:
 def test_infinite_rate_is_refused() -> None:
     with pytest.raises(ValueError, match="learning_rate"):
         Recipe("r", fit=FitOptions(learning_rate=math.inf))
+
+
+def test_the_page_names_every_key_with_its_default() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "recipe.md").read_text(encoding="utf-8")
+    parts = dict(re.findall(r"## `\[(\w+)\]`\n(.*?)(?=\n## |\Z)", text, re.DOTALL))
+    sections = {"network": NetworkOptions, "input": InputOptions}
+    sections |= {"augment": AugmentOptions, "fit": FitOptions}
+    assert parts.keys() == sections.keys()
+    for name, section in sections.items():
+        told: dict[str, str] = {}
+        for row in re.findall(r"^\| (`.*)$", parts[name], re.MULTILINE):
+            keys, defaults, *_ = row.split(" | ")
+            values = defaults.split(", ")
+            told |= zip(re.findall(r"`(\w+)`", keys), values, strict=True)
+        known = {item.name: item.default for item in fields(section)}
+        assert told.keys() == known.keys(), name
+        for key, value in told.items():
+            if key not in ("mean", "std"):  # in words
+                assert json.loads(value.strip("`")) == known[key], key

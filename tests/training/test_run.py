@@ -9,6 +9,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from facegender.errors import (
 )
 from facegender.faces import Framer
 from facegender.model_file import read_model_file
+from facegender.training import store
 from facegender.training.evaluation.evaluate import evaluate
 from facegender.training.fit import Progress
 from facegender.training.network import build_network
@@ -207,6 +209,22 @@ def test_ctrl_c_then_resume_ends_as_the_unbroken_run(
     assert all(torch.equal(one[key], two[key]) for key in two)
 
 
+def test_pictures_kept_as_files_are_learned_from_alike(
+    run_folder: Path,
+    request_of_run: Request,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    build = partial(store._build_store, is_encoded=True)
+    monkeypatch.setattr(store, "_build_store", build)
+    train(request_of_run, recipe, tmp_path / "run", console=Console())
+    assert "kept as files, for the disk has no room" in " ".join(capfd.readouterr().err.split())
+    for name in ("best.safetensors", "scores.csv", "metrics.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (run_folder / name).read_bytes()
+
+
 def test_split_of_an_earlier_run_is_used_as_it_is(
     run_folder: Path, request_of_run: Request, short: Recipe
 ) -> None:
@@ -345,15 +363,20 @@ def only(label: str, folder: Path, draw: Callable[..., Image.Image]) -> Request:
     (folder / "data" / label).mkdir(parents=True)
     for number in range(6):
         draw(label, number).save(folder / "data" / label / f"{number}.png")
-    return Request((str(folder / "data"),))
+    return Request((str(folder / "data"),), audit="")
 
 
 def test_one_label_alone_cannot_be_learned(
     tmp_path: Path, short: Recipe, draw: Callable[..., Image.Image]
 ) -> None:
     request = only("male", tmp_path, draw)
+    with pytest.raises(InputError, match="no picture is labelled female"):
+        train(replace(request, audit=None), short, tmp_path / "run", console=QUIET)
+    assert not list((tmp_path / ".store").glob("*.audit*"))  # said before an audit's work
+    blank = tmp_path / "corrections.csv"
+    blank.write_text("sha256,label\n")
     with pytest.raises(InputError, match="no training picture is labelled female"):
-        train(request, short, tmp_path / "run", console=QUIET)
+        train(replace(request, corrections=str(blank)), short, tmp_path / "run", console=QUIET)
     # The same folder serves once the mistake is put right.
     (tmp_path / "data" / "female").mkdir()
     for number in range(6):
@@ -375,11 +398,13 @@ def test_the_self_check_comes_before_all_work_and_changes_nothing_of_it(
             with (alike / label / f"{number}.png").open("ab") as file:
                 file.write(f"{label}{number}".encode())
     with pytest.raises(FacegenderError, match="could not be learned by heart"):
-        train(Request((str(alike),)), recipe, tmp_path / "run", console=QUIET)
+        train(Request((str(alike),), audit=""), recipe, tmp_path / "run", console=QUIET)
     assert not (tmp_path / "run" / "run.json").exists()  # the folder is free to be used again
     with pytest.raises(StoppedError):
         train(
-            *(Request((str(alike),)), recipe, tmp_path / "run"), self_check=False, console=CtrlC(1)
+            *(Request((str(alike),), audit=""), recipe, tmp_path / "run"),
+            self_check=False,
+            console=CtrlC(1),
         )
     unchecked = beside(run_folder, "unchecked")
     train(request_of_run, recipe, unchecked, self_check=False, console=QUIET)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
+from collections import namedtuple
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facegender.errors import InputError
+from facegender.errors import InputError, OutputError
 from facegender.faces import ALIGNED, Framer
 from facegender.images import Resize, decode, fit
 from facegender.model_file import Crop
-from facegender.training.store import open_store, read_rows
+from facegender.training import store as store_module
+from facegender.training.kept import Encoded, read_rows
+from facegender.training.store import open_store
 
 RESIZE = Resize(24, 20)
 WHOLE = Framer(Crop(), RESIZE)
@@ -181,6 +184,45 @@ def test_nothing_half_written_remains(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         open_store([faces], None, WHOLE, tmp_path / "store", on_picture=stop)
     assert entries(tmp_path / "store") == []
+
+
+@pytest.mark.parametrize("framer", [WHOLE, Framer(ALIGNED, Resize(48, 40))], ids=["whole", "face"])
+def test_where_pixels_have_no_room_files_are_kept_and_give_the_same(
+    faces: Path, tmp_path: Path, framer: Framer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (faces / "male" / "a face.jpg").write_bytes((PORTRAITS / "joe_biden.jpg").read_bytes())
+    for number in range(250):
+        Image.new("RGB", (4, 4), (number, 99, 7)).save(faces / "female" / f"{number:03}.png")
+    roomy = open_store([faces], None, framer, tmp_path / "roomy")
+    usage = namedtuple("usage", "total used free")
+
+    def has_room_for_files(folder: Path) -> tuple[int, ...]:
+        return usage(0, 0, 0 if (folder / "pixels.u8").exists() else 2 << 30)
+
+    told: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module.shutil, "disk_usage", has_room_for_files)
+        for name in ("a.txt", "note.txt"):
+            (faces / name).write_text("no picture of ours")
+        skips = {"on_skip": lambda name, reason: told.append(name)}
+        tight = open_store([faces], None, framer, tmp_path / "tight", **skips)
+        assert told == ["faces/a.txt", "faces/note.txt"]
+        patch.setattr(store_module.shutil, "disk_usage", lambda folder: usage(0, 0, 0))
+        with pytest.raises(OutputError, match="less than 1 GiB is free"):
+            open_store([faces], None, framer, tmp_path / "full")
+    assert entries(tmp_path / "full") == [] and len(entries(tmp_path / "tight")) == 1
+    assert (tight.samples, tight.digests, tight.errors) == (
+        roomy.samples,
+        roomy.digests,
+        roomy.errors,
+    )
+    np.testing.assert_array_equal(tight.frames, roomy.frames)
+    rows = np.random.default_rng(0).permutation(len(roomy.samples))[:200]
+    rows[:2] = [roomy.errors.index(error) for error in roomy.errors if error][:2]
+    for kept, pixels in ((tight.pixels, roomy.pixels), (tight.wide, roomy.wide)):
+        assert isinstance(kept, Encoded)
+        assert kept.shape == pixels.shape and kept.nbytes < pixels.nbytes
+        np.testing.assert_array_equal(read_rows(kept, rows), read_rows(pixels, rows))
 
 
 def test_what_a_killed_process_left_is_in_nobodys_way(faces: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def train(
             metavar="FOLDER",
             help="What facegender audit found: copies stay on one side of the split, and what it "
             "was told to drop is left out.",
-            show_default="made first, where the recipe is best",
+            show_default="made first, once for all runs on the same archives",
         ),
     ] = None,
     no_audit: Annotated[

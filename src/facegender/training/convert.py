@@ -24,6 +24,7 @@ from facegender.images import Pixels
 from facegender.model_file import DESCRIPTION_KEY, MODEL_NAME, ModelDescription, read_model_file
 from facegender.results import replacing
 from facegender.training.export import describe
+from facegender.training.kept import read_rows
 from facegender.training.prepare import open_pictures, rows_of, split_pictures
 from facegender.training.progress import Console
 from facegender.training.run_folder import open_run
@@ -146,13 +147,13 @@ def convert_run(
     parts = np.array([row.part for row in assignments])
     held, learned = rows_of(parts, "validation"), rows_of(parts, "train")
     held = held[[not store.errors[row] for row in held]]
-    validation, labels = store.pixels[held], store.labels[held]
+    validation, labels = read_rows(store.pixels, held), store.labels[held]
     model = folder / MODEL_NAME
     output.parent.mkdir(parents=True, exist_ok=True)
     if to == "openvino":
         return to_openvino(model, validation, labels, output, description)
     some = np.random.default_rng(0).permutation(learned)[:CALIBRATION_PICTURES]
-    calibration = store.pixels[np.sort(some)]
+    calibration = read_rows(store.pixels, np.sort(some))
     return quantise(model, calibration, validation, labels, output, description)
 
 

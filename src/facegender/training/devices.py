@@ -11,16 +11,14 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
+from facegender.training.precision import half_may_be_faster
 from facegender.training.recipe import Recipe
 
-# In bf16 on a CPU dlib_resnet ran for hours and resnet18 briefly; the other two have the same
-# layers and are untried. A network of another kind crashed there: all others stay at fp32.
-_BF16_ON_CPU = ("dlib_resnet", "resnet18", "resnet34", "resnet50")
 _LONGEST_WAIT = timedelta(hours=12)
 
 
 def make_fabric(recipe: Recipe, devices: int | None = None) -> Fabric:
-    """Choose devices and precision: CUDA when there is one, bf16 where it is fast and stable.
+    """Choose devices and precision: CUDA when there is one, bf16 where it is known to be stable.
 
     Args:
         recipe: its ``fit.precision`` says ``auto``, ``32`` or ``bf16``.
@@ -30,11 +28,7 @@ def make_fabric(recipe: Recipe, devices: int | None = None) -> Fabric:
     cuda = torch.cuda.is_available()
     precision = recipe.fit.precision
     if precision == "auto":
-        if cuda:
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            fast = recipe.network.name in _BF16_ON_CPU and _cpu_has_bf16()
-        precision = "bf16" if fast else "32"
+        precision = "bf16" if half_may_be_faster(recipe) else "32"
     started = os.environ.get("LOCAL_WORLD_SIZE")  # by torchrun: processes on this machine
     count: int | str = devices or (int(started) if started else "auto" if cuda else 1)
     machines = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
@@ -49,6 +43,12 @@ def make_fabric(recipe: Recipe, devices: int | None = None) -> Fabric:
     )
 
 
+def is_one_process(devices: int | None) -> bool:
+    """Tell whether :func:`make_fabric` will train in this process alone."""
+    is_started = "LOCAL_WORLD_SIZE" in os.environ or "LOCAL_RANK" in os.environ
+    return not is_started and (devices or max(1, torch.cuda.device_count())) == 1
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory; giving each tensor back to the kernel costs a tenth of speed."""
     if not sys.platform.startswith("linux"):
@@ -58,10 +58,3 @@ def keep_freed_memory() -> None:
         trim_threshold, mmap_max = -1, -4  # malloc.h
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_max, 0)
-
-
-def _cpu_has_bf16() -> bool:
-    """Tell whether the CPU has bf16 arithmetic (AVX-512 BF16 or AMX) that oneDNN uses."""
-    return torch.backends.mkldnn.is_available() and bool(  # type: ignore[no-untyped-call]
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )

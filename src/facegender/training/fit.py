@@ -28,6 +28,7 @@ from facegender.training.checkpoint import (
     write_tensors,
 )
 from facegender.training.devices import keep_freed_memory
+from facegender.training.kept import read_rows
 from facegender.training.loader import Batch, Loader
 from facegender.training.recipe import FitOptions, InputOptions, Recipe
 from facegender.training.schedule import (
@@ -38,7 +39,7 @@ from facegender.training.schedule import (
     learning_rate,
     sampling_weights,
 )
-from facegender.training.store import Store, read_rows
+from facegender.training.store import Store
 
 CHECKPOINT_SECONDS = 120.0
 """An epoch that takes longer leaves checkpoints on the way."""

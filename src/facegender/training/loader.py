@@ -16,9 +16,10 @@ from torch.nn import functional
 from facegender.images import Pixels
 from facegender.model_file import LABELS
 from facegender.training.augment import augment, normalise, random_numbers
+from facegender.training.kept import read_rows
 from facegender.training.recipe import FitOptions, Recipe
 from facegender.training.schedule import Indices, count_steps
-from facegender.training.store import Store, read_rows
+from facegender.training.store import Store
 
 
 @dataclass(frozen=True, slots=True)

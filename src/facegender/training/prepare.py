@@ -17,6 +17,7 @@ from facegender.model_file import LABELS
 from facegender.training.audit.groups import read_groups
 from facegender.training.corrections import correct, read_corrections
 from facegender.training.evaluation.scores import read_scores
+from facegender.training.kept import Encoded
 from facegender.training.progress import Console
 from facegender.training.recipe import Recipe
 from facegender.training.run_folder import AUDIT_FOLDER, Request
@@ -49,8 +50,11 @@ def open_pictures(request: Request, recipe: Recipe, folder: Path, console: Conso
     ]
     console.note(f"{len(store.samples):,} pictures, {len(unreadable):,} unreadable")
     kept = store.pixels.nbytes + (store.wide is not store.pixels) * store.wide.nbytes
+    how = "decoded"
+    if isinstance(store.pixels, Encoded):
+        how, kept = "as files, for the disk has no room for pixels,", store.pixels.nbytes
     console.note(
-        f"kept decoded in {store_folder(folder)} ({kept / 1e9:.1f} GB) for this "
+        f"kept {how} in {store_folder(folder)} ({kept / 1e9:.1f} GB) for this "
         "and other runs; it may be deleted when none is running"
     )
     for file, error in unreadable[:5]:
@@ -59,15 +63,14 @@ def open_pictures(request: Request, recipe: Recipe, folder: Path, console: Conso
 
 
 def audit_first(request: Request, recipe: Recipe, folder: Path, console: Console) -> Request:
-    """Audit the pictures before they are split, where that costs little; what was found is kept.
+    """Audit the pictures before they are split; what was found is kept beside the store.
 
-    It costs little where the recipe prepares pictures as an audit does (``best``): they are decoded
-    and their faces found already. Findings are kept beside the store, for the next run.
+    A recipe that prepares pictures as an audit does (``best``) has them decoded and their faces
+    found already. For any other an audit decodes them once more, for all later runs.
 
     Returns:
         The request, with the audit's folder in the run folder where one was made.
     """
-    framer = recipe.input.framer
     if request.audit is not None or request.split is not None:
         return request
     from facegender.training.audit.audit import (
@@ -79,18 +82,17 @@ def audit_first(request: Request, recipe: Recipe, folder: Path, console: Console
         audit,
     )
 
-    if framer != FRAMER:
-        console.note(
-            "no audit: this recipe prepares pictures otherwise than an audit does, so it would "
-            "take longer than usual; make one by 'facegender audit' and give it by --audit FOLDER"
-        )
-        return request
     inputs = [Path(item) for item in request.inputs]
     table = Path(request.table) if request.table else None
     stores = store_folder(folder)
-    kept = store_path(inputs, table, framer, stores)
+    kept = store_path(inputs, table, FRAMER, stores)
     kept = kept.with_name(f"{kept.name}.audit{VERSION}")
     if not kept.is_dir():
+        if recipe.input.framer != FRAMER:
+            console.note(
+                "auditing first, once for all runs on these archives; the faces are looked for in "
+                "pictures of its own size (--no-audit leaves it out)"
+            )
         unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
@@ -207,6 +209,19 @@ def rows_of(parts: NDArray[np.str_], part: str) -> NDArray[np.int64]:
     return np.flatnonzero(parts == part).astype(np.int64)
 
 
+def check_both(labels: NDArray[np.int64], what: str) -> None:
+    """Refuse pictures that have one label alone.
+
+    Raises:
+        InputError: there is nothing to tell apart.
+    """
+    if empty := [name for index, name in enumerate(LABELS) if not (labels == index).any()]:
+        raise InputError(
+            f"no {what} is labelled {' or '.join(empty)}: both folders, male/ and female/, need "
+            "pictures"
+        )
+
+
 def check_labels(
     store: Store, train: NDArray[np.int64], validation: NDArray[np.int64], console: Console
 ) -> None:
@@ -214,11 +229,7 @@ def check_labels(
     labels = store.labels
     counts = {name: int((labels[train] == index).sum()) for index, name in enumerate(LABELS)}
     console.note("training part: " + ", ".join(f"{name} {n:,}" for name, n in counts.items()))
-    if empty := [name for name, count in counts.items() if not count]:
-        raise InputError(
-            f"no training picture is labelled {' or '.join(empty)}: both folders, male/ and "
-            "female/, need pictures"
-        )
+    check_both(labels[train], "training picture")
     if not len(validation):
         raise InputError("the validation part is empty: give more pictures or a larger share")
     names = {LABELS[index] for index in store.labels[validation]}

@@ -37,7 +37,7 @@ from facegender.training.curves import (
     add_to_history,
     write_history,
 )
-from facegender.training.devices import make_fabric
+from facegender.training.devices import is_one_process, make_fabric
 from facegender.training.evaluation.calibrate import find_temperature
 from facegender.training.evaluation.evaluate import Evaluation, score, write_json
 from facegender.training.evaluation.gallery import Gallery, telling
@@ -51,10 +51,13 @@ from facegender.training.fit import (
     fit_network,
     is_out_of_patience,
 )
+from facegender.training.kept import read_rows
 from facegender.training.network import Start, build_network, check_input, load_start
+from facegender.training.precision import half_may_be_faster, speed_of_half
 from facegender.training.prepare import (
     add_teacher,
     audit_first,
+    check_both,
     check_labels,
     correct_labels,
     open_pictures,
@@ -71,7 +74,7 @@ from facegender.training.run_folder import (
     open_run,
 )
 from facegender.training.self_check import check_space, learn_by_heart
-from facegender.training.store import Store, read_rows
+from facegender.training.store import Store
 
 _PARITY_PICTURES = 512
 
@@ -107,18 +110,23 @@ def train(
         raise MissingExtraError("tensorboard", "tensorboard")
     if request.audit:
         read_groups(Path(request.audit))  # refused now, not after the pictures are read
-    fabric = make_fabric(recipe, request.devices)
-    fabric.launch()
-    if fabric.global_rank != 0:
-        console = Console(quiet=True)  # the first process speaks for all
     torch.manual_seed(recipe.fit.seed)  # the same random weights for the same seed
     network = build_network(recipe.network.name, dropout=recipe.network.dropout)
     start = _start(network, recipe, request)
     check_input(network, recipe.network.name, recipe.input.height, recipe.input.width)
+    if not resume and is_one_process(request.devices):
+        recipe = _settle_precision(network, recipe, console)
+    fabric = make_fabric(recipe, request.devices)
+    fabric.launch()
+    if fabric.global_rank != 0:
+        console = Console(quiet=True)  # the first process speaks for all
     console.note(f"network {recipe.network.name}, from {start.text}")
     if fabric.global_rank != 0:
         fabric.barrier()  # the first process prepares the pictures for all
+    check_space(folder, network, recipe.fit)
     store = open_pictures(request, recipe, folder, console)
+    if not request.corrections:  # which may bring another label in
+        check_both(store.labels, "picture")
     if not resume:
         request = audit_first(request, recipe, folder, console)
     assignments = split_pictures(request, recipe, store, folder, console, resume)
@@ -190,6 +198,15 @@ def _start(network: nn.Module, recipe: Recipe, request: Request) -> Start:
     """Put the starting weights in."""
     start = recipe.network.start if request.start is None else request.start
     return load_start(network, recipe.network.name, None if start in ("", "none") else start)
+
+
+def _settle_precision(network: nn.Module, recipe: Recipe, console: Console) -> Recipe:
+    """Replace ``auto`` by what is faster here, so that a resume and the run's files know it."""
+    if recipe.fit.precision != "auto" or not half_may_be_faster(recipe):
+        return recipe
+    times = speed_of_half(network, recipe)
+    console.note(f"a step in bfloat16 is {times:.2f} times as fast as in float32")
+    return replace(recipe, fit=replace(recipe.fit, precision="bf16" if times > 1 else "32"))
 
 
 def _finish(

@@ -33,8 +33,8 @@ class Request:
 
     ``corrections``: a list of corrected labels for training and validation.
     ``audit``: the folder of an audit, whose groups of copies stay on one side of the split and
-    whose pictures to leave out are left out of training and validation; None audits first where
-    that is cheap, "" does not.
+    whose pictures to leave out are left out of training and validation; None audits first, ""
+    does not.
     ``teacher``: a table of another network's scores, for the recipe's ``distill``.
     ``start``: overrides the recipe's starting weights (``none``, ``dlib``, ``timm`` or a file).
     ``tensorboard``: whether curves are written for TensorBoard too.

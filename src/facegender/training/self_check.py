@@ -19,9 +19,10 @@ from facegender.errors import FacegenderError, OutputError
 from facegender.model_file import LABELS
 from facegender.training.augment import as_floats, normalise
 from facegender.training.checkpoint import checkpoint_bytes
+from facegender.training.kept import read_rows
 from facegender.training.recipe import FitOptions, Recipe
 from facegender.training.schedule import Indices
-from facegender.training.store import Store, read_rows
+from facegender.training.store import Store
 
 STEPS = 60
 """Most steps of the check; it ends as soon as the pictures are known by heart."""

@@ -12,6 +12,7 @@ from PIL import Image
 
 from facegender.training.augment import denormalise
 from facegender.training.evaluation.gallery import contact_sheet
+from facegender.training.kept import read_rows
 from facegender.training.loader import training_batch
 from facegender.training.recipe import Recipe, with_changes
 from facegender.training.samples import Sample, stream_samples
@@ -50,7 +51,9 @@ def show_batch(
     store = store_in_memory(drawn, recipe.input.framer)
     places = np.arange(len(store.samples), dtype=np.int64)
     seeded = with_changes(recipe, epochs=None, seed=seed)
-    x = training_batch(store.wide, store.frames, places, seeded, 0, torch.device("cpu"))
+    x = training_batch(
+        read_rows(store.wide, places), store.frames, places, seeded, 0, torch.device("cpu")
+    )
     captions = [sample.label for sample in store.samples]
     return contact_sheet(list(denormalise(x, recipe.input)), captions)
 

@@ -1,4 +1,4 @@
-"""Samples -> pixels at the network's size, decoded once and kept memory-mapped."""
+"""Samples -> pixels at the network's size, decoded once and kept memory-mapped where they fit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +23,17 @@ from facegender.errors import InputError, OutputError, UnreadablePictureError
 from facegender.faces import Framed, Framer, place
 from facegender.images import Pixels, Resize, decode, fit
 from facegender.model_file import LABELS, Crop
+from facegender.training.kept import Encoded, Kept
 from facegender.training.samples import Sample, stream_samples
 
 _STORE_VERSION = 2
 _WIDE = 1.25
 _PIXELS, _WIDE_PIXELS, _FRAMES = "pixels.u8", "wide.u8", "frames.f32"
+_FILES, _ENDS = "files.bin", "ends.i64"
 _SPARE_BYTES = 1 << 30
 _STALE_SECONDS = 86_400
 
 T = TypeVar("T")
-Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,9 @@ class Store:
     3]``, taking places in the crop to places in the picture, both from -1 to 1; NaN where no face
     was found. By the rule ``whole``, ``wide`` is ``pixels`` and all frames are NaN.
 
+    Where the disk has no room for pixels, ``pixels`` and ``wide`` are :class:`Encoded`: read them
+    by :func:`facegender.training.kept.read_rows`, which gives the same.
+
     ``teacher`` is what another network answered, its probability for ``male``, ``float32 [N]``; NaN
     where it was not asked. None: there is no teacher.
     """
@@ -54,8 +58,8 @@ class Store:
     samples: list[Sample]
     digests: list[str]
     errors: list[str]
-    pixels: Pixels
-    wide: Pixels
+    pixels: Kept
+    wide: Kept
     frames: NDArray[np.float32]
     teacher: NDArray[np.float32] | None = None
 
@@ -86,6 +90,9 @@ def open_store(
 ) -> Store:
     """Decode all pictures of some archives into a store, or open the one made before.
 
+    Where the disk has no room for the pixels, the files themselves are kept, and decoded anew
+    whenever they are read.
+
     The store's name is a fingerprint of the inputs (names, sizes, times), the table's content and
     the framer's rules, so another input makes another store.
 
@@ -99,11 +106,23 @@ def open_store(
 
     Raises:
         InputError: no samples, a damaged archive, a wrong table.
-        OutputError: not enough space.
+        OutputError: not enough space even for the files.
     """
     found = store_path(inputs, table, framer, folder)
+    told: set[str] = set()
+
+    def skip_once(name: str, reason: str) -> None:
+        if on_skip and name not in told:
+            told.add(name)
+            on_skip(name, reason)
+
     if not found.is_dir():
-        _build_store(found, stream_samples(inputs, table, on_skip=on_skip), framer, on_picture)
+        try:
+            stream = stream_samples(inputs, table, on_skip=skip_once)
+            _build_store(found, stream, framer, on_picture)
+        except _FullError:
+            stream = stream_samples(inputs, table, on_skip=skip_once)
+            _build_store(found, stream, framer, on_picture, is_encoded=True)
     with (found / "samples.csv").open(
         encoding="utf-8", errors="surrogateescape", newline=""
     ) as file:
@@ -114,8 +133,13 @@ def open_store(
         shape = (len(rows), size.height, size.width, 3)
         return np.memmap(found / name, np.uint8, "r", shape=shape)
 
-    pixels = mapped(_PIXELS, framer.resize)
-    wide = mapped(_WIDE_PIXELS, _widened(framer)) if _is_cut(framer) else pixels
+    pixels: Kept
+    wide: Kept
+    if (found / _FILES).exists():
+        pixels, wide = _encoded(found, framer)
+    else:
+        pixels = mapped(_PIXELS, framer.resize)
+        wide = mapped(_WIDE_PIXELS, _widened(framer)) if _is_cut(framer) else pixels
     return Store(
         [Sample(**{name: row[name] for name in names}) for row in rows],
         [row["sha256"] for row in rows],
@@ -126,37 +150,16 @@ def open_store(
     )
 
 
-def read_rows(values: NDArray[Number], rows: NDArray[np.int64]) -> NDArray[Number]:
-    """Copy some rows of an array; one that is memory-mapped is read as a file, row by row.
-
-    Through the mapping every page of 4 kB would be asked for singly, count as the process's own
-    memory for as long as it is mapped, and hold up the other threads while the disk answers.
-
-    Args:
-        values: ``[N, ...]``, for instance a store's ``pixels``: in memory, or a whole
-            ``np.memmap`` (not a part of one), in C order.
-        rows: indices from 0, ``int64 [n]``.
-
-    Returns:
-        ``[n, ...]``, in memory.
-
-    Raises:
-        InputError: the file has become shorter.
-    """
-    if isinstance(values, np.memmap) and values.filename is not None:
-        with suppress(FileNotFoundError):  # deleted meanwhile: what is mapped is still there
-            return _rows_of_file(values, rows)
-    return np.asarray(values)[rows]
-
-
-def _rows_of_file(mapped: np.memmap[Any, Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    some = np.empty((len(rows), *mapped.shape[1:]), mapped.dtype)
-    with Path(str(mapped.filename)).open("rb", buffering=0) as file:
-        for into, row in zip(some, rows, strict=True):
-            file.seek(mapped.offset + int(row) * into.nbytes)
-            if file.readinto(into.data) != into.nbytes:
-                raise InputError(f"{mapped.filename} ends too early: delete its folder, run again")
-    return some
+def _encoded(found: Path, framer: Framer) -> tuple[Encoded, Encoded]:
+    """Open a store of files, for its ``pixels`` and its ``wide``."""
+    path, size = found / _FILES, _widened(framer)
+    is_empty = not path.stat().st_size  # which cannot be mapped
+    files = np.zeros(0, np.uint8) if is_empty else np.memmap(path, np.uint8, "r")
+    ends = np.fromfile(found / _ENDS, np.int64)
+    pixels = Encoded(files, ends, framer.resize, lambda picture: framer(picture).pixels)
+    if not _is_cut(framer):
+        return pixels, pixels
+    return pixels, Encoded(files, ends, size, lambda picture: fit(picture, size))
 
 
 def store_in_memory(samples: Sequence[tuple[Sample, bytes]], framer: Framer) -> Store:
@@ -208,13 +211,35 @@ def _fingerprint(inputs: Sequence[Path], table: Path | None, framer: Framer) -> 
     return digest.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One picture of a store; see :class:`Store`."""
+
+    pixels: Pixels
+    wide: Pixels
+    frame: NDArray[np.float32]
+
+
+_Put: TypeAlias = Callable[[_Entry | None, bytes], None]
+
+
+class _FullError(OutputError):
+    """The disk is full."""
+
+
 def _build_store(
     place: Path,
     stream: Iterator[tuple[Sample, bytes]],
     framer: Framer,
     on_picture: Callable[[int], None] | None,
+    *,
+    is_encoded: bool = False,
 ) -> None:
-    """Write a store under a temporary name and rename it when it is whole."""
+    """Write a store under a temporary name and rename it when it is whole.
+
+    Raises:
+        _FullError: there is not enough space.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
     for stale in place.parent.glob("*.tmp"):  # of processes that were killed
         if time.time() - stale.stat().st_mtime > _STALE_SECONDS:
@@ -222,39 +247,32 @@ def _build_store(
     unfinished = place.with_name(f"{place.name}.{os.getpid()}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process with the same number
     unfinished.mkdir()
-    is_cut = _is_cut(framer)
-    size, wide_size = framer.resize, _widened(framer)
-    blank = np.zeros((size.height, size.width, 3), np.uint8)
-    wide_blank = np.zeros((wide_size.height, wide_size.width, 3), np.uint8)
-    bytes_each = blank.nbytes + is_cut * wide_blank.nbytes
     nowhere = np.full((2, 3), np.nan, np.float32)
+    held: deque[bytes] = deque()
     try:
         with (
-            (unfinished / _PIXELS).open("wb") as pixels,
-            (unfinished / _WIDE_PIXELS).open("wb") as wide,
+            ExitStack() as stack,
             (unfinished / _FRAMES).open("wb") as frames,
             (unfinished / "samples.csv").open(
                 "w", encoding="utf-8", errors="surrogateescape", newline=""
             ) as table,
         ):
+            put = (_put_files if is_encoded else _put_pixels)(unfinished, framer, stack)
             rows = csv.writer(table)
             rows.writerow([*(item.name for item in fields(Sample)), "sha256", "error"])
-            kept = decoded(stream, lambda picture: _keep(picture, framer))
+            kept = decoded(_holding(stream, held), lambda picture: _keep(picture, framer))
             for done, (sample, digest, entry, error) in enumerate(kept, 1):
                 values = [getattr(sample, item.name) for item in fields(Sample)]
                 rows.writerow([*values, digest, error])
-                pixels.write((entry.pixels if entry else blank).tobytes())
                 frames.write((entry.frame if entry else nowhere).tobytes())
-                if is_cut:
-                    wide.write((entry.wide if entry else wide_blank).tobytes())
+                put(entry, held.popleft())
                 if done % 256 == 0:
                     if on_picture:
                         on_picture(done)
                     if shutil.disk_usage(unfinished).free < _SPARE_BYTES:
-                        raise OutputError(
-                            f"less than 1 GiB is free at {place.parent}: the pictures are kept "
-                            f"there at {bytes_each:,} bytes each; free some space or use "
-                            "another output folder"
+                        raise _FullError(
+                            f"less than 1 GiB is free at {place.parent}, where the pictures are "
+                            "kept: free some space or use another output folder"
                         )
         try:
             unfinished.rename(place)
@@ -265,13 +283,41 @@ def _build_store(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One picture of a store; see :class:`Store`."""
+def _put_pixels(folder: Path, framer: Framer, stack: ExitStack) -> _Put:
+    """Open the files of a store of pixels; give what writes a picture into them."""
+    size, wide_size, is_cut = framer.resize, _widened(framer), _is_cut(framer)
+    blank = np.zeros((size.height, size.width, 3), np.uint8)
+    wide_blank = np.zeros((wide_size.height, wide_size.width, 3), np.uint8)
+    pixels = stack.enter_context((folder / _PIXELS).open("wb"))
+    wide = stack.enter_context((folder / _WIDE_PIXELS).open("wb"))
 
-    pixels: Pixels
-    wide: Pixels
-    frame: NDArray[np.float32]
+    def put(entry: _Entry | None, _: bytes) -> None:
+        pixels.write((entry.pixels if entry else blank).tobytes())
+        if is_cut:
+            wide.write((entry.wide if entry else wide_blank).tobytes())
+
+    return put
+
+
+def _put_files(folder: Path, _: Framer, stack: ExitStack) -> _Put:
+    """Open the files of a store of files; give what writes a picture's own into them."""
+    files = stack.enter_context((folder / _FILES).open("wb"))
+    ends = stack.enter_context((folder / _ENDS).open("wb"))
+
+    def put(entry: _Entry | None, data: bytes) -> None:
+        files.write(data if entry else b"")
+        ends.write(np.int64(files.tell()).tobytes())
+
+    return put
+
+
+def _holding(
+    stream: Iterator[tuple[Sample, bytes]], held: deque[bytes]
+) -> Iterator[tuple[Sample, bytes]]:
+    """Pass a stream on, and hold its bytes until they are taken from the left."""
+    for sample, data in stream:
+        held.append(data)
+        yield sample, data
 
 
 def _keep(picture: Pixels, framer: Framer) -> _Entry:

@@ -121,6 +121,15 @@ def test_the_page_is_whole_and_loads_nothing(place: Path) -> None:
     _, folder = audit(place)
     page = (folder / "audit.html").read_text()
     assert page.count("data:image/jpeg;base64,") >= len(COPIES)
+    for title, name, size in (
+        ("Tiny: 1", "female/tiny.png", "16 x 16"),
+        ("One-coloured: 1", "female/&lt;b&gt;flat.png", "50 x 50"),
+    ):
+        part = page[page.index(title) :]
+        part = part[: part.index("</details>")]
+        assert part.count("data:image/jpeg;base64,") == 1 and name in part and size in part
+    part = page[page.index("Unreadable: 2") :]
+    assert part.index("female/cut.jpg: ") < part.index("</details>")
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     assert "<b>flat" not in page and "&lt;b&gt;flat" in page
 
@@ -146,6 +155,23 @@ def test_the_page_shows_a_batch_with_what_is_sure_and_what_is_chance(tmp_path: P
     assert f"{batch['against']} of {batch['pictures']} look like the other label" in page
     assert f"{batch['surely']} of them surely; chance {batch['chance']:.2g}<" in page
     assert "<b>0.png" not in page
+
+
+def test_of_a_large_group_under_both_labels_both_are_shown(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+
+    def noise() -> bytes:
+        return encoded(Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)), "PNG")
+
+    same = noise()
+    files = {f"male/same{n}.png": same for n in range(12)} | {"female/same.png": same}
+    pack(tmp_path / "faces.tar.gz", files | {f"female/{n}.png": noise() for n in range(3)})
+    with pytest.raises(SystemExit):
+        main(["audit", str(tmp_path / "faces.tar.gz"), "-o", str(tmp_path / "found")])
+    page = (tmp_path / "found/audit.html").read_text()
+    copies = page[page.index('id="copies"') :]
+    assert "both labels" in copies and "and 5 more" in copies
+    assert "<b>female</b><br>female/same.png" in copies[: copies.index("and 5 more")]
 
 
 def test_doubtful_csv_is_a_list_of_corrections(place: Path) -> None:
@@ -232,7 +258,7 @@ def test_a_training_heeds_the_audit(
     groups = dict.fromkeys(range(12), "same")
     write_groups(tmp_path / GROUPS_NAME, samples, [""] * 40, groups, {30: "copy", 31: "doubtful"})
     counts = []
-    for number, folder in enumerate((None, str(tmp_path))):
+    for number, folder in enumerate(("", str(tmp_path))):
         request = replace(request_of_run, audit=folder, test=0.0)
         run = tmp_path / f"run{number}"
         train(request, with_changes(recipe, epochs=1, seed=None), run, console=Console(quiet=True))
@@ -245,13 +271,13 @@ def test_a_training_heeds_the_audit(
         train(replace(request_of_run, audit=str(run)), recipe, tmp_path / "no")
 
 
-def test_a_training_that_decodes_as_an_audit_does_makes_one_first(
+def test_a_training_audits_first_whatever_its_recipe(
     request_of_run: Request, recipe: Recipe, tmp_path: Path
 ) -> None:
     """It keeps copies together, is kept for the next run, and can be left out."""
-    aligned = InputOptions(128, 128, crop="aligned")
-    recipe = replace(with_changes(recipe, epochs=1, seed=None), input=aligned)
-    request = replace(request_of_run, inputs=request_of_run.inputs[2:], table=None, test=0.0)
+    recipe = with_changes(recipe, epochs=1, seed=None)
+    asked = {"inputs": request_of_run.inputs[2:], "table": None, "test": 0.0, "audit": None}
+    request = replace(request_of_run, **asked)
     console = Console(quiet=True)
     runs = [tmp_path / name for name in ("first", "again")]
     train(request, recipe, runs[0], self_check=False, console=console)
@@ -262,19 +288,17 @@ def test_a_training_that_decodes_as_an_audit_does_makes_one_first(
     rows = {(row.sample.archive, row.sample.file): row for row in read_split(runs[0] / "split.csv")}
     for name in {*groups.values()}:
         assert len({rows[key].group for key in groups if groups[key] == name}) == 1
-    asked = json.loads((runs[0] / "run.json").read_text())
-    assert asked["audit"] == str(folder)
+    assert json.loads((runs[0] / "run.json").read_text())["audit"] == str(folder)
     (kept,) = (tmp_path / ".store").glob("*.audit*")
     (kept / "audit.html").write_text("kept", encoding="utf-8")
     runs[1].mkdir()
-    again = audit_first(request, recipe, runs[1], console)
+    aligned = replace(recipe, input=InputOptions(128, 128, crop="aligned"))
+    again = audit_first(request, aligned, runs[1], console)
     assert again == replace(request, audit=str(runs[1] / "audit"))
     assert (runs[1] / "audit" / "audit.html").read_text() == "kept"
     split = replace(request, split=str(runs[0] / "split.csv"))
     for asked_for in (split, replace(request, audit=""), replace(request, audit=str(folder))):
         assert audit_first(asked_for, recipe, tmp_path / "no", console) == asked_for
-    whole = replace(recipe, input=InputOptions(128, 128))
-    assert audit_first(request, whole, tmp_path / "no", console) == request
     assert not (tmp_path / "no").exists()
 
 

@@ -8,7 +8,17 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    confusion_matrix,
+    log_loss,
+    recall_score,
+    roc_auc_score,
+)
 
 from facegender.training.evaluation.measure import area_under_roc, average_precision, measure
 from facegender.training.samples import Sample
@@ -189,7 +199,8 @@ def test_gap_is_between_large_groups_only() -> None:
     assert gap["gap"] == pytest.approx(0.95 - 0.8)
     # two independent shares: 1.96 standard errors to either side
     reach = 1.96 * math.sqrt(0.95 * 0.05 / 100 + 0.8 * 0.2 / 40)
-    assert gap["interval"] == pytest.approx([0.15 - reach, 0.15 + reach], abs=0.02)
+    for kind in ("interval", "bootstrap"):
+        assert gap[kind] == pytest.approx([0.15 - reach, 0.15 + reach], abs=0.02)
 
 
 def test_bootstrap_intervals_hold_the_figure_and_narrow_with_more_pictures() -> None:
@@ -204,6 +215,10 @@ def test_bootstrap_intervals_hold_the_figure_and_narrow_with_more_pictures() -> 
         for name in ("balanced_accuracy", "roc_auc", "brier"):
             low, high = intervals[name]
             assert low < result[name] < high, name
+        shares = {"accuracy": result["accuracy"]}
+        shares |= {f"recall {label}": one for label, one in result["recall"].items()}
+        for name, one in shares.items():  # of a share both ways say nearly the same
+            assert intervals[name] == pytest.approx(one["interval"], abs=0.03), name
         for label in ("male", "female"):
             low, high = intervals[f"average_precision {label}"]
             assert low < result["average_precision"][label] < high
@@ -235,6 +250,55 @@ def test_areas_are_those_of_scikit_learn(steps: int) -> None:
     assert average_precision(positives, negatives) == pytest.approx(
         average_precision_score(labels, scores)
     )
+
+
+def test_bootstrap_of_a_group_is_that_of_its_pictures_drawn_again() -> None:
+    labels = np.array([0] * 60 + [1] * 40)
+    right = np.array([1] * 54 + [0] * 6 + [1] * 32 + [0] * 8, bool)
+    male = np.where(right == (labels == 1), 0.9, 0.1)
+    samples = [Sample("a", f"{i}.png", "male", source="web") for i in range(100)]
+    group = measure(samples, np.stack([1 - male, male], 1), labels)["sources"]["web"]
+    rng = np.random.default_rng(9)
+    drawn = rng.choice(right, (4_000, 100)).mean(1)
+    assert group["bootstrap"]["accuracy"] == pytest.approx(
+        np.percentile(drawn, [2.5, 97.5]), abs=0.011
+    )
+    recalls = [rng.choice(right[labels == k], (4_000, (labels == k).sum())) for k in (0, 1)]
+    mean = (recalls[0].mean(1) + recalls[1].mean(1)) / 2
+    assert group["bootstrap"]["balanced_accuracy"] == pytest.approx(
+        np.percentile(mean, [2.5, 97.5]), abs=0.011
+    )
+    faultless = [("m", 0.9)] * 20
+    of_one = [Sample("a", f"{i}.png", "male", source="s") for i in range(20)]
+    found = measure(of_one, *table(faultless))["sources"]["s"]
+    assert found["bootstrap"] == {"accuracy": [1.0, 1.0]}
+    assert found["accuracy"]["interval"] == wilson(20, 20)
+
+
+def test_figures_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 2, 300)
+    male = 0.3 * labels + 0.7 * rng.random(300)  # no two alike: bins of equal mass are the same
+    samples = [Sample("a", f"{i}.png", "male") for i in range(300)]
+    found = measure(samples, np.stack([1 - male, male], 1), labels)
+    answers = (male > 0.5).astype(int)
+    assert found["accuracy"]["share"] == pytest.approx(accuracy_score(labels, answers), abs=1e-5)
+    assert [found["recall"][name]["share"] for name in ("female", "male")] == pytest.approx(
+        recall_score(labels, answers, average=None), abs=1e-5
+    )
+    assert found["balanced_accuracy"] == pytest.approx(
+        balanced_accuracy_score(labels, answers), abs=1e-5
+    )
+    table = [[*row.values()] for row in found["confusion"].values()]
+    assert table == confusion_matrix(labels, answers).tolist()
+    assert found["brier"] == pytest.approx(brier_score_loss(labels, male), abs=1e-5)
+    assert found["log_loss"] == pytest.approx(log_loss(labels, male), abs=1e-5)
+    right, sure = calibration_curve(
+        answers == labels, np.maximum(male, 1 - male), n_bins=15, strategy="quantile"
+    )
+    bins = found["reliability"]
+    assert [one["accuracy"] for one in bins] == pytest.approx(right, abs=1e-5)
+    assert [one["certainty"] for one in bins] == pytest.approx(sure, abs=1e-5)
 
 
 def test_balanced_accuracy_of_groups() -> None:

@@ -103,6 +103,9 @@ def test_figures_plots_and_pictures_are_on_it_and_nothing_is_fetched(tmp_path: P
         f"{figures['roc_auc']:.4f}",
         f"{figures['brier']:.4f}",
         f"{100 * figures['gaps']['sources']['gap']:.2f} points",
+        "{:.2f} to {:.2f}".format(
+            *(100 * end for end in figures["sources"]["film"]["bootstrap"]["accuracy"])
+        ),
         "value & more",
         "film",
         "21-60",

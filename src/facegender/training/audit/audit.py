@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,22 @@ class Subject:
     def name(self, row: int) -> str:
         """Give a picture's name as a member of its archive."""
         return self.store.samples[row].file
+
+    def tiny(self) -> list[int]:
+        """Rows of pictures that have few pixels."""
+        return [row for row, at in self._seen() if min(at.width, at.height) < _TINY_PIXELS]
+
+    def one_coloured(self) -> list[int]:
+        """Rows of pictures that show nothing."""
+        return [row for row, at in self._seen() if _is_flat(at)]
+
+    def faceless(self) -> list[int]:
+        """Rows of pictures of something in which no face is found."""
+        has_face = np.isfinite(self.store.frames[:, 0, 0])
+        return [row for row, at in self._seen() if not _is_flat(at) and not has_face[row]]
+
+    def _seen(self) -> Iterator[tuple[int, Look]]:
+        return ((row, at) for row, at in enumerate(self.looks) if at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +264,7 @@ def figures(found: Audit) -> dict[str, Any]:
     subject, doubts = found.subject, found.doubts
     samples, errors = subject.store.samples, subject.store.errors
     rows = range(len(samples))
-    seen = [(row, at) for row in rows if (at := subject.looks[row])]
     copies = groups_of(found.groups)
-    has_face = np.isfinite(subject.store.frames[:, 0, 0])
     kinds = Counter(pair.kind for pair in found.pairs)
     mixed = [group for group in copies if len({samples[row].label for row in group}) > 1]
     result: dict[str, Any] = {
@@ -269,7 +283,7 @@ def figures(found: Audit) -> dict[str, Any]:
             "not judged": int(np.isnan(doubts.wrong).sum()),
             "left out": dict(Counter(found.left_out.values())),
         },
-        "sizes": _sizes([at for _, at in seen]),
+        "sizes": _sizes([at for at in subject.looks if at]),
         "copies": [[subject.name(row) for row in group] for group in copies],
         "copies under both labels": [
             [{"file": subject.name(row), "label": samples[row].label} for row in group]
@@ -304,13 +318,11 @@ def figures(found: Audit) -> dict[str, Any]:
         "skipped": [{"file": name, "reason": reason} for name, reason in subject.skipped],
         "tiny": [
             {"file": subject.name(row), "width": at.width, "height": at.height}
-            for row, at in seen
-            if min(at.width, at.height) < _TINY_PIXELS
+            for row in subject.tiny()
+            if (at := subject.looks[row])
         ],
-        "one_coloured": [subject.name(row) for row, at in seen if _is_flat(at)],
-        "no_face": [
-            subject.name(row) for row, at in seen if not _is_flat(at) and not has_face[row]
-        ],
+        "one_coloured": [subject.name(row) for row in subject.one_coloured()],
+        "no_face": [subject.name(row) for row in subject.faceless()],
     }
     if found.against:
         result["leaks"] = _leaks(found, found.against)

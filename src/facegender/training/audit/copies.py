@@ -21,7 +21,8 @@ from scipy.sparse.csgraph import connected_components
 
 from facegender.training.audit.features import PERSON
 from facegender.training.audit.overlay import compare
-from facegender.training.store import Store, read_rows
+from facegender.training.kept import read_rows
+from facegender.training.store import Store
 
 SAME_DETAIL = 0.95
 """Correlation of overlaid detail from which two pictures are one photo; see docs/audit.md."""

@@ -22,8 +22,8 @@ from scipy.special import expit, logit
 
 from facegender.model_file import LABELS
 from facegender.training.audit.batches import Batch, find_batches, prefix
+from facegender.training.kept import read_rows
 from facegender.training.samples import Columns, Sample
-from facegender.training.store import read_rows
 
 FOLDS = 5
 FLAGGED = 0.35

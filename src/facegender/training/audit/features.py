@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from facegender.errors import OutputError
+from facegender.training.kept import read_rows
 from facegender.training.network import FACENET, DlibResNet, load_start
-from facegender.training.store import Store, read_rows
+from facegender.training.store import Store
 
 PERSON = 256
 """How many features, the first of each picture, are the network's last ones: who it is."""
@@ -115,7 +116,7 @@ def _half_is_faster(look: Callable[[Tensor], Tensor], store: Store, device: torc
     """Time bfloat16 against float32 on a few pictures; too few of them are not worth it."""
     if len(store.pixels) < 4 * _BATCH:
         return False
-    some = torch.from_numpy(np.array(store.pixels[: _BATCH // 4]))
+    some = torch.from_numpy(read_rows(store.pixels, np.arange(_BATCH // 4)))
     seconds = []
     for is_half in (False, True):
         with torch.autocast(device.type, torch.bfloat16, enabled=is_half):

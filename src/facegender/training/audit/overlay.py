@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from facegender.images import Pixels
-from facegender.training.store import Store, read_rows
+from facegender.training.kept import read_rows
+from facegender.training.store import Store
 
 SIDE = 48
 """Pixels across the grey view that is compared."""

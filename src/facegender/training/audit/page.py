@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -17,12 +18,13 @@ from PIL import Image
 
 from facegender.results import replacing
 from facegender.training.audit.batches import SURE
+from facegender.training.kept import read_rows
 
 if TYPE_CHECKING:
     from facegender.training.audit.audit import Audit, Subject
 
 _SIDE = 112
-_GROUPS, _MEMBERS, _DOUBTFUL, _BATCHES, _BATCH_PICTURES, _NAMES = 120, 8, 240, 12, 16, 40
+_GROUPS, _MEMBERS, _DOUBTFUL, _BATCHES, _BATCH_PICTURES, _OTHERS = 120, 8, 240, 12, 16, 40
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #b3261e; }
@@ -54,7 +56,7 @@ def write_page(found: Audit, facts: dict[str, Any], path: Path) -> None:
         "batches": _batches(found),
         "copies": _copies(found),
         "leaks": _leaks(found),
-        "other": _others(facts),
+        "other": _others(found, facts),
     }
     titles = {
         "counts": "Counts",
@@ -173,7 +175,9 @@ def _copies(found: Audit) -> str:
     items = []
     for rows in sorted(groups, key=order)[:_GROUPS]:
         both = "" if order(rows)[0] else ' <span class="bad">both labels</span>'
-        figures = "".join(_figure(found.subject, row) for row in rows[:_MEMBERS])
+        rarest = Counter(samples[row].label for row in rows)
+        shown = sorted(rows, key=lambda row: rarest[samples[row].label])[:_MEMBERS]  # both labels
+        figures = "".join(_figure(found.subject, row) for row in shown)
         more = f"<p>and {len(rows) - _MEMBERS:,} more</p>" if len(rows) > _MEMBERS else ""
         agreement = f"agreement {order(rows)[1]:.3f}"
         items.append(f'<li>{agreement}{both}<div class="row">{figures}</div>{more}</li>')
@@ -200,31 +204,38 @@ def _leaks(found: Audit) -> str:
     )
 
 
-def _others(facts: dict[str, Any]) -> str:
-    """Lists of names: the unreadable with their reasons, the tiny, those without a face."""
+def _others(found: Audit, facts: dict[str, Any]) -> str:
+    """The unreadable and the skipped by name and reason; the tiny, flat and faceless in sight."""
+    subject = found.subject
     parts = []
-    for title, entries in (
-        ("Unreadable", facts["unreadable"]),
-        ("Skipped", facts["skipped"]),
-        ("Tiny", facts["tiny"]),
-        ("One-coloured", facts["one_coloured"]),
-        ("No face found", facts["no_face"]),
+    for title, entries in (("Unreadable", facts["unreadable"]), ("Skipped", facts["skipped"])):
+        lines = [f"{_text(one['file'])}: {_text(one['reason'])}" for one in entries[:_OTHERS]]
+        parts.append(_folded(title, len(entries), "names", lines))
+    for title, rows in (
+        ("Tiny", subject.tiny()),
+        ("One-coloured", subject.one_coloured()),
+        ("No face found", subject.faceless()),
     ):
-        if entries:
-            names = "".join(f"<li>{_text(_line(entry))}</li>" for entry in entries[:_NAMES])
-            more = f"<p>and {len(entries) - _NAMES:,} more in audit.json</p>"
-            parts.append(
-                f"<details><summary>{title}: {len(entries):,}</summary>"
-                f'<ul class="names">{names}</ul>{more if len(entries) > _NAMES else ""}</details>'
-            )
+        figures = [_figure(subject, row, _size(subject, row)) for row in rows[:_OTHERS]]
+        parts.append(_folded(title, len(rows), "sheet", figures))
     return "".join(parts) or "<p>None.</p>"
 
 
-def _line(entry: Any) -> str:
-    if isinstance(entry, str):
-        return entry
-    rest = [str(value) for key, value in entry.items() if key != "file"]
-    return f"{entry['file']}: {' x '.join(rest)}"
+def _folded(title: str, count: int, kind: str, items: Sequence[str]) -> str:
+    """A list to unfold, with its first items; "" where there are none."""
+    if not count:
+        return ""
+    more = f"<p>and {count - len(items):,} more in audit.json</p>" if count > len(items) else ""
+    listed = "".join(f"<li>{item}</li>" for item in items)
+    return (
+        f"<details><summary>{title}: {count:,}</summary>"
+        f'<ul class="{kind}">{listed}</ul>{more}</details>'
+    )
+
+
+def _size(subject: Subject, row: int) -> str:
+    seen = subject.looks[row]
+    return f"{seen.width} x {seen.height}" if seen else ""
 
 
 def _figure(subject: Subject, row: int, note: str = "") -> str:
@@ -234,7 +245,8 @@ def _figure(subject: Subject, row: int, note: str = "") -> str:
     shape: Sequence[int] = (seen.width, seen.height) if seen else (1, 1)
     scale = _SIDE / max(shape)
     size = tuple(max(1, round(side * scale)) for side in shape)
-    image = Image.fromarray(np.array(subject.store.wide[row])).resize((size[0], size[1]))
+    pixels = read_rows(subject.store.wide, np.array([row]))[0]
+    image = Image.fromarray(pixels).resize((size[0], size[1]))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=75)
     data = base64.b64encode(file.getvalue()).decode()

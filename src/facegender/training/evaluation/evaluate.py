@@ -22,9 +22,10 @@ from facegender.training.corrections import correct, read_corrections
 from facegender.training.evaluation.gallery import Gallery
 from facegender.training.evaluation.measure import measure_scores
 from facegender.training.evaluation.scores import Scores, make_scores
+from facegender.training.kept import read_rows
 from facegender.training.samples import Sample, stream_samples
 from facegender.training.split import PARTS, SPLIT_NAME, read_split
-from facegender.training.store import Store, decoded, read_rows
+from facegender.training.store import Store, decoded
 
 _BATCH = 512
 _NUMBERS = re.compile(r"\[\n\s*(-?[\d.][^\[\]{}\"]*?)\n\s*\]")

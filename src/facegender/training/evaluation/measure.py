@@ -4,8 +4,9 @@ All of them come from the rows that the score table holds. Intervals are at 95 %
 share, percentiles of 1,000 seeded bootstrap samples for the others (B. Efron, "Bootstrap methods:
 another look at the jackknife", 1979), and for a group's mean recall and for gaps between groups
 of 1,000 draws from the Jeffreys intervals of their shares (L. Brown et al., "Interval estimation
-for a binomial proportion", 2001). Pictures count one by one; where many show one person, the
-intervals are too narrow.
+for a binomial proportion", 2001). Groups and gaps have their bootstrap intervals beside these: of
+a small group without a wrong answer the bootstrap says that it cannot be wrong. Pictures count one
+by one; where many show one person, the intervals are too narrow.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def measure(
         (bootstrap), ``reliability`` (the bins), ``coverage`` (accuracy of the surest shares, with
         the threshold that gives them), ``curves`` (at most 101 points each), shares under
         ``sources``, ``ages`` and ``races`` where the samples say them, and ``gaps``, the distance
-        between the best and the worst group of each kind.
+        between the best and the worst group of each kind. Groups and gaps hold ``bootstrap``, the
+        intervals by resampled pictures.
     """
     answers = probabilities.argmax(1)
     correct = answers == labels
@@ -183,12 +185,17 @@ def _groups(
     for key in sorted(set(values) - {""}):
         mine = keys == key
         recalls = _recalls(correct[mine], labels[mine])
-        groups[key] = {"accuracy": share(correct[mine]), "recall": recalls}
+        whole = share(correct[mine])
+        groups[key] = {"accuracy": whole, "recall": recalls}
+        again = {"accuracy": percentiles(_resampled(whole, _SEED))}
         if len(recalls) == len(LABELS):
             drawn = [_likely(one, _SEED + i) for i, one in enumerate(recalls.values())]
             mean = _balanced(recalls)
             groups[key]["balanced_accuracy"] = mean
             groups[key]["balanced_accuracy_interval"] = _around(mean, np.mean(drawn, 0))
+            samples = [_resampled(one, _SEED + i) for i, one in enumerate(recalls.values())]
+            again["balanced_accuracy"] = percentiles(np.mean(samples, 0))
+        groups[key]["bootstrap"] = again
     return groups
 
 
@@ -203,12 +210,14 @@ def _gap(shares: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
         return None
     best, worst = (choose(large, key=lambda name: large[name]["share"]) for choose in (max, min))
     differences = _likely(large[best], _SEED) - _likely(large[worst], _SEED + 1)
+    samples = _resampled(large[best], _SEED) - _resampled(large[worst], _SEED + 1)
     gap = _rounded(large[best]["share"] - large[worst]["share"])
     return {
         "best": best,
         "worst": worst,
         "gap": gap,
         "interval": _around(gap, differences),
+        "bootstrap": percentiles(samples),
         "groups": len(large),
         "groups_too_small": len(shares) - len(large),
     }
@@ -231,10 +240,20 @@ def _likely(one: Mapping[str, Any], seed: int) -> NDArray[np.float64]:
     return np.asarray(rng.beta(one["correct"] + 0.5, wrong + 0.5, RESAMPLES), np.float64)
 
 
+def _resampled(one: Mapping[str, Any], seed: int) -> NDArray[np.float64]:
+    """Give the shares of bootstrap samples of a group.
+
+    To draw as many answers as it has, with replacement, is to draw how many of them are right.
+    """
+    count = one["count"]
+    right = np.random.default_rng(seed).binomial(count, one["correct"] / count, RESAMPLES)
+    return np.asarray(right / count, np.float64)
+
+
 def _intervals(
     p_male: NDArray[np.float64], labels: NDArray[np.int64], correct: NDArray[np.bool_]
 ) -> dict[str, Any]:
-    """Bootstrap intervals of the figures that are no plain shares; only Brier's for one label."""
+    """Bootstrap intervals of figures; for one label alone only accuracy's and Brier's."""
     rng = np.random.default_rng(_SEED)
     order = np.argsort(p_male, kind="stable")
     male, right = (labels[order] == 1).astype(np.int64), correct[order].astype(np.int64)
@@ -244,14 +263,15 @@ def _intervals(
     found: dict[str, list[float]] = {}
     for _ in range(RESAMPLES):
         times = np.bincount(rng.integers(count, size=count, dtype=np.int32), minlength=count)
-        drawn = {"brier": times @ squares / count}
+        drawn = {"accuracy": times @ right / count, "brier": times @ squares / count}
         of_males = times * male
         males = np.add.reduceat(of_males, starts)
         females = np.add.reduceat(times, starts) - males
         if (all_males := males.sum()) and all_males < count:
             right_males = of_males @ right
-            recalls = right_males / all_males, (times @ right - right_males) / (count - all_males)
-            drawn["balanced_accuracy"] = sum(recalls) / 2
+            drawn["recall male"] = right_males / all_males
+            drawn["recall female"] = (times @ right - right_males) / (count - all_males)
+            drawn["balanced_accuracy"] = (drawn["recall male"] + drawn["recall female"]) / 2
             drawn["roc_auc"] = area_under_roc(males, females)
             drawn["average_precision male"] = average_precision(males, females)
             drawn["average_precision female"] = average_precision(females[::-1], males[::-1])

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from facegender.model_file import LABELS
 from facegender.training.checkpoint import EpochFigures
@@ -108,6 +108,7 @@ def coverage(figures: Mapping[str, Any]) -> str:
     def draw(axes: Axes) -> None:
         rows = figures["coverage"]
         _band(axes, [100 * row["answered"] for row in rows], [row["accuracy"] for row in rows])
+        axes.xaxis.set_major_locator(MultipleLocator(5))
         axes.set_xlabel("answered: the surest so many per cent")
         axes.set_ylabel("accuracy of these, %")
 

@@ -180,11 +180,18 @@ def _plots(figures: Mapping[str, Any]) -> Iterator[tuple[str, Markup]]:
 
 def _groups(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Give each kind of groups: its plot, its rows and the worst gap."""
+    intervals = figures["intervals"]
     yield {
         "title": "By label",
         "plot": Markup(plots.groups(figures["recall"])),
         "rows": [
-            {"name": name, "accuracy": one, "recall": {name: one}, "balanced": None}
+            {
+                "name": name,
+                "accuracy": one,
+                "bootstrap": intervals.get(f"recall {name}", intervals["accuracy"]),
+                "recall": {name: one},
+                "balanced": None,
+            }
             for name, one in figures["recall"].items()
         ],
         "gap": figures["gaps"].get("labels"),
@@ -199,6 +206,7 @@ def _groups(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     {
                         "name": name,
                         "accuracy": one["accuracy"],
+                        "bootstrap": one["bootstrap"]["accuracy"],
                         "recall": one["recall"],
                         "balanced": one.get("balanced_accuracy"),
                         "balanced_interval": one.get("balanced_accuracy_interval"),
