@@ -28,12 +28,13 @@ from torch.nn import functional
 
 from facegender.results import replacing
 from facegender.training.augment import augment, random_numbers
+from facegender.training.kept import read_rows
 from facegender.training.prepare import open_pictures, rows_of, split_pictures
 from facegender.training.progress import Console
 from facegender.training.recipe import AugmentOptions
 from facegender.training.run_folder import open_run
 from facegender.training.schedule import Indices
-from facegender.training.store import Store, read_rows
+from facegender.training.store import Store
 
 SIZE, POOL = 128, 2  # pixels of a crop, and how many of them are one that the network sees
 FARTHEST = 50.0  # degrees
