@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,8 @@ from PIL import Image
 from facegender.classifier import Classifier
 from facegender.images import Pixels, decode
 from facegender.model_file import LABELS
-from facegender.reading import Reader, Reading, read_picture, read_pixels
+from facegender.reading import Reader, read_picture, read_pixels
+from facegender.runtime import cores
 from facegender.training.convert import MOST_POINTS_LOST, MOST_UNKNOWN_MOVED, Loss
 from facegender.training.samples import Sample, stream_samples
 from facegender.training.split import read_split
@@ -76,25 +78,33 @@ def of_arithmetic(
 def of_decoding(pictures: Iterator[tuple[Sample, bytes]], side: int, model: Path) -> Row:
     """Pictures enlarged to ``side`` pixels, read as ``predict`` does and decoded whole first."""
     classifier = Classifier.load(model, runtime="onnxruntime")
-    some = list(pictures)
-    labels = np.array([LABELS.index(sample.label) for sample, _ in some])
     described = classifier.description
+    readers = [Reader(described.crop, described.resize, faces) for faces in ("whole", "auto")]
+
+    def both_ways(picture: tuple[Sample, bytes]) -> list[tuple[int, list[Pixels]]]:
+        """For each reader the label and the face as decoded whole and smaller."""
+        sample, data = picture
+        large = _enlarged(data, side)
+        whole = decode(large)
+        found = []
+        for reader in readers:
+            readings = (read_pixels(whole, reader), read_picture(large, reader))
+            faces = [each.frames[0].pixels for each in readings if each and each.frames]
+            found.append((LABELS.index(sample.label), faces))
+        return found
+
+    with ThreadPoolExecutor(cores()) as pool:
+        read = list(pool.map(both_ways, pictures))
     result: Row = {}
-    for faces in ("whole", "auto"):
-        reader = Reader(described.crop, described.resize, faces)
-        both: tuple[list[Pixels], list[Pixels]] = ([], [])
-        kept = []
-        for row, (_, data) in enumerate(some):
-            large = _enlarged(data, side)
-            readings = (read_pixels(decode(large), reader), read_picture(large, reader))
-            if all(isinstance(each, Reading) and each.frames for each in readings):
-                kept.append(row)
-                for pixels, reading in zip(both, readings, strict=True):
-                    assert reading is not None
-                    pixels.append(reading.frames[0].pixels)
-        whole, reduced = (classifier.probabilities(np.stack(pixels)) for pixels in both)
-        result[f"decoding smaller, {faces}"] = {"against": "decoding whole", "side": side} | judged(
-            whole, reduced, labels[kept], described.unknown_below
+    for at, reader in enumerate(readers):
+        kept = [found[at] for found in read if len(found[at][1]) == 2]
+        labels = np.array([label for label, _ in kept])
+        whole, smaller = (
+            classifier.probabilities(np.stack([faces[way] for _, faces in kept])) for way in (0, 1)
+        )
+        against = {"against": "decoding whole", "side": side}
+        result[f"decoding smaller, {reader.faces}"] = against | judged(
+            whole, smaller, labels, described.unknown_below
         )
     return result
 
