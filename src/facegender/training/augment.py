@@ -166,8 +166,8 @@ def _move(
 def _grid(theta: Tensor, size: tuple[int, int]) -> Tensor:
     """Where each pixel of the result comes from, ``[N, *size, 2]``, for ``grid_sample``.
 
-    What ``functional.affine_grid`` gives (pixels' middles, not corners), but for the last bits; that
-    one writes down every place as three numbers and multiplies all of them by a matrix.
+    What ``functional.affine_grid`` gives (pixels' middles, not corners), but for the last bits;
+    that one writes down every place as three numbers and multiplies all of them by a matrix.
     """
     down, across = (
         ((2 * torch.arange(side, device=theta.device) + 1) / side - 1.0).view(shape)
