@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -61,6 +62,36 @@ def test_a_runtime_that_is_not_there(name: str, reason: str, model_path: Path) -
         check_runtime(name)
     with pytest.raises(InputError, match=reason):
         Classifier.load(model_path, runtime=name)
+
+
+CUDA = "CUDAExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("providers", "has_openvino", "capabilities", "chosen"),
+    [
+        ([CUDA], False, [], CUDA),
+        ([CUDA], True, ["BF16"], CUDA),
+        (["TensorrtExecutionProvider", CUDA], False, [], CUDA),
+        ([], True, ["FP32", "BF16"], "openvino"),
+        ([], True, ["FP32", "INT8"], "CPUExecutionProvider"),
+        ([], False, [], "CPUExecutionProvider"),
+    ],
+)
+def test_auto_takes_the_quickest_that_is_there(
+    providers: list[str],
+    has_openvino: bool,
+    capabilities: list[str],
+    chosen: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    core = SimpleNamespace(get_property=lambda device, name: capabilities)
+    monkeypatch.setattr(runtime, "_providers", lambda: [*providers, "CPUExecutionProvider"])
+    monkeypatch.setattr(runtime, "find_spec", lambda name: has_openvino or None)
+    monkeypatch.setattr(runtime, "_openvino_core", lambda: core)
+    monkeypatch.setattr(runtime, "_ONNXRuntime", lambda graph, provider: provider)
+    monkeypatch.setattr(runtime, "_OpenVINO", lambda graph, threads: "openvino")
+    assert runtime.start(b"a graph", "auto", 2) == chosen
 
 
 def test_without_openvino_nothing_changes(

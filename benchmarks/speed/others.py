@@ -7,18 +7,24 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 
-
-def peer_rate(name: str, files: Sequence[Path]) -> float:
-    """One of ``benchmarks/accuracy/peers.py``: pictures a second, its start not counted."""
+def published() -> tuple[Any, ...]:
+    """The peers of ``benchmarks/accuracy/peers.py``, whether they are installed or not."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "accuracy"))
     from peers import PEERS
 
+    return PEERS
+
+
+def peer_rate(peer: Any, files: Sequence[Path], whole: bool) -> float:
+    """Pictures a second of a published peer, its start and decoding not counted.
+
+    ``whole``: each picture is the face, as it is; else the peer finds the face first.
+    """
     from facegender.images import decode
 
-    peer = next(peer for peer in PEERS if peer.name == name)
     pictures = [decode(file.read_bytes()) for file in files]
     began = 0.0
 
@@ -28,7 +34,7 @@ def peer_rate(name: str, files: Sequence[Path]) -> float:
         began = time.perf_counter()
         yield from pictures
 
-    answers = list(peer.run(coming()))
+    answers = list(peer.run(coming(), whole=whole))
     assert len(answers) == len(pictures) + 1
     return len(pictures) / (time.perf_counter() - began)
 
@@ -62,56 +68,8 @@ def user_way(files: Sequence[Path]) -> tuple[float, float]:
     return rate, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def training_rates(data: Path, pictures: int, steps: int) -> tuple[float, float]:
-    """Steps of training as ``train`` does them, and the same on tensors that are ready; in turns.
-
-    Gives pictures a second of both. The network and its recipe are ``best``.
-    """
-    import tarfile
-    import tempfile
-
-    from facegender.training import fit
-    from facegender.training.devices import make_fabric
-    from facegender.training.network import build_network
-    from facegender.training.recipe import read_recipe
-    from facegender.training.samples import Sample
-    from facegender.training.store import store_in_memory
-
-    recipe = read_recipe("best")
-    with tarfile.open(data / "faces-0.tar.gz") as tar:
-        some = []
-        for member in tar:
-            stream = tar.extractfile(member)
-            if stream is not None and member.name.endswith(".webp"):
-                label = "male" if "male" in member.name.split("/")[:-1] else "female"
-                some.append((Sample("faces-0", member.name, label), stream.read()))
-            if len(some) == pictures:
-                break
-    store = store_in_memory(some, recipe.input.framer)
-    batch = recipe.fit.batch
-    order = np.resize(np.arange(len(store.labels)), batch * (steps + 1))
-    network = build_network(recipe.network.name)
-    seconds = [0.0, 0.0]
-    with tempfile.TemporaryDirectory() as folder:
-        loop = fit._Loop(network, store, recipe, Path(folder), make_fabric(recipe, 1))
-        batches = loop.loader.of_epoch(order, 0)
-        ready = next(batches)
-        loop.step(ready, 10, 1)  # warms up
-        for _ in range(steps):
-            began = time.perf_counter()
-            loop.step(next(batches), 10, 1)
-            seconds[0] += time.perf_counter() - began
-            began = time.perf_counter()
-            loop.step(ready, 10, 1)
-            seconds[1] += time.perf_counter() - began
-    return batch * steps / seconds[0], batch * steps / seconds[1]
-
-
-if __name__ == "__main__":  # in a process of its own, for its memory and its threads
+if __name__ == "__main__":  # in a process of its own, for its memory
     import json
 
-    what, *arguments = sys.argv[1:]
-    if what == "user":
-        print(json.dumps(user_way(sorted(Path(arguments[0]).iterdir())[: int(arguments[1])])))
-    else:
-        print(json.dumps(training_rates(Path(arguments[0]), int(arguments[1]), int(arguments[2]))))
+    folder, count = sys.argv[1:]
+    print(json.dumps(user_way(sorted(Path(folder).iterdir())[: int(count)])))

@@ -9,6 +9,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
@@ -16,10 +17,11 @@ from PIL import Image
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where things are and how much is measured."""
+    """Where things are and how much is measured; ``run.py`` says what each is."""
 
     data: Path
     place: Path
+    split: Path | None
     models: dict[str, Path]
     runtimes: tuple[str, ...]
     pictures: int
@@ -28,6 +30,8 @@ class Bench:
     photos: int
     steps: int
     growth: tuple[int, ...]
+    audited: int
+    judged: int | None
     rounds: int
     seconds: float
 
@@ -36,9 +40,18 @@ class Bench:
         return _made(self.place / f"crops-{side}-{count}", lambda to: self._cut(to, count, side))
 
     def _cut(self, folder: Path, count: int, side: int) -> None:
-        for number, image in zip(range(count), _faces(self.data), strict=False):
+        for number, image in zip(range(count), self._faces(), strict=False):
             small = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
             small.save(folder / f"{number:06}.jpg", quality=92)
+
+    def _faces(self) -> Iterator[Image.Image]:
+        """Faces of all sources; every archive is a random fifth of each."""
+        for archive in self.archives():
+            with tarfile.open(archive) as tar:
+                for member in tar:
+                    stream = tar.extractfile(member)
+                    if stream is not None:
+                        yield Image.open(io.BytesIO(stream.read()))
 
     def large(self) -> Path:
         """A folder of photos of 12 megapixels with faces; 20 different ones, and links."""
@@ -59,25 +72,33 @@ class Bench:
         for number in range(len(members), self.photos):
             (folder / f"{number:06}.jpg").symlink_to(f"{number % len(members):06}.jpg")
 
-    def links(self, count: int) -> Path:
-        """A folder of so many links to crops."""
+    def links(self, count: int, side: int = 200) -> Path:
+        """A folder of so many links to 200 crops."""
 
         def link(folder: Path) -> None:
-            sources = sorted(self.crops(200).iterdir())
+            sources = sorted(self.crops(200, side).iterdir())
             for number in range(count):
                 (folder / f"{number:07}.jpg").symlink_to(sources[number % len(sources)])
 
-        return _made(self.place / f"links-{count}", link)
+        return _made(self.place / f"links-{side}-{count}", link)
 
+    def archives(self) -> list[Path]:
+        """The archives of labelled pictures, as they came."""
+        return sorted(self.data.glob("faces-*.tar.gz"))
 
-def _faces(data: Path) -> Iterator[Image.Image]:
-    """Faces of all sources; every archive is a random fifth of each."""
-    for archive in sorted(data.glob("faces-*.tar.gz")):
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                stream = tar.extractfile(member)
-                if stream is not None:
-                    yield Image.open(io.BytesIO(stream.read()))
+    def labelled(self) -> list[Path]:
+        """The archives to audit; the first pictures of one where not all are asked for."""
+        if not self.audited:
+            return self.archives()
+        first = self.archives()[0]
+        return [_made(self.place / f"labelled-{self.audited}", self._take) / first.name]
+
+    def _take(self, folder: Path) -> None:
+        first = self.archives()[0]
+        with tarfile.open(first) as whole, tarfile.open(folder / first.name, "w:gz") as part:
+            pictures = (member for member in whole if member.isfile())
+            for member in islice(pictures, self.audited):
+                part.addfile(member, whole.extractfile(member))
 
 
 def _made(folder: Path, make: Callable[[Path], None]) -> Path:

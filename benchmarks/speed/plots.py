@@ -20,12 +20,12 @@ def draw(rows: dict[str, Any], place: Path) -> None:
         if isinstance(found, dict) and "ratio" in found:
             rates = [statistics.median(found["runs"][name]) for name in ("one", "two")]
             by_cores.plot([1, 2], rates, "o-", label=key)
-    _finish(by_cores, "cores", "predict, pictures/s")
+    _finish(by_cores, "cores", "predict, start not counted, pictures/s")
     by_cores.set_xticks([1, 2])
     sizes = rows.get("shapes", {}).get("sizes", {})
     if sizes:
         rates = [statistics.median(found["runs"]) for found in sizes.values()]
-        by_size.plot([int(side) for side in sizes], rates, "o-", label="predict --faces whole")
+        by_size.plot([int(side) for side in sizes], rates, "o-", label="predict, start not counted")
         by_size.set_xscale("log")
         by_size.set_xticks([int(side) for side in sizes], list(sizes), minor=False)
         by_size.minorticks_off()
@@ -52,7 +52,12 @@ def draw(rows: dict[str, Any], place: Path) -> None:
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.tick_params(axis="x", rotation=20)
         _finish(axis, "links to pictures", text)
-    bars = {key: found for key, found in rows.get("whole", {}).items() if "ratio" in _dict(found)}
+    bars = {
+        f"{row}: {key}": found
+        for row in ("whole", "auto")
+        for key, found in rows.get(row, {}).items()
+        if "ratio" in _dict(found)
+    }
     for at, found in enumerate(bars.values()):
         for shift, name in ((-0.2, "floor"), (0.2, "predict")):
             rate = statistics.median(found["runs"][name])

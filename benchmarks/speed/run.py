@@ -1,14 +1,15 @@
 """How fast ``predict`` is, against what bounds it and against what others do; every row a ratio.
 
-    python benchmarks/speed/run.py --data ../shared/data --fast runs/fast/model.onnx \
-        -o benchmarks/results/speed.json
+    python benchmarks/speed/run.py --data ../shared/data --split runs/best/split.csv \
+        --fast runs/fast/model.onnx -o benchmarks/results/speed.json
 
 In the environment of ``facegender[train]`` with ``benchmarks/speed/requirements.txt``; the peers as
-``benchmarks/accuracy/peers.py`` says. About 20 minutes on two idle cores, of which two make the
-pictures, once; nothing else should run. A million links (``--growth``) take about 15 minutes more.
-Each row is written when it is done, and the same command goes on where it was stopped: rows that
-the output has already are left as they are, unless ``--again``. ``--rows`` names rows to run alone,
-``--small`` tries everything out in a few minutes (its figures say nothing).
+``benchmarks/accuracy/peers.py`` says. About 100 minutes on two idle cores, of which the audit takes
+17, growth 20 and making the pictures 3, once; nothing else should run, and every row says how busy
+the machine was with other things before it. Each row is written when it is done, and the same
+command goes on where it was stopped: rows that the output has already are left as they are, unless
+``--again``. ``--rows`` names rows to run alone, ``--small`` tries everything out in a few minutes
+(its figures say nothing). Beside the output it leaves a plot and the table that it prints.
 
 What is compared is measured in turns, one round after the other; a ratio is the median over the
 rounds, its spread the smallest and the largest of them.
@@ -18,13 +19,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -36,19 +36,38 @@ from plots import draw
 from rows import ROWS
 from table import table
 
+import facegender
 from facegender.model_file import shipped_model
 from facegender.runtime import cores
 
-PACKAGES = ("facegender", "onnxruntime", "openvino", "simplejpeg", "pillow", "numpy", "torch")
+PACKAGES = ("onnxruntime", "openvino", "simplejpeg", "pillow", "numpy", "torch", "torchvision")
+
+
+def versions() -> Row:
+    found = {"facegender": facegender.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def busy() -> float | None:
+    """The share of all cores' time that others take now, 0 to 1; None where Linux is not."""
+
+    def ticks() -> tuple[int, int]:
+        counts = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        return sum(counts), sum(counts) - counts[3] - counts[4]  # but idle, and waiting for a disk
+
+    try:
+        before = ticks()
+        time.sleep(2.0)
+        whole, used = (after - at for after, at in zip(ticks(), before, strict=True))
+    except OSError:
+        return None
+    return round(used / whole, 3)
 
 
 def machine() -> Row:
-    def installed(name: str) -> str | None:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return None
-
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -60,8 +79,6 @@ def machine() -> Row:
         "cores": cores(),
         "arithmetic": [flag for flag in flags if flag.startswith(("avx", "amx", "fma"))],
         "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := installed(name))},
     }
 
 
@@ -91,16 +108,23 @@ def main() -> None:
         metavar=("NAME", "FILE"),
         help="as int8 f.onnx",
     )
+    parser.add_argument("--split", type=Path, metavar="FILE.csv", help="of the run that ships")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--runtimes", nargs="+", help="default: onnxruntime, and openvino if there")
-    parser.add_argument("--pictures", type=int, default=20_000, help="of the row whole")
+    parser.add_argument("--pictures", type=int, default=20_000, help="of whole, auto, peers, user")
     parser.add_argument("--some", type=int, default=2000, help="pictures of the others")
-    parser.add_argument("--few", type=int, default=200, help="for peers and the user's way")
-    parser.add_argument("--photos", type=int, default=40)
+    parser.add_argument("--few", type=int, default=100, help="for peers and the user's way")
+    parser.add_argument("--photos", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=4, help="of training, in each round")
     parser.add_argument(
-        "--growth", type=int, nargs="+", default=[1000, 10_000, 200_000], metavar="LINKS"
+        "--growth",
+        type=int,
+        nargs="+",
+        default=[1000, 10_000, 100_000, 200_000, 1_000_000],
+        metavar="LINKS",
     )
+    parser.add_argument("--audited", type=int, default=0, help="pictures to audit; 0 is all")
+    parser.add_argument("--judged", type=int, help="validation pictures; all where not given")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="of each limit in each round")
     parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="for the pictures; kept")
@@ -111,16 +135,21 @@ def main() -> None:
     if given.small:
         given.pictures, given.some, given.few, given.photos = 120, 60, 8, 4
         given.steps, given.growth, given.rounds, given.seconds = 1, [100, 400], 2, 0.1
+        given.audited, given.judged = 400, 100
     models = {"default": given.model} | ({"fast": given.fast} if given.fast else {})
     models |= {name: Path(file) for name, file in given.also}
     there = ("onnxruntime", "openvino") if find_spec("openvino") else ("onnxruntime",)
-    result: Row = {"rows": {}}
+    result: Row = {"machine": machine(), "rows": {}}
     if given.output.exists():
         result = json.loads(given.output.read_text())
+    command = "python benchmarks/speed/run.py " + " ".join(
+        Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]
+    )
     with scratch(given.scratch) as place:
         bench = Bench(
             data=given.data.resolve(),
             place=place,
+            split=given.split and given.split.resolve(),
             models={name: path.resolve() for name, path in models.items()},
             runtimes=tuple(given.runtimes or there),
             pictures=given.pictures,
@@ -129,6 +158,8 @@ def main() -> None:
             photos=given.photos,
             steps=given.steps,
             growth=tuple(given.growth),
+            audited=given.audited,
+            judged=given.judged,
             rounds=given.rounds,
             seconds=given.seconds,
         )
@@ -138,7 +169,7 @@ def main() -> None:
                 say(f"{name}: there already")
                 continue
             say(f"{name} ({at} of {len(given.rows)}, {time.monotonic() - began:.0f} s so far)")
-            load = os.getloadavg()[0]
+            others_busy = busy()
             row_began = time.monotonic()
             try:
                 row = ROWS[name](bench)
@@ -148,21 +179,22 @@ def main() -> None:
             row["measured"] = {
                 "when": datetime.now(UTC).isoformat(timespec="minutes"),
                 "took_seconds": round(time.monotonic() - row_began),
-                "load_before": round(load, 2),
+                "others_busy": others_busy,
                 "rounds": given.rounds,
                 "is_trial": given.small,
+                "command": command,
+                "versions": versions(),
             }
             result["rows"][name] = row
             result["machine"] = machine()
-            result["command"] = "python benchmarks/speed/run.py " + " ".join(
-                Path(word).name if "/" in word else word for word in sys.argv[1:]
-            )
             given.output.parent.mkdir(parents=True, exist_ok=True)
             unfinished = given.output.with_suffix(".tmp")
             unfinished.write_text(json.dumps(result, indent=1) + "\n")
             unfinished.replace(given.output)
     draw(result["rows"], given.output.with_suffix(".png"))
-    print(table(result["rows"]))
+    text = table(result)
+    given.output.with_suffix(".md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

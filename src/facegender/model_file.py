@@ -12,14 +12,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from facegender.errors import ModelFileError
 from facegender.images import Resize
 from facegender.runtime import Network, start
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 LABELS = ("female", "male")
 """The label order of every network's two outputs."""
@@ -33,6 +30,7 @@ MODEL_NAME = "model.onnx"
 """What the model file is called in a run folder."""
 
 _DIGEST_MARK = DIGEST_KEY.encode() + b"\x12\x40"  # protobuf: key, then a 64-byte value
+_DESCRIPTION_MARK = bytes((10, len(DESCRIPTION_KEY))) + DESCRIPTION_KEY.encode() + b"\x12"
 _BLANK = b"0" * 64
 _LANDMARKS = 5
 
@@ -198,11 +196,14 @@ def read_model_file(
             f"{path} is damaged: its content does not match its own SHA-256. "
             "Copy or export it again."
         )
-    description = _describe(path, _open(path, graph))
     try:
+        description = ModelDescription.from_json(_recorded_description(graph))
         network = start(graph, runtime, threads)
+        _check_ends(network, description)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"the model file {path} cannot be used: {error}") from error
     return ModelFile(path, description, network, recorded)
 
 
@@ -235,33 +236,31 @@ def seal(graph: bytes) -> bytes:
     return graph[:at] + compute_digest(graph).encode() + graph[at + 64 :]
 
 
-def _open(path: Path, graph: bytes) -> InferenceSession:
-    """Open the graph to look at its description and its ends: nothing in it is prepared to run."""
-    import onnxruntime  # not in processes that only read pictures by its rules
+def _recorded_description(graph: bytes) -> str:
+    """Take the description out of the metadata, without a second load of the whole graph for it.
 
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own exceptions share no base but this
-        raise ModelFileError(f"ONNX Runtime cannot run {path}: {error}") from error
+    Raises:
+        ValueError: there is none.
+    """
+    at = graph.rfind(_DESCRIPTION_MARK) + len(_DESCRIPTION_MARK)
+    if at < len(_DESCRIPTION_MARK):
+        raise ValueError("it has no description")
+    length = shift = 0  # as protobuf writes it: seven bits a byte, the lowest first
+    while graph[at] & 0x80:
+        length |= (graph[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+    length |= graph[at] << shift
+    return graph[at + 1 :][:length].decode()
 
 
-def _describe(path: Path, session: InferenceSession) -> ModelDescription:
-    """Read the description out of the graph's metadata and hold it against the graph itself."""
-    try:
-        text = session.get_modelmeta().custom_metadata_map.get(DESCRIPTION_KEY)
-        if text is None:
-            raise ValueError("it has no description")
-        description = ModelDescription.from_json(text)
-        frame = [description.resize.height, description.resize.width, 3]
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        if [item.type for item in inputs] != ["tensor(uint8)"] or inputs[0].shape[1:] != frame:
-            raise ValueError(f"its graph does not take uint8 pixels [N, {frame[0]}, {frame[1]}, 3]")
-        if [item.type for item in outputs] != ["tensor(float)"] or outputs[0].shape[1:] != [2]:
-            raise ValueError("its graph does not give float probabilities [N, 2]")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(f"the model file {path} cannot be used: {error}") from error
-    return description
+def _check_ends(network: Network, description: ModelDescription) -> None:
+    """Hold the description against what the graph takes and gives.
+
+    Raises:
+        ValueError: they differ.
+    """
+    frame = f"[{description.resize.height}, {description.resize.width}, 3]"
+    if network.takes != f"uint8 {frame}":
+        raise ValueError(f"its graph does not take uint8 pixels {frame}, but {network.takes}")
+    if network.gives != "float32 [2]":
+        raise ValueError(f"its graph does not give float32 probabilities [2], but {network.gives}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -37,6 +37,14 @@ class Network(Protocol):
     @property
     def name(self) -> str:
         """What runs it, where, and in which arithmetic: all that its last bits depend on."""
+
+    @property
+    def takes(self) -> str:
+        """Type and shape of its inputs for one picture, such as ``uint8 [128, 128, 3]``."""
+
+    @property
+    def gives(self) -> str:
+        """Type and shape of its outputs for one picture."""
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
         """Map ``uint8 [N, H, W, 3]`` to probabilities ``float32 [N, 2]``; N is 1 or ``BATCH``.
@@ -136,7 +144,9 @@ class _ONNXRuntime:
             self._session = onnxruntime.InferenceSession(graph, options, providers=providers)
         except Exception as error:  # ONNX Runtime's own exceptions share no base but this
             raise ModelFileError(f"ONNX Runtime cannot run it: {error}") from error
-        self._input = self._session.get_inputs()[0].name
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self.takes, self.gives = _ends(inputs), _ends(outputs)
+        self._input = inputs[0].name
         used = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         arithmetic = "int8" if _is_quantised(graph) else "float32"
         self.name = f"onnxruntime {onnxruntime.__version__} {used} {arithmetic}"
@@ -148,6 +158,12 @@ class _ONNXRuntime:
             raise ModelFileError(f"the network cannot be run: {error}") from error
         found: NDArray[np.float32] = output
         return found
+
+
+def _ends(ends: Sequence[Any]) -> str:
+    """Say what goes in or comes out of a session, in NumPy's words."""
+    types = {"tensor(float)": "float32"}
+    return ", ".join(f"{types.get(end.type, end.type[7:-1])} {list(end.shape)[1:]}" for end in ends)
 
 
 class _OpenVINO:
@@ -178,11 +194,13 @@ class _OpenVINO:
         self._requests = threading.local()
         arithmetic = "int8" if _is_quantised(graph) else precision
         self.name = f"openvino {openvino.__version__.split('-')[0]} CPU {arithmetic}"
-        shape = (
-            self._run_checked("OpenVINO cannot run it", partial(self._model, BATCH)).input(0).shape
+        model = self._run_checked("OpenVINO cannot run it", partial(self._model, BATCH))
+        self.takes, self.gives = (
+            ", ".join(f"{end.element_type.to_dtype()} {list(end.shape)[1:]}" for end in ends)
+            for ends in (model.inputs, model.outputs)
         )
         # Two threads whose first runs meet can wait for each other forever in OpenVINO's binding
-        self(np.zeros(tuple(shape), np.uint8))
+        self(np.zeros(tuple(model.input(0).shape), np.uint8))
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
         found = self._run_checked("the network cannot be run", partial(self._infer, pixels))

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from facegender.faces import ALIGNED, Framer
 from facegender.images import Pixels, Resize, fit
 from facegender.training.augment import (
     DRAWS,
     LUMA,
+    _grid,
     as_floats,
     augment,
     denormalise,
@@ -305,3 +307,9 @@ def test_a_picture_without_a_face_is_taken_whole() -> None:
     frames = torch.full((2, 2, 3), torch.nan)
     shown = augment(x, drawn(0, 0, range(2)), OFF, frames=frames)
     torch.testing.assert_close(shown, as_floats(x, False), rtol=0, atol=2e-5)
+
+
+def test_the_grid_is_that_of_torch() -> None:
+    theta = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32))
+    expected = functional.affine_grid(theta, [5, 3, 20, 32], align_corners=False)
+    assert torch.allclose(_grid(theta, (20, 32)), expected, atol=1e-5)

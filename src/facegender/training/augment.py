@@ -97,9 +97,9 @@ def augment(
     x = _coarsen(x, u, options)
     x = _recolour(x, u, options)
     if options.noise:
-        # Noise is smooth in its strength and needs a number a pixel: a hash of place and picture.
-        sigma = (options.noise * u[20] * (u[21] < 0.5)).view(-1, 1, 1, 1)
-        x.add_(sigma * _white_noise(x, u[22]))
+        noisy = u[21] < 0.5
+        sigma = (options.noise * u[20, noisy]).view(-1, 1, 1, 1)
+        x[noisy] += sigma * _white_noise(x, u[22, noisy])
     if options.cover:
         x = _cover(x, u, options)
     return (_to_grey(x) if grey else x).clamp(0.0, 1.0)
@@ -143,7 +143,7 @@ def _move(
     if frames is not None:
         cut = torch.cat([frames[:, :, :2] @ theta[:, :, :2], _apply(frames, theta[:, :, 2])], 2)
         theta = torch.where(whole.view(-1, 1, 1), theta, cut)
-    grid = functional.affine_grid(theta, [*x.shape[:2], *size], align_corners=False)
+    grid = _grid(theta, size)
     repeated = u[9] < options.edge
     surrounded = ~repeated & (u[34] < options.surround)
     plain = ~repeated & ~surrounded
@@ -163,6 +163,23 @@ def _move(
     return moved
 
 
+def _grid(theta: Tensor, size: tuple[int, int]) -> Tensor:
+    """Where each pixel of the result comes from, ``[N, *size, 2]``, for ``grid_sample``.
+
+    What ``functional.affine_grid`` gives (pixels' middles, not corners), but for the last bits;
+    that one writes down every place as three numbers and multiplies all of them by a matrix.
+    """
+    down, across = (
+        ((2 * torch.arange(side, device=theta.device) + 1) / side - 1.0).view(shape)
+        for side, shape in zip(size, ((1, -1, 1), (1, 1, -1)), strict=True)
+    )
+    grid = theta.new_empty((len(theta), *size, 2))
+    for axis in (0, 1):
+        by_across, by_down, shift = theta[:, axis].view(-1, 3, 1, 1).unbind(1)
+        torch.add(by_across * across + shift, by_down * down, out=grid[..., axis])
+    return grid
+
+
 def _apply(frames: Tensor, points: Tensor) -> Tensor:
     """Take one point ``[N, 2]`` of every crop to its picture, ``[N, 2, 1]``."""
     return frames[:, :, :2] @ points.unsqueeze(2) + frames[:, :, 2:]
@@ -176,7 +193,7 @@ def _surround(x: Tensor, grid: Tensor, u: Tensor) -> Tensor:
     quarter = torch.stack(
         [torch.stack([half, none, sides[0]], 1), torch.stack([none, half, sides[1]], 1)], 1
     )
-    behind = functional.affine_grid(quarter, [*x.shape[:2], *grid.shape[1:3]], align_corners=False)
+    behind = _grid(quarter, (grid.shape[1], grid.shape[2]))
     inside = (grid.abs() <= 1.0).all(3).unsqueeze(1)
     front, back = (
         functional.grid_sample(x, places, padding_mode="border", align_corners=False)
@@ -223,15 +240,12 @@ def _recolour(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
 
 
 def _white_noise(x: Tensor, key: Tensor) -> Tensor:
-    """Noise of spread 1, ``[N, 1, H, W]``, a fixed sheet that every picture sees shifted."""
+    """Noise of spread 1, ``[len(key), 1, H, W]``, a fixed sheet that each key sees shifted."""
     height, width = x.shape[2:]
     generator = torch.Generator().manual_seed(20)
     sheet = torch.randn((2 * height, 2 * width), generator=generator).to(x.device)
-    rows = (key * height).long()
-    columns = (key * 7919.0 % 1.0 * width).long()
-    at_rows = rows.view(-1, 1, 1) + torch.arange(height, device=x.device).view(1, -1, 1)
-    at_columns = columns.view(-1, 1, 1) + torch.arange(width, device=x.device).view(1, 1, -1)
-    return sheet[at_rows, at_columns].unsqueeze(1)
+    windows = sheet.unfold(0, height, 1).unfold(1, width, 1)  # a view: all places to look from
+    return windows[(key * height).long(), (key * 7919.0 % 1.0 * width).long()].unsqueeze(1)
 
 
 def _cover(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:

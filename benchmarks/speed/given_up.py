@@ -1,0 +1,135 @@
+"""What is given up for speed: answers of cheaper ways held against those of the full ones."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from measure import Row
+from numpy.typing import NDArray
+from PIL import Image
+
+from facegender.classifier import Classifier
+from facegender.images import Pixels, decode
+from facegender.model_file import LABELS
+from facegender.reading import Reader, read_picture, read_pixels
+from facegender.runtime import cores
+from facegender.training.convert import MOST_POINTS_LOST, MOST_UNKNOWN_MOVED, Loss
+from facegender.training.samples import Sample, stream_samples
+from facegender.training.split import read_split
+from facegender.training.store import decoded
+
+
+def validation(
+    archives: list[Path], split: Path, count: int | None
+) -> Iterator[tuple[Sample, bytes]]:
+    """The first pictures that a split has for validation, with their labels as they came."""
+    wanted = {
+        (row.sample.archive, row.sample.file)
+        for row in read_split(split)
+        if row.part == "validation"
+    }
+    found = (
+        (sample, data)
+        for sample, data in stream_samples(archives)
+        if (sample.archive, sample.file) in wanted
+    )
+    return islice(found, count)
+
+
+def of_arithmetic(
+    pictures: Iterator[tuple[Sample, bytes]], models: dict[str, Path], runtimes: tuple[str, ...]
+) -> Row:
+    """Every network by every runtime, against the first of its size by ONNX Runtime (float32)."""
+    classifiers = {
+        f"{name}, {runtime}": Classifier.load(model, runtime=runtime)
+        for name, model in models.items()
+        for runtime in dict.fromkeys(("onnxruntime", *runtimes))
+    }
+    framers = {each.framer.resize: each.framer for each in classifiers.values()}
+
+    def cut(picture: Pixels) -> list[Pixels]:
+        return [framer(picture).pixels for framer in framers.values()]
+
+    labels, crops = [], []
+    for sample, _, cuts, _ in decoded(pictures, cut):
+        if cuts is not None:
+            labels.append(LABELS.index(sample.label))
+            crops.append(cuts)
+    sizes = list(framers)
+    result: Row = {}
+    full: dict[int, tuple[str, NDArray[np.float32]]] = {}
+    for name, classifier in classifiers.items():
+        at = sizes.index(classifier.framer.resize)
+        found = classifier.probabilities(np.stack([cuts[at] for cuts in crops]))
+        reference, answers = full.setdefault(at, (name, found))
+        if name != reference:
+            result[name] = {"runs": classifier.runtime, "against": reference} | judged(
+                answers, found, np.array(labels), classifier.description.unknown_below
+            )
+    return result
+
+
+def of_decoding(pictures: Iterator[tuple[Sample, bytes]], side: int, model: Path) -> Row:
+    """Pictures enlarged to ``side`` pixels, read as ``predict`` does and decoded whole first."""
+    classifier = Classifier.load(model, runtime="onnxruntime")
+    described = classifier.description
+    readers = [Reader(described.crop, described.resize, faces) for faces in ("whole", "auto")]
+
+    def both_ways(picture: tuple[Sample, bytes]) -> list[tuple[int, list[Pixels]]]:
+        """For each reader the label and the face as decoded whole and smaller."""
+        sample, data = picture
+        large = _enlarged(data, side)
+        whole = decode(large)
+        found = []
+        for reader in readers:
+            readings = (read_pixels(whole, reader), read_picture(large, reader))
+            faces = [each.frames[0].pixels for each in readings if each and each.frames]
+            found.append((LABELS.index(sample.label), faces))
+        return found
+
+    with ThreadPoolExecutor(cores()) as pool:
+        read = list(pool.map(both_ways, pictures))
+    result: Row = {}
+    for at, reader in enumerate(readers):
+        kept = [found[at] for found in read if len(found[at][1]) == 2]
+        labels = np.array([label for label, _ in kept])
+        whole, smaller = (
+            classifier.probabilities(np.stack([faces[way] for _, faces in kept])) for way in (0, 1)
+        )
+        against = {"against": "decoding whole", "side": side}
+        result[f"decoding smaller, {reader.faces}"] = against | judged(
+            whole, smaller, labels, described.unknown_below
+        )
+    return result
+
+
+def _enlarged(data: bytes, side: int) -> bytes:
+    image = Image.fromarray(decode(data))
+    scale = side / max(image.size)
+    size = (round(image.width * scale), round(image.height * scale))
+    file = io.BytesIO()
+    image.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def judged(
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    threshold: float,
+) -> Row:
+    """Accuracy and share of ``unknown`` in percent, and by how many points they moved."""
+    loss = Loss.between(before, after, labels, threshold)
+    lost = round(loss.accuracy_before - loss.accuracy_after, 3)
+    moved = round(abs(loss.unknown_after - loss.unknown_before), 3)
+    return asdict(loss) | {
+        "points_lost": lost,
+        "unknown_moved": moved,
+        "within": lost <= MOST_POINTS_LOST and moved <= MOST_UNKNOWN_MOVED,
+    }

@@ -1,0 +1,115 @@
+"""What learning costs, in a process of its own: steps of the loop, and the stages of an audit."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def training_rates(data: Path, pictures: int, steps: int) -> tuple[float, float]:
+    """Steps of training as ``train`` does them, and the same on tensors that are ready; in turns.
+
+    Gives pictures a second of both. The network and its recipe are ``best``.
+    """
+    import tarfile
+    import tempfile
+
+    from facegender.training import fit
+    from facegender.training.devices import make_fabric
+    from facegender.training.network import build_network
+    from facegender.training.recipe import read_recipe
+    from facegender.training.samples import Sample
+    from facegender.training.store import store_in_memory
+
+    recipe = read_recipe("best")
+    with tarfile.open(data / "faces-0.tar.gz") as tar:
+        some = []
+        for member in tar:
+            stream = tar.extractfile(member)
+            if stream is not None and member.name.endswith(".webp"):
+                label = "male" if "male" in member.name.split("/")[:-1] else "female"
+                some.append((Sample("faces-0", member.name, label), stream.read()))
+            if len(some) == pictures:
+                break
+    store = store_in_memory(some, recipe.input.framer)
+    batch = recipe.fit.batch
+    order = np.resize(np.arange(len(store.labels)), batch * (steps + 1))
+    network = build_network(recipe.network.name)
+    seconds = [0.0, 0.0]
+    with tempfile.TemporaryDirectory() as folder:
+        loop = fit._Loop(network, store, recipe, Path(folder), make_fabric(recipe, 1))
+        batches = loop.loader.of_epoch(order, 0)
+        ready = next(batches)
+        loop.step(ready, 10, 1)  # warms up
+        for _ in range(steps):
+            began = time.perf_counter()
+            loop.step(next(batches), 10, 1)
+            seconds[0] += time.perf_counter() - began
+            began = time.perf_counter()
+            loop.step(ready, 10, 1)
+            seconds[1] += time.perf_counter() - began
+    return batch * steps / seconds[0], batch * steps / seconds[1]
+
+
+def audit_stages(archives: list[Path], table: Path, stores: Path) -> dict[str, Any]:
+    """Audit some archives for the first time: seconds of each stage, and the peak in MB.
+
+    The peak counts what is mapped of the decoded pictures, which the system takes back at will.
+    """
+    from facegender.training.audit import audit as module
+    from facegender.training.progress import Console
+
+    seconds: dict[str, float] = {}
+
+    def timed(stage: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            result = work(*args, **kwargs)
+            seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
+            return result
+
+        return call
+
+    for stage, name in (
+        ("reading everything", "_read"),
+        ("decoding, finding and cutting out faces", "open_store"),
+        ("features", "read_features"),
+        ("copies", "find_copies"),
+        ("doubtful labels", "find_doubtful"),
+        ("writing", "_write"),
+    ):
+        setattr(module, name, timed(stage, getattr(module, name)))
+    began = time.perf_counter()
+    found = module.audit(
+        archives, stores / "audit", table=table, stores=stores, console=Console(quiet=True)
+    )
+    whole = time.perf_counter() - began
+    reading = seconds.pop("reading everything")
+    within = ("decoding, finding and cutting out faces", "features")
+    seconds["decoding again, to look at pictures"] = reading - sum(map(seconds.__getitem__, within))
+    seconds["all else"] = whole - sum(seconds.values())
+    return {
+        "pictures": len(found.subject.store.samples),
+        "seconds": round(whole, 1),
+        "stages": {stage: round(value, 2) for stage, value in seconds.items()},
+        "megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+if __name__ == "__main__":
+    import json
+    import tempfile
+
+    what, data, *arguments = sys.argv[1:]
+    if what == "training":
+        print(json.dumps(training_rates(Path(data), *map(int, arguments))))
+    else:
+        with tempfile.TemporaryDirectory(dir=data) as stores:
+            table, *archives = map(Path, arguments)
+            print(json.dumps(audit_stages(archives, table, Path(stores))))
