@@ -407,8 +407,10 @@ def test_russian(server: Server, open_page: Callable[..., Any]) -> None:
     assert page.evaluate("document.documentElement.lang") == "ru"
     assert "не факт" in page.locator("#caveat").inner_text()
     english = "not a fact about a person"
+    assert page.locator("#language").inner_text() == "English"
     page.locator("#language").click()
     assert english in page.locator("#caveat").inner_text()
+    assert page.locator("#language").inner_text() == "Русский"
     page.reload()
     assert english in page.locator("#caveat").inner_text(), "the choice is kept"
 
@@ -455,6 +457,10 @@ def test_accessibility_and_width(
     check()
     page.locator(".open").nth(0).click()
     check()
+    page.keyboard.press("Escape")
+    page.locator("#language").click()
+    page.locator("#pick-camera").click()
+    check()
 
 
 def test_the_page_of_the_api(server: Server, browser: Any) -> None:
@@ -464,7 +470,8 @@ def test_the_page_of_the_api(server: Server, browser: Any) -> None:
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda one: one.url.startswith(server.url) or wrong.append(one.url))
-    page.goto(f"{server.url}/docs")
+    page.goto(server.url)
+    page.get_by_role("link", name="the API").click()
     page.get_by_text("Answer for every face in one or many pictures").click()
     page.get_by_role("button", name="Try it out").wait_for()
     context.close()

@@ -64,7 +64,9 @@ function boxOf(row, place) {
   element.style.top = share(box.y, height);
   element.style.width = share(box.width, width);
   element.style.height = share(box.height, height);
-  element.classList.toggle("low", box.y < 0.12 * height);
+  const isLow = box.y < 0.12 * height; // no room above it
+  element.classList.toggle("below", isLow && box.y + box.height < 0.85 * height);
+  element.classList.toggle("inside", isLow && box.y + box.height >= 0.85 * height);
   element.classList.toggle("right", box.x > 0.5 * width);
   element.classList.toggle("of-several", place > 0);
   const words = make("span", { className: "words", textContent: answerOf(row) });
@@ -97,13 +99,14 @@ export function tableRow(picture) {
     make("td", { className: kindOf(rows), textContent: row.status === "ok" ? say(row.label) : rows ? say(row.status) : say("waiting") }),
     make("td", { className: "number", textContent: row.probability ? percent(row.probability) : "" }),
     make("td", { className: "number", textContent: faces === "" ? "" : number(faces) }),
-    make("td", { textContent: row.error ?? (row.status === "unknown" ? say("guess", { x: say(row.label) }) : "") }),
+    make("td", { textContent: row.error ? row.error : (row.status === "unknown" ? say("guess", { x: say(row.label) }) : "") }),
   );
 }
 
 // A line for each face, for the larger view
 export function facesOf(rows) {
-  if (!rows?.[0].label) return [make("li", { textContent: rows?.[0].error ?? said(rows) })];
+  const error = rows?.[0].error;
+  if (!rows?.[0].label) return [make("li", { textContent: error ? error : said(rows) })];
   return rows.map((row) => {
     const how = row.crop === "whole" ? say("whole") : say("detector", { x: number(row.score, 2) });
     return make("li", { textContent: `${said([row])} (${how})` });
