@@ -5,7 +5,7 @@ import { chosen, distinct, dropped, ofFolder, pasted } from "./choose.js";
 import { details, processResults, save } from "./results.js";
 import { card, facesOf, kindOf, make, shot, tableRow } from "./pictures.js";
 import { watchCamera } from "./camera.js";
-import { languageOf, number, say, speak, spoken } from "./words.js";
+import { languageOf, number, reason, say, speak, spoken } from "./words.js";
 
 const CARDS = 24;
 const ROWS = 100;
@@ -141,7 +141,7 @@ function duration(seconds) {
 
 function askFor(error) {
   if (error.kind !== "token") {
-    complain(say("failed", { reason: error.kind === "offline" ? say("offline") : error.message }));
+    complain(say("failed", { reason: error.kind === "offline" ? say("offline") : reason(error.message) }));
     return;
   }
   if (!at("token-form").hidden) complain(say("tokenWrong"));

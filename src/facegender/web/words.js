@@ -1,4 +1,7 @@
 // What the page says, by language. {x} is filled in.
+
+import { REASONS } from "./reasons.js";
+
 const WORDS = {
   en: {
     skip: "Skip to choosing pictures",
@@ -110,6 +113,12 @@ export function say(word, values = {}) {
   const text = WORDS[language][word];
   if (Array.isArray(text)) return text;
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+}
+
+// Why there is no answer, in the page's language; what nobody has put into it stays as it is
+export function reason(text) {
+  const [pattern, words] = (REASONS[language] ?? []).find(([one]) => one.test(text)) ?? [/$^/, ""];
+  return text.replace(pattern, words).replace(/\d+(,\d{3})+/g, (count) => number(Number(count.replaceAll(",", ""))));
 }
 
 export function number(value, places = 0) {
