@@ -96,6 +96,15 @@ def test_the_readme_shows_commands() -> None:
     assert len(list(command_lines("README.md"))) >= 5
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_its_page(verb: str) -> None:
+    page = f"docs/{verb}.md"
+    assert (ROOT / page).read_text("utf-8").startswith(f"# `facegender {verb}`")
+    assert any(line.split()[1] == verb for line in command_lines(page))
+    for readme in ("README.md", "README.ru.md"):
+        assert page in targets(readme)
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("benchmarks")])
 def test_options_in_the_text_exist(page: str) -> None:
     """`--option`, and `verb --option ...` of that verb; those of other programs are named here."""
