@@ -583,6 +583,7 @@ def test_once_loaded_it_answers_without_any_network(
 ) -> None:
     page = visit(serve(site))
     assert "never leave" in page.inner_text("#where")
+    assert page.is_hidden("#programs"), "there is no API where there is no server of ours"
     put_in(page, portraits[:1])
     wait_for_all(page)
     page.context.set_offline(True)

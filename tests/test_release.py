@@ -150,3 +150,17 @@ def test_one_version_everywhere() -> None:
     assert newest[2] == citation["date-released"]
     kinds = set(re.findall(r"^### (.+)$", changelog, re.MULTILINE))
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_the_licences_of_every_extra_are_listed() -> None:
+    text = (ROOT / "docs" / "licences.md").read_text("utf-8")
+    listed = {
+        re.sub(r"[-_.]+", "-", cell.lower())
+        for cell in re.findall(r"(?<=\| )([\w.-]+)(?= \|)", text)
+    }
+    extras = PROJECT["project"]["optional-dependencies"]
+    for extra in extras.keys() - {"dev"}:
+        assert f"`{extra}`" in text
+        for requirement in extras[extra]:
+            name = re.split(r"[\[><=]", requirement)[0]
+            assert name == "facegender" or re.sub(r"[-_.]+", "-", name.lower()) in listed, name

@@ -36,6 +36,8 @@ ONE_AT_ONCE = 32
 MANY_AT_ONCE = 4
 FILES = 32
 CLIENTS = 200
+HOUR = 3600  # requests: one a second
+PARTS = 10
 
 
 def body(files: Sequence[bytes]) -> bytes:
@@ -122,6 +124,48 @@ def memory(process: int) -> dict[str, float]:
     return {name: round(value, 1) for name, value in found.items()}
 
 
+def soak(address: str, process: int, singles: Sequence[bytes], requests: int) -> dict[str, Any]:
+    """Send requests as fast as they are answered, and see what memory the server has after each
+    tenth: one in ten is damaged, one in fifty leaves before its answer.
+    """
+    damaged = body([b"\xff\xd8 no picture"])
+    held = [{"requests": 0} | memory(process)]
+    started, statuses = time.perf_counter(), Counter[str]()
+    for part in range(PARTS):
+        first, last = (requests * at // PARTS for at in (part, part + 1))
+        sent = [
+            damaged if at % 10 == 9 else singles[at % len(singles)] for at in range(first, last)
+        ]
+        statuses.update(load(address, sent, ONE_AT_ONCE)["statuses"])
+        for one in singles[: len(sent) // 50]:
+            leave(address, one)
+        held.append({"requests": last} | memory(process))
+        print(f"memory: {json.dumps(held[-1])}", file=sys.stderr)
+    grown = {name: round(held[-1][name] - held[1][name], 1) for name in ("server", "readers")}
+    return {
+        "requests": requests,
+        "seconds": round(time.perf_counter() - started),
+        "statuses": dict(statuses),
+        "grown_megabytes_after_the_first_tenth": grown,
+        "memory_megabytes": held,
+    }
+
+
+def leave(address: str, body: bytes) -> None:
+    """Send a request and go away without its answer."""
+    line = http.client.HTTPConnection(address, timeout=300)
+    line.request(
+        "POST", "/predict", body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    )
+    line.close()
+
+
+def lost(result: dict[str, Any]) -> int:
+    """Requests that got no answer, or a refusal that does not say when to come again."""
+    named = ("lost", "without")
+    return sum(count for said, count in result["statuses"].items() if said.startswith(named))
+
+
 def start_server(*options: str) -> tuple[subprocess.Popen[str], str]:
     command = [sys.executable, "-m", "facegender", "serve", "--port", "0", "--quiet", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -136,7 +180,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="pictures to send, again and again")
     parser.add_argument("--pictures", type=int, default=320, help="of one turn")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--soak", type=int, default=2000, help="requests that memory is held over")
+    parser.add_argument("--soak", type=int, default=HOUR, help="requests that memory is held over")
     parser.add_argument("--output", "-o", type=Path, required=True)
     options = parser.parse_args()
     given = [path.read_bytes() for path in sorted(options.folder.glob("*.jpg"))]
@@ -163,14 +207,8 @@ def main() -> None:
             print(f"turn {at + 1} of {options.turns}: {json.dumps(turns[-1])}", file=sys.stderr)
         shutil.rmtree(name, ignore_errors=True)
         Path(name).mkdir()
-    crowd = load(address, singles[:CLIENTS], CLIENTS)
-    held = [{"requests": 0} | memory(process.pid)]
-    parts = 10
-    for at in range(parts):
-        count = options.soak // parts
-        load(address, [singles[n % len(singles)] for n in range(count)], ONE_AT_ONCE)
-        held.append({"requests": count * (at + 1)} | memory(process.pid))
-        print(f"memory: {json.dumps(held[-1])}", file=sys.stderr)
+    crowd = load(address, [singles[at % len(singles)] for at in range(CLIENTS)], CLIENTS)
+    hour = soak(address, process.pid, singles, options.soak)
     process.terminate()
     process.wait(60)
     small, small_address = start_server("--queue", "64", "--max-files", str(FILES))
@@ -185,20 +223,37 @@ def main() -> None:
         ]
         return round(median(shares), 3)
 
+    def p99(kind: str) -> float:
+        return round(median(turn[kind]["seconds_p99"] for turn in turns), 3)
+
+    told = {
+        "share_of_predict_32_files": ratio("bundles"),
+        "share_of_predict_one_file": ratio("singles"),
+        "seconds_p99_32_files": p99("bundles"),
+        "seconds_p99_one_file": p99("singles"),
+        "seconds_p99_200_clients": crowd["seconds_p99"],
+        "lost": sum(
+            lost(one)
+            for one in (
+                *(turn[kind] for turn in turns for kind in ("bundles", "singles")),
+                *(crowd, overload, hour),
+            )
+        ),
+        "grown_megabytes": hour["grown_megabytes_after_the_first_tenth"],
+    }
     result = {
         "command": " ".join(["python benchmarks/serve/load.py", *sys.argv[1:]]),
         "cores": os.cpu_count(),
         "load_average_at_end": os.getloadavg()[0],
         "model": classifier.digest,
-        "share_of_predict_32_files": ratio("bundles"),
-        "share_of_predict_one_file": ratio("singles"),
+        **told,
         "turns": turns,
         "crowd_of_200_clients": crowd,
         "queue_of_64_and_40_clients_with_32_files": overload,
-        "memory_megabytes": held,
+        "soak": hour,
     }
     options.output.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
-    print(json.dumps({key: result[key] for key in list(result)[4:6]}))
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":

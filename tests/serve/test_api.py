@@ -183,6 +183,19 @@ def test_other_paths_and_methods(server: Server) -> None:
     assert refused.headers["allow"] == "POST"
 
 
+@pytest.mark.parametrize("path", ["/", "/app.js", "/docs", "/health", "/ready", "/model"])
+def test_head_has_the_headers_of_get_and_no_body(server: Server, path: str) -> None:
+    changing = ("date", "x-request-id")
+    head, get = (
+        requests.request(method, f"{server.url}{path}", timeout=60) for method in ("HEAD", "GET")
+    )
+    assert head.status_code == 200 and head.content == b""
+    assert {name: value for name, value in head.headers.items() if name not in changing} == {
+        name: value for name, value in get.headers.items() if name not in changing
+    }
+    assert requests.head(f"{server.url}/predict", timeout=60).status_code == 405
+
+
 def test_bombs_are_rows(server: Server) -> None:
     told = server.predict(
         ("bomb.png", bomb(60_000)), ("good.png", encode(picture(seed=1))), params={"faces": "whole"}

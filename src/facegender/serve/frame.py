@@ -52,6 +52,8 @@ class Frame:
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
         status = 0
+        # HEAD asks for the headers that GET would have; the server below sends no body for it
+        asked = dict(scope, method="GET") if scope["method"] == "HEAD" else scope
 
         async def framed(message: Message) -> None:
             nonlocal status
@@ -66,7 +68,7 @@ class Frame:
 
         try:
             try:
-                await self._app(scope, receive, framed)
+                await self._app(asked, receive, framed)
             except ProblemError as problem:
                 await problem.response(request_id)(scope, receive, framed)
             except HTTPException as error:
@@ -81,7 +83,7 @@ class Frame:
                 await failure.response(request_id)(scope, receive, framed)
         finally:
             seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(asked.get("route"), "path", "other")
             self._metrics.request(route, status or _GONE, seconds)
             logs.say(
                 "request",

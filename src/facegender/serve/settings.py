@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from facegender.errors import InputError
 from facegender.images import Limits
+from facegender.runtime import cores
 
 MIB = 2**20
 _SHORTEST_TOKEN = 16
@@ -41,7 +41,7 @@ class Settings:
     queue: int = 1024
     seconds: float = 60.0
     gather_seconds: float = 0.005
-    processes: int = field(default_factory=lambda: min(os.cpu_count() or 1, 16))
+    processes: int = field(default_factory=lambda: min(cores(), 16))
     token: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:

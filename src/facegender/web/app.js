@@ -5,7 +5,7 @@ import { chosen, distinct, dropped, ofFolder, pasted } from "./choose.js";
 import { details, processResults, save } from "./results.js";
 import { card, facesOf, kindOf, make, shot, tableRow } from "./pictures.js";
 import { watchCamera } from "./camera.js";
-import { languageOf, number, say, speak, spoken } from "./words.js";
+import { languageOf, number, reason, say, speak, spoken } from "./words.js";
 
 const CARDS = 24;
 const ROWS = 100;
@@ -36,7 +36,7 @@ function complain(words) {
 function speakAll(language) {
   speak(language);
   const other = language === "en" ? "ru" : "en";
-  Object.assign(at("language"), { textContent: other.toUpperCase(), lang: other, ariaLabel: other === "ru" ? "Русский" : "English" });
+  Object.assign(at("language"), { textContent: other === "ru" ? "Русский" : "English", lang: other });
   at("honest").replaceChildren(...say("points").map((text) => make("li", { textContent: text })));
   at("told").textContent = told();
   showAbout();
@@ -46,7 +46,10 @@ function speakAll(language) {
 function showAbout() {
   at("where").textContent = about ? say(about.uploads ? "uploads" : "stays") : "";
   const terms = [about?.licence, about?.terms].filter(Boolean).join(". ");
-  at("terms").textContent = terms && say("terms", { x: terms });
+  const [before, after] = say("terms").split("{x}");
+  const quoted = make("span", { textContent: terms, lang: "en" }); // as the model file states them
+  at("terms").replaceChildren(...(terms ? [before, quoted, after] : []));
+  at("programs").hidden = !about?.uploads;
   const accuracy = about?.figures?.validation?.accuracy;
   const share = (value) => number(100 * value, 1);
   at("measured").textContent = accuracy
@@ -138,7 +141,7 @@ function duration(seconds) {
 
 function askFor(error) {
   if (error.kind !== "token") {
-    complain(say("failed", { reason: error.kind === "offline" ? say("offline") : error.message }));
+    complain(say("failed", { reason: error.kind === "offline" ? say("offline") : reason(error.message) }));
     return;
   }
   if (!at("token-form").hidden) complain(say("tokenWrong"));
@@ -211,7 +214,9 @@ function open(picture) {
   larger = picture;
   at("larger-title").textContent = picture.name;
   at("larger-stage").replaceChildren(shot(picture, picture.rows));
-  at("larger-faces").replaceChildren(...facesOf(picture.rows));
+  const lines = facesOf(picture.rows);
+  at("larger-faces").replaceChildren(...lines);
+  at("larger-faces").classList.toggle("one", lines.length === 1);
   const place = pictures.indexOf(picture);
   at("larger-back").disabled = place === 0;
   at("larger-on").disabled = place === pictures.length - 1;

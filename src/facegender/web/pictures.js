@@ -1,6 +1,6 @@
 // A picture with its boxes and answers: in a card, in the table, and larger.
 
-import { number, percent, say } from "./words.js";
+import { number, percent, reason, say } from "./words.js";
 
 export function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -64,7 +64,9 @@ function boxOf(row, place) {
   element.style.top = share(box.y, height);
   element.style.width = share(box.width, width);
   element.style.height = share(box.height, height);
-  element.classList.toggle("low", box.y < 0.12 * height);
+  const isLow = box.y < 0.12 * height; // no room above it
+  element.classList.toggle("below", isLow && box.y + box.height < 0.85 * height);
+  element.classList.toggle("inside", isLow && box.y + box.height >= 0.85 * height);
   element.classList.toggle("right", box.x > 0.5 * width);
   element.classList.toggle("of-several", place > 0);
   const words = make("span", { className: "words", textContent: answerOf(row) });
@@ -75,7 +77,7 @@ function boxOf(row, place) {
 export function card(picture, onOpen) {
   const frame = make("span", { className: "frame" });
   if (picture.rows?.[0].status !== "unreadable") frame.append(shot(picture, picture.rows, true));
-  else frame.append(picture.rows[0].error);
+  else frame.append(reason(picture.rows[0].error));
   const button = make(
     "button",
     { type: "button", className: "open", onclick: () => onOpen(picture) },
@@ -97,13 +99,14 @@ export function tableRow(picture) {
     make("td", { className: kindOf(rows), textContent: row.status === "ok" ? say(row.label) : rows ? say(row.status) : say("waiting") }),
     make("td", { className: "number", textContent: row.probability ? percent(row.probability) : "" }),
     make("td", { className: "number", textContent: faces === "" ? "" : number(faces) }),
-    make("td", { textContent: row.error ?? (row.status === "unknown" ? say("guess", { x: say(row.label) }) : "") }),
+    make("td", { textContent: row.error ? reason(row.error) : (row.status === "unknown" ? say("guess", { x: say(row.label) }) : "") }),
   );
 }
 
 // A line for each face, for the larger view
 export function facesOf(rows) {
-  if (!rows?.[0].label) return [make("li", { textContent: rows?.[0].error ?? said(rows) })];
+  const error = rows?.[0].error;
+  if (!rows?.[0].label) return [make("li", { textContent: error ? reason(error) : said(rows) })];
   return rows.map((row) => {
     const how = row.crop === "whole" ? say("whole") : say("detector", { x: number(row.score, 2) });
     return make("li", { textContent: `${said([row])} (${how})` });

@@ -1,4 +1,7 @@
 // What the page says, by language. {x} is filled in.
+
+import { REASONS } from "./reasons.js";
+
 const WORDS = {
   en: {
     skip: "Skip to choosing pictures",
@@ -17,7 +20,7 @@ const WORDS = {
     loads: "Loading the network: {x} %",
     none: "There is no picture among these files.",
     failed: "No answer: {reason}", offline: "the server cannot be reached",
-    results: "Answers", csv: "All details (CSV)", clear: "Start again", more: "Show more",
+    results: "Answers", json: "Save process_results.json", csv: "Save all details (CSV)", clear: "Start again", more: "Show more",
     table: "As a table", file: "File", answer: "Answer", certainty: "Certainty", faces: "Faces", note: "Note",
     countPictures: "pictures", female: "female", male: "male", unknown: "unknown",
     no_face: "no face", unreadable: "unreadable", waiting: "waiting…",
@@ -41,26 +44,27 @@ const WORDS = {
     measured: "This network, {name}: {share} % right of {count} pictures of its validation part "
       + "(95 % interval {low} to {high} %).",
     terms: "Terms of the network: {x}",
+    programs: "For programs:", api: "the API",
   },
   ru: {
     skip: "Сразу к выбору снимков",
     lead: "Определяет по снимку лица, назвали бы его люди мужским или женским.",
-    caveat: "Ответ — это догадка о метке, которую дали бы люди, а не факт о человеке.",
+    caveat: "Ответ — это догадка о метке, которую поставили бы люди, а не факт о человеке.",
     uploads: "Снимки отправляются на сервер, с которого пришла эта страница; они остаются в его памяти, пока на "
       + "них не дан ответ, и не сохраняются ни на диске, ни в журнале.",
-    stays: "Снимки смотрятся прямо в браузере и никуда не отправляются.",
+    stays: "Снимки обрабатываются прямо в браузере и никуда не отправляются.",
     choose: "Выберите снимки", dropHere: "Перетащите снимки или папку в любое место страницы, вставьте их или:",
     pick: "Выбрать снимки", pickFolder: "Выбрать папку", camera: "Камера", shoot: "Снять",
     noCamera: "Камера недоступна: {reason}", shot: "Снято: {x}",
-    tokenAsked: "Этот сервер просит токен:", tokenSend: "Дальше", tokenWrong: "Токен не подошёл.",
-    stop: "Остановить", goOn: "Продолжить", stopped: "Остановлено. Есть ответ: {x} из {count}.",
-    progress: "Есть ответ: {x} из {count}", left: "осталось около {x}", seconds: "{x} с", minutes: "{x} мин",
-    done: "Готово, снимков: {count}.", waits: "Сервер занят; продолжим через {x} с.",
+    tokenAsked: "Серверу нужен токен:", tokenSend: "Дальше", tokenWrong: "Токен не подошёл.",
+    stop: "Остановить", goOn: "Продолжить", stopped: "Остановлено. Готово: {x} из {count}.",
+    progress: "Готово: {x} из {count}", left: "осталось около {x}", seconds: "{x} с", minutes: "{x} мин",
+    done: "Всё готово. Снимков: {count}.", waits: "Сервер занят; продолжим через {x} с.",
     loads: "Загружается сеть: {x} %",
     none: "Среди этих файлов нет снимков.",
     failed: "Ответа нет: {reason}", offline: "сервер недоступен",
-    results: "Ответы", csv: "Все подробности (CSV)", clear: "Начать заново", more: "Показать ещё",
-    table: "Таблицей", file: "Файл", answer: "Ответ", certainty: "Уверенность", faces: "Лиц", note: "Примечание",
+    results: "Ответы", json: "Сохранить process_results.json", csv: "Сохранить подробности (CSV)", clear: "Начать заново", more: "Показать ещё",
+    table: "Таблица", file: "Файл", answer: "Ответ", certainty: "Уверенность", faces: "Лиц", note: "Примечание",
     countPictures: "снимков", female: "женское", male: "мужское", unknown: "неясно",
     no_face: "нет лица", unreadable: "не читается", waiting: "ждёт…",
     guess: "лучшая догадка: {x}", face: "Лицо {x}", detector: "детектор лиц {x}", whole: "взято целиком",
@@ -73,16 +77,17 @@ const WORDS = {
       "Иногда он неверен. Маленьких детей почти не различить; пожилых женщин часто принимает за мужчин, реже — "
         + "женщин с короткой стрижкой, в фуражке или форме. Маски, платки, тёмные очки, повёрнутые и "
         + "нерезкие лица снижают точность.",
-      "Уверенность — это как часто такой ответ верен на снимках, похожих на те, по которым сеть училась: в "
-        + "основном это знаменитости и лица из интернета. На других ответ может быть верен реже.",
+      "Уверенность показывает, как часто такой ответ верен на снимках, похожих на те, по которым сеть училась: в "
+        + "основном это знаменитости и лица из интернета. На других снимках ответ может быть верен реже.",
       "«Неясно» — полноценный ответ: уверенность ниже порога. «Нет лица» — лицо не найдено.",
-      "Нельзя использовать, чтобы решать или помогать решать что-либо о людях (приём на работу, кредиты, цены, "
-        + "доступ, учёба, здоровье, полиция, граница), чтобы опознавать людей и следить за ними, чтобы судить "
-        + "о чьей-либо гендерной идентичности.",
+      "Ответ нельзя использовать, чтобы принимать решения о людях или помогать их принимать (приём на работу, "
+        + "кредиты, цены, доступ, учёба, здоровье, полиция, граница), чтобы опознавать людей или следить за ними, "
+        + "чтобы судить о чьей-либо гендерной идентичности.",
     ],
     measured: "Эта сеть, {name}: верно {share} % из {count} снимков её проверочной части "
       + "(95-процентный интервал от {low} до {high} %).",
     terms: "Условия использования сети: {x}",
+    programs: "Для программ:", api: "API",
   },
 };
 
@@ -108,6 +113,12 @@ export function say(word, values = {}) {
   const text = WORDS[language][word];
   if (Array.isArray(text)) return text;
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+}
+
+// Why there is no answer, in the page's language; what nobody has put into it stays as it is
+export function reason(text) {
+  const [pattern, words] = (REASONS[language] ?? []).find(([one]) => one.test(text)) ?? [/$^/, ""];
+  return text.replace(pattern, words).replace(/\d+(,\d{3})+/g, (count) => number(Number(count.replaceAll(",", ""))));
 }
 
 export function number(value, places = 0) {

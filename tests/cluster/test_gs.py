@@ -1,0 +1,79 @@
+"""The same through Google's protocol: a server on this machine, and the library that speaks it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import encode, picture
+
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # what no emulator has
+gcsfs = pytest.importorskip("gcsfs", reason="gcsfs and gcp-storage-emulator are not installed")
+emulator = pytest.importorskip(
+    "gcp_storage_emulator.server", reason="gcsfs and gcp-storage-emulator are not installed"
+)
+
+from facegender.classifier import Classifier  # noqa: E402
+from facegender.cluster.plan import plan  # noqa: E402
+from facegender.cluster.spread import MANIFEST, begin, finish  # noqa: E402
+from facegender.cluster.stores import Place  # noqa: E402
+from facegender.cluster.work import Task, Worker  # noqa: E402
+from facegender.images import LIMITS  # noqa: E402
+
+# The libraries' own warnings are not ours to answer for
+pytestmark = pytest.mark.filterwarnings("default")
+GOOD = encode(picture("male", seed=1))
+FILES = {"1.png": GOOD, "2.png": GOOD, "10.png": GOOD, "empty.png": b"", "é中.png": GOOD}
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Any]:
+    """A bucket behind HTTP; fsspec's configuration says where it is."""
+    from fsspec.config import conf
+
+    logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
+    running.start()
+    where = {"endpoint_url": f"http://127.0.0.1:{port}", "token": "anon", "project": "any"}
+    with pytest.MonkeyPatch.context() as environment:
+        for protocol in ("gs", "gcs"):
+            environment.setitem(conf, protocol, where)
+        store = gcsfs.GCSFileSystem(**where)
+        for name, data in FILES.items():
+            store.pipe_file(f"bucket/photos/{name}", data)
+        yield store
+    running.stop()
+    gcsfs.GCSFileSystem.clear_instance_cache()
+
+
+def test_a_bucket(bucket: Any, model_path: Path, classifier: Classifier) -> None:
+    place = Place("gs://bucket/answers")
+    begin(place, "a run", {})
+    task = Task(
+        place, "a run", model_path.read_bytes(), classifier.digest, "whole", 0.5, LIMITS, 60.0, 1
+    )
+    parts = plan(["gs://bucket/photos"], part=2)
+    with Worker(task) as worker:
+        done = [worker.do(part) for part in parts]
+        assert all(worker.do(part).is_kept for part in parts)
+    finish(place, done, {})
+    manifest = json.loads(place.read(MANIFEST) or b"")
+    assert (manifest["counts"]["male"], manifest["counts"]["unreadable"]) == (4, 1)
+    assert [part.names for part in parts] == [
+        ("1.png", "2.png"),
+        ("10.png", "empty.png"),
+        ("é中.png",),
+    ]
+    bucket.pipe_file("bucket/photos/2.png", encode(picture("female", seed=2)))
+    again = plan(["gs://bucket/photos"], part=2)
+    same = [before.state == after.state for before, after in zip(parts, again, strict=True)]
+    assert same == [False, True, True]
