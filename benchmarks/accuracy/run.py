@@ -5,7 +5,8 @@
 scores the test part of the data (20 %, by person and content; the part is the same for ever, see
 ``split.py``) with every model file and, on as many of its pictures as ``--peers`` says, with the
 peers of ``peers.py``. Everything in ``accuracy.json`` is computed from the table of scores that is
-written beside it, and the plots from ``accuracy.json``. A stopped run goes on where it was.
+written beside it, and the plots from ``accuracy.json``. A stopped run goes on where it was. What
+``accuracy.json`` says of models that are not named now is kept.
 
 Figures are given on the labels as they come (``raw``) and with ``labels.csv`` put in
 (``repaired``): test pictures that were looked at without any network's answer, a random sample
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -295,7 +297,11 @@ def main() -> None:
         result["systems"][name] = report(name, test, raw, repaired, some, table)
     if given.peers:
         result["peers"] = beside(list(names), common, test, repaired, table)
-    write_json(given.output / "accuracy.json", result)
+    earlier = given.output / "accuracy.json"
+    if earlier.is_file():
+        kept = json.loads(earlier.read_text(encoding="utf-8"))["systems"]
+        result["systems"] |= {name: kept[name] for name in kept.keys() - names.keys()}
+    write_json(earlier, result)
     draw(result, given.output)
     for line in lines(result):
         print(line)

@@ -6,9 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+
+from facegender.classifier import Classifier
+from facegender.images import decode
 
 SIDE = 2048
 """Of the matrices that are multiplied."""
@@ -19,11 +23,11 @@ def decode_rate(files: Sequence[Path], cores: int, reduced: int = 0) -> float:
 
     ``reduced``: at the smallest of 1/1, 1/2, 1/4, 1/8 that keeps that many pixels a side.
     """
-    decode = _decoder(reduced)
+    read = _decoder(reduced)
 
     def some(part: Sequence[Path]) -> None:
         for file in part:
-            decode(file.read_bytes())
+            read(file.read_bytes())
 
     parts = [files[at :: 4 * cores] for at in range(4 * cores)]
     began = time.perf_counter()
@@ -72,28 +76,42 @@ def network_rates(
     cores: int,
     seconds: float,
     batches: Sequence[int],
+    pixels: np.ndarray,
     only: str = "",
 ) -> dict[str, float]:
     """Run a graph over pixels in memory; pictures a second for every batch and use of the cores.
 
+    ``pixels``: what :func:`shown` gave; what the graph that ships does depends on the faces.
     ``only``: one of the keys that an earlier call gave.
     """
     return {
         f"batch {batch}, {name}": _busy(run, batch, side_by_side, seconds)
         for batch in batches
-        for name, run, side_by_side in _ways(model, runtime, cores, batch)
+        for name, run, side_by_side in _ways(model, runtime, cores, _in_batches(pixels, batch))
         if only in ("", f"batch {batch}, {name}")
     }
 
 
+def shown(model: Path, files: Sequence[Path], faces: str) -> np.ndarray:
+    """Bring pictures before a model as ``predict --faces`` does: ``uint8 [N, H, W, 3]``."""
+    framer = Classifier.load(model).framer
+    pictures = (decode(file.read_bytes()) for file in files)
+    framed = [framer(one) if faces == "auto" else framer.frame(one, None) for one in pictures]
+    return np.stack([one.pixels for one in framed])
+
+
+def _in_batches(pixels: np.ndarray, batch: int) -> list[np.ndarray]:
+    return [pixels[at : at + batch] for at in range(0, len(pixels) - batch + 1, batch)]
+
+
 def _ways(
-    model: Path, runtime: str, cores: int, batch: int
+    model: Path, runtime: str, cores: int, pixels: list[np.ndarray]
 ) -> list[tuple[str, Callable[[], object], int]]:
     if runtime == "openvino":
-        return [("streams", _openvino(model, cores, batch), cores)]
-    ways = [("side by side", _onnxruntime(model, 1, batch), cores)]
+        return [("streams", _openvino(model, cores, pixels), cores)]
+    ways = [("side by side", _onnxruntime(model, 1, pixels), cores)]
     if cores > 1:
-        ways.append(("all cores a run", _onnxruntime(model, cores, batch), 1))
+        ways.append(("all cores a run", _onnxruntime(model, cores, pixels), 1))
     return ways
 
 
@@ -103,44 +121,38 @@ def detector_rate(side: int, cores: int, seconds: float) -> float:
     from facegender.model_file import shipped_model
 
     model = shipped_model().with_name(DETECTOR_NAME)
-    return _busy(_onnxruntime(model, 1, 1, (side, side, 3)), 1, cores, seconds)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
+    return _busy(_onnxruntime(model, 1, [pixels]), 1, cores, seconds)
 
 
-def _onnxruntime(
-    model: Path, threads: int, batch: int, shape: Sequence[int] = ()
-) -> Callable[[], object]:
+def _onnxruntime(model: Path, threads: int, pixels: list[np.ndarray]) -> Callable[[], object]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    pixels = _pixels((batch, *(shape or session.get_inputs()[0].shape[1:])))
-    return lambda: session.run(None, {"pixels": pixels})
+    turns = cycle(pixels)
+    return lambda: session.run(None, {"pixels": next(turns)})
 
 
-def _openvino(model: Path, cores: int, batch: int) -> Callable[[], object]:
+def _openvino(model: Path, cores: int, pixels: list[np.ndarray]) -> Callable[[], object]:
     import threading
 
     import openvino
 
     network = openvino.Core().read_model(model)
-    shape = (batch, *(side.get_length() for side in list(network.input(0).partial_shape)[1:]))
-    network.reshape(list(shape))
+    network.reshape(list(pixels[0].shape))
     options = {"NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores}  # its own best precision
     compiled = openvino.compile_model(network, "CPU", options)
-    pixels, local = _pixels(shape), threading.local()
+    turns, local = cycle(pixels), threading.local()
 
     def run() -> object:
         if not hasattr(local, "request"):
             local.request = compiled.create_infer_request()
-        return local.request.infer([pixels])
+        return local.request.infer([next(turns)])
 
     return run
-
-
-def _pixels(shape: Sequence[int]) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, tuple(shape), dtype=np.uint8)
 
 
 def _busy(run: Callable[[], object], batch: int, threads: int, seconds: float) -> float:

@@ -25,6 +25,9 @@ from facegender.reading import LOOK
 from facegender.runtime import cores
 
 HERE = Path(__file__).resolve().parent
+SHOWN = 512
+"""Pictures that a network is shown by itself."""
+
 MOST_REPEATED = 200_000
 """Links up to which ``growth`` is measured in every round; more of them once."""
 
@@ -49,13 +52,14 @@ def row_auto(bench: Bench) -> Row:
 def _over_floor(bench: Bench, name: str, runtime: str, faces: str) -> Row:
     model, folder = bench.models[name], bench.crops(bench.pictures)
     files = sorted(folder.iterdir())[: bench.some]
-    tried = limits.network_rates(model, runtime, cores(), bench.seconds, (16, 32, 64))
+    pixels = limits.shown(model, files[:SHOWN], faces)
+    tried = limits.network_rates(model, runtime, cores(), bench.seconds, (16, 32, 64), pixels)
     best = max(tried, key=lambda key: tried[key])
     batch = int(best.split()[1].rstrip(","))
     bounds: dict[str, Callable[[], float]] = {
         "decode": lambda: limits.decode_rate(files, cores()),
         "network": lambda: limits.network_rates(
-            model, runtime, cores(), bench.seconds, (batch,), best
+            model, runtime, cores(), bench.seconds, (batch,), pixels, best
         )[best],
     }
     if faces == "auto":
@@ -310,10 +314,10 @@ def row_shapes(bench: Bench) -> Row:
         count = max(20, min(bench.some, bench.some * 400 // side))
         rate = partial(_without_start, bench, count, side, bench.runtimes[0])
         sizes[str(side)] = {"pictures": count, **in_turns(bench.rounds, runs=rate)}
+    model, files = bench.models["default"], sorted(bench.crops(bench.pictures).iterdir())
+    pixels, tried = limits.shown(model, files[:SHOWN], "whole"), (1, 2, 4, 8, 16, 32, 64)
     batches = {
-        runtime: limits.network_rates(
-            bench.models["default"], runtime, cores(), bench.seconds, (1, 2, 4, 8, 16, 32, 64)
-        )
+        runtime: limits.network_rates(model, runtime, cores(), bench.seconds, tried, pixels)
         for runtime in bench.runtimes
     }
     return {"sizes": sizes, "batches": batches}
