@@ -52,7 +52,7 @@ def row_auto(bench: Bench) -> Row:
 def _over_floor(bench: Bench, name: str, runtime: str, faces: str) -> Row:
     model, folder = bench.models[name], bench.crops(bench.pictures)
     files = sorted(folder.iterdir())[: bench.some]
-    pixels = limits.shown(model, files[:SHOWN], faces)
+    pixels = limits.shown(model, _spread(folder), faces)
     tried = limits.network_rates(model, runtime, cores(), bench.seconds, (16, 32, 64), pixels)
     best = max(tried, key=lambda key: tried[key])
     batch = int(best.split()[1].rstrip(","))
@@ -81,6 +81,12 @@ def _over_floor(bench: Bench, name: str, runtime: str, faces: str) -> Row:
         "runs": found | {"floor": [round(rate, 1) for rate in lowest]},
         **ratios(found["predict"], lowest),
     }
+
+
+def _spread(folder: Path) -> list[Path]:
+    """Pictures from all over a folder, whose order is that of the data."""
+    files = sorted(folder.iterdir())
+    return files[:: max(1, len(files) // SHOWN)][:SHOWN]
 
 
 def row_peak(bench: Bench) -> Row:
@@ -314,8 +320,8 @@ def row_shapes(bench: Bench) -> Row:
         count = max(20, min(bench.some, bench.some * 400 // side))
         rate = partial(_without_start, bench, count, side, bench.runtimes[0])
         sizes[str(side)] = {"pictures": count, **in_turns(bench.rounds, runs=rate)}
-    model, files = bench.models["default"], sorted(bench.crops(bench.pictures).iterdir())
-    pixels, tried = limits.shown(model, files[:SHOWN], "whole"), (1, 2, 4, 8, 16, 32, 64)
+    model, tried = bench.models["default"], (1, 2, 4, 8, 16, 32, 64)
+    pixels = limits.shown(model, _spread(bench.crops(bench.pictures)), "whole")
     batches = {
         runtime: limits.network_rates(model, runtime, cores(), bench.seconds, tried, pixels)
         for runtime in bench.runtimes
