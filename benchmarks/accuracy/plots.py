@@ -78,7 +78,7 @@ def _turned(axes: Axes, systems: Mapping[str, Any]) -> None:
     axes.set_xlabel("turned by so many degrees, to either side")
     axes.set_ylabel("accuracy, %")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower left")
 
 
 def _curves(axes: Axes, systems: Mapping[str, Any]) -> None:
@@ -100,7 +100,7 @@ def _curves(axes: Axes, systems: Mapping[str, Any]) -> None:
     axes.set_ylabel("accuracy, %")
     axes.tick_params(axis="x", rotation=45)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower left")
 
 
 def _points(conditions: Mapping[str, Any], pattern: str) -> dict[float, float]:
@@ -126,7 +126,7 @@ def _coverage(axes: Axes, systems: Mapping[str, Any]) -> None:
     axes.set_xlabel("answered: the surest so many per cent")
     axes.set_ylabel("accuracy of these, %")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower left")
 
 
 def _peers(axes: Axes, compared: Mapping[str, Any]) -> None:
