@@ -120,14 +120,11 @@ class Wiring:
         return output
 
     def some(self, asked: str, name: str) -> str:
-        """Rows ``[k]`` of which ``bool [N, 1]`` is true, and the first once more: never none."""
-        flat = self.node(
-            "Reshape", [asked, self.constant(f"{name}/flat", np.array([-1]))], f"{name}/asked"
-        )
-        rows = self.node("NonZero", [flat], f"{name}/found")
-        line = self.node("Reshape", [rows, f"{name}/flat"], f"{name}/line")
+        """Rows ``[k]`` of which ``bool [N, 1]`` is true; may be none."""
+        line = self.constant(f"{name}/line", np.array([-1]))
+        flat = self.node("Reshape", [asked, line], f"{name}/asked")
         return self.node(
-            "Concat", [line, self.constant(f"{name}/first", np.array([0]))], f"{name}/rows", axis=0
+            "Reshape", [self.node("NonZero", [flat], f"{name}/found"), line], f"{name}/rows"
         )
 
     def scatter(self, into: str, rows: str, values: str, name: str) -> str:
