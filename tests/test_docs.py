@@ -108,7 +108,14 @@ def test_every_verb_has_its_page(verb: str) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("benchmarks")])
 def test_options_in_the_text_exist(page: str) -> None:
     """`--option`, and `verb --option ...` of that verb; those of other programs are named here."""
-    others = {"--store", "--rows", "--also", "--small"}  # of scripts in benchmarks/
+    others = {
+        "--store",
+        "--rows",
+        "--also",
+        "--small",
+        "--pictures",
+        "--photos",
+    }  # of scripts in benchmarks/
     others |= {"--node-rank"}  # of torchrun
     every = set().union(*VERBS.values()) | others
     for token in tokens(page):
