@@ -120,12 +120,22 @@ class Wiring:
         return output
 
     def some(self, asked: str, name: str) -> str:
-        """Rows ``[k]`` of which ``bool [N, 1]`` is true; may be none."""
+        """Rows ``[k]`` of which ``bool [N, 1]`` is true; the first where none is.
+
+        Browsers' ONNX Runtime cannot run a network over no pictures at all.
+        """
         line = self.constant(f"{name}/line", np.array([-1]))
+        zero = self.constant(f"{name}/zero", np.array([0]))
         flat = self.node("Reshape", [asked, line], f"{name}/asked")
-        return self.node(
-            "Reshape", [self.node("NonZero", [flat], f"{name}/found"), line], f"{name}/rows"
+        rows = self.node(
+            "Reshape", [self.node("NonZero", [flat], f"{name}/found"), line], f"{name}/true"
         )
+        none = self.node(
+            "Equal", [self.node("Shape", [rows], f"{name}/count"), zero], f"{name}/none"
+        )
+        end = self.node("Cast", [none], f"{name}/end", to=TensorProto.INT64)
+        first = self.node("Slice", [zero, zero, end], f"{name}/first")
+        return self.node("Concat", [rows, first], f"{name}/rows", axis=0)
 
     def scatter(self, into: str, rows: str, values: str, name: str) -> str:
         """Put values ``[k, ...]`` into the rows of ``[N, ...]`` that :meth:`some` gave."""
