@@ -12,34 +12,29 @@ pixels, with what was done to each as the target. Six epochs, about three minute
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import onnx
+import small_networks
 import torch
 from make_committee import LOOK, SCALE, resampling
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 from open_networks import MEAN
 from scipy.special import expit
+from small_networks import SEED, command, fit
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from facegender.results import replacing
 from facegender.training.augment import augment, random_numbers
 from facegender.training.kept import read_rows
-from facegender.training.prepare import open_pictures, rows_of, split_pictures
 from facegender.training.progress import Console
 from facegender.training.recipe import AugmentOptions
-from facegender.training.run_folder import open_run
 from facegender.training.schedule import Indices
 from facegender.training.store import Store
 
 SIZE = 80  # pixels of a crop before the classifier's look
-BATCH, EPOCHS, RATE, SEED = 256, 6, 2e-3, 0
+BATCH, EPOCHS, RATE = 256, 6, 2e-3
 VARIED = AugmentOptions(
     flip=0.5, turn_share=0, tilt_degrees=0, zoom=1.2, shift=0.04, edge=0.35, surround=0.5,
     light=0.3, cast=0.2, grey=0.1, noise=0.03, cover=0.15,
@@ -113,76 +108,26 @@ def worsened(store: Store, rows: Indices, step: int) -> tuple[Tensor, Tensor]:
     return look(x), torch.from_numpy(heard.astype(np.float32))
 
 
-def batches(rows: Indices) -> Iterator[Indices]:
-    """Give all rows in a random order, so many times; what is left over is passed by."""
-    for epoch in range(EPOCHS):
-        order = np.random.default_rng([SEED, epoch]).permutation(rows)
-        yield from (order[at : at + BATCH] for at in range(0, len(order) - BATCH + 1, BATCH))
-
-
 def train(store: Store, rows: Indices, console: Console) -> nn.Sequential:
     """Fit the gate to what was done to the pictures."""
     torch.manual_seed(SEED)
     gate = make_gate()
-    optimizer = torch.optim.AdamW(gate.parameters(), RATE, weight_decay=0.01)
-    steps = list(batches(rows))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=len(steps))
-    with console.counting("training the gate", len(steps) * BATCH) as count:
-        for step, some in enumerate(steps):
-            with torch.no_grad():
-                x, heard = worsened(store, some, step)
-            loss = functional.binary_cross_entropy_with_logits(gate(x).flatten(), heard)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            count((step + 1) * BATCH)
+
+    def loss_of(some: Indices, step: int) -> Tensor:
+        with torch.no_grad():
+            x, heard = worsened(store, some, step)
+        return functional.binary_cross_entropy_with_logits(gate(x).flatten(), heard)
+
+    fit(gate, rows, loss_of, console, batch=BATCH, epochs=EPOCHS, rate=RATE)
     return gate.eval()
 
 
 def to_onnx(gate: nn.Sequential) -> onnx.ModelProto:
     """The gate with a sigmoid at its end: ``float32 [N, 3, 32, 32]`` to ``[N, 1]`` in 0..1."""
-    kinds: dict[type, tuple[str, dict[str, object]]] = {
-        nn.Conv2d: ("Conv", {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
-        nn.Linear: ("Gemm", {"transB": 1}),
-        nn.Flatten: ("Flatten", {}),
-        nn.ReLU: ("Relu", {}),
-    }
-    nodes, weights = [], []
-    last = "look"
-    for number, layer in enumerate(gate):
-        named = {f"{number}.{name}": value for name, value in layer.named_parameters()}
-        weights += [
-            numpy_helper.from_array(value.detach().numpy(), k) for k, value in named.items()
-        ]
-        kind, options = kinds[type(layer)]
-        nodes.append(helper.make_node(kind, [last, *named], [str(number)], **options))
-        last = str(number)
-    nodes.append(helper.make_node("Sigmoid", [last], ["heard"]))
-    given = helper.make_tensor_value_info("look", TensorProto.FLOAT, ["batch", 3, 32, 32])
-    told = helper.make_tensor_value_info("heard", TensorProto.FLOAT, ["batch", 1])
-    graph = helper.make_graph(nodes, "gate", [given], [told], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-
-
-def main() -> None:
-    """Open a run's pictures, train, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    return small_networks.to_onnx(
+        gate, "look", LOOK.side, helper.make_node("Sigmoid", ["layers"], ["heard"])
     )
-    parser.add_argument("run", type=Path, help="a finished run, whose training part is used")
-    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.onnx")
-    given = parser.parse_args()
-    console = Console()
-    request, recipe = open_run(None, None, given.run, resume=True)
-    store = open_pictures(request, recipe, given.run, console)
-    split = split_pictures(request, recipe, store, given.run, console, resume=True)
-    parts = np.array([row.part for row in split])
-    gate = train(store, rows_of(parts, "train"), console)
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(given.output) as file:
-        file.buffer.write(to_onnx(gate).SerializeToString())
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, train, to_onnx)

@@ -13,26 +13,22 @@ minutes on two cores.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import onnx
+import small_networks
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
+from small_networks import SEED, command, fit
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facegender.results import replacing
 from facegender.training.augment import augment, random_numbers
 from facegender.training.kept import read_rows
-from facegender.training.prepare import open_pictures, rows_of, split_pictures
 from facegender.training.progress import Console
 from facegender.training.recipe import AugmentOptions
-from facegender.training.run_folder import open_run
 from facegender.training.schedule import Indices
 from facegender.training.store import Store
 
@@ -42,7 +38,7 @@ SCALES = (15.0, 0.15, 0.2, 0.2)  # what an output of 1 stands for
 WHOLE = 0.12  # share of pictures taken whole
 WHOLE_FRAME = np.float32([[1, 0, 0], [0, 1, 0]])
 LAST = np.float32([[0, 0, 1]])
-BATCH, EPOCHS, RATE, SEED = 128, 3, 2e-3, 0
+BATCH, EPOCHS, RATE = 128, 3, 2e-3
 VARIED = AugmentOptions(
     flip=0, turn_share=0, tilt_degrees=0, stretch=1.1, edge=0.35,
     surround=0.5, low_resolution=0.25, light=0.35, cast=0.25, grey=0.15, noise=0.03, cover=0.2,
@@ -124,79 +120,26 @@ def wrong_batch(store: Store, rows: Indices, step: int) -> tuple[Tensor, Tensor]
     return functional.avg_pool2d(x, POOL), torch.from_numpy(right.astype(np.float32))
 
 
-def batches(rows: Indices) -> Iterator[Indices]:
-    """Give all rows in a random order, so many times; what is left over is passed by."""
-    for epoch in range(EPOCHS):
-        order = np.random.default_rng([SEED, epoch]).permutation(rows)
-        yield from (order[at : at + BATCH] for at in range(0, len(order) - BATCH + 1, BATCH))
-
-
 def train(store: Store, rows: Indices, console: Console) -> nn.Sequential:
     """Fit the network to what was done to the crops."""
     torch.manual_seed(SEED)
     network = make_network().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.01)
-    steps = list(batches(rows))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=len(steps))
-    with console.counting("training the placing", len(steps) * BATCH) as count:
-        for step, some in enumerate(steps):
-            with torch.no_grad():
-                x, right = wrong_batch(store, some, step)
-            told = network(x.contiguous(memory_format=torch.channels_last))
-            loss = functional.smooth_l1_loss(told, right / torch.tensor(SCALES), beta=0.3)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            count((step + 1) * BATCH)
+
+    def loss_of(some: Indices, step: int) -> Tensor:
+        with torch.no_grad():
+            x, right = wrong_batch(store, some, step)
+        told = network(x.contiguous(memory_format=torch.channels_last))
+        return functional.smooth_l1_loss(told, right / torch.tensor(SCALES), beta=0.3)
+
+    fit(network, rows, loss_of, console, batch=BATCH, epochs=EPOCHS, rate=RATE)
     return network.eval()
 
 
 def to_onnx(network: nn.Sequential) -> onnx.ModelProto:
     """The network as a graph: ``float32 [N, 3, 64, 64]`` in 0..1 to placings ``[N, 4]``."""
-    nodes, weights = [], []
-    last = "small"
-    for number, layer in enumerate(network):
-        named = {f"{number}.{name}": value for name, value in layer.named_parameters()}
-        weights += [
-            numpy_helper.from_array(value.detach().contiguous().numpy(), k)
-            for k, value in named.items()
-        ]
-        options: dict[str, object] = {}
-        if isinstance(layer, nn.Conv2d):
-            options = {"strides": list(layer.stride), "pads": [1, 1, 1, 1]}
-        elif isinstance(layer, nn.Linear):
-            options = {"transB": 1}
-        kind = {nn.Conv2d: "Conv", nn.Linear: "Gemm", nn.Flatten: "Flatten", nn.ReLU: "Relu"}
-        nodes.append(helper.make_node(kind[type(layer)], [last, *named], [str(number)], **options))
-        last = str(number)
-    weights.append(numpy_helper.from_array(np.float32(SCALES), "scales"))
-    nodes.append(helper.make_node("Mul", [last, "scales"], ["placing"]))
-    size = SIZE // POOL
-    given = helper.make_tensor_value_info("small", TensorProto.FLOAT, ["batch", 3, size, size])
-    told = helper.make_tensor_value_info("placing", TensorProto.FLOAT, ["batch", 4])
-    graph = helper.make_graph(nodes, "upright", [given], [told], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-
-
-def main() -> None:
-    """Open a run's pictures, train, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", type=Path, help="a finished run, whose training part is used")
-    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.onnx")
-    given = parser.parse_args()
-    console = Console()
-    request, recipe = open_run(None, None, given.run, resume=True)
-    store = open_pictures(request, recipe, given.run, console)
-    split = split_pictures(request, recipe, store, given.run, console, resume=True)
-    parts = np.array([row.part for row in split])
-    network = train(store, rows_of(parts, "train"), console)
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(given.output) as file:
-        file.buffer.write(to_onnx(network).SerializeToString())
+    last = helper.make_node("Mul", ["layers", "scale"], ["placing"])
+    return small_networks.to_onnx(network, "small", SIZE // POOL, last, SCALES)
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, train, to_onnx)
