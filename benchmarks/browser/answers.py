@@ -125,7 +125,10 @@ def main() -> None:
     site_model = json.loads((options.site / "local/model.json").read_text("utf-8"))
     assert site_model["digest"] == Classifier.load().digest, "the site has another network"
     result: dict[str, Any] = {
-        "command": " ".join(["python benchmarks/browser/answers.py", *sys.argv[1:]]),
+        "command": " ".join(
+            ["python benchmarks/browser/answers.py"]
+            + [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+        ),
         "model": site_model["digest"],
         "runtime": site_model["runtime"],
         "pillow": PIL.__version__,
