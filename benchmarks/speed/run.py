@@ -6,10 +6,11 @@
 In the environment of ``facegender[train]`` with ``benchmarks/speed/requirements.txt``; the peers as
 ``benchmarks/accuracy/peers.py`` says. About 100 minutes on two idle cores, of which the audit takes
 17, growth 20 and making the pictures 3, once; nothing else should run, and every row says how busy
-the machine was with other things before it. Each row is written when it is done, and the same
-command goes on where it was stopped: rows that the output has already are left as they are, unless
-``--again``. ``--rows`` names rows to run alone, ``--small`` tries everything out in a few minutes
-(its figures say nothing). Beside the output it leaves a plot and the table that it prints.
+the machine was with other things before it, and which processor it had. Each row is written when it
+is done, and the same command goes on where it was stopped: rows that the output has already are
+left as they are, unless ``--again``. ``--rows`` names rows to run alone, ``--small`` tries
+everything out in a few minutes (its figures say nothing). Beside the output it leaves a plot and
+the table that it prints.
 
 What is compared is measured in turns, one round after the other; a ratio is the median over the
 rounds, its spread the smallest and the largest of them.
@@ -139,7 +140,7 @@ def main() -> None:
     models = {"default": given.model} | ({"fast": given.fast} if given.fast else {})
     models |= {name: Path(file) for name, file in given.also}
     there = ("onnxruntime", "openvino") if find_spec("openvino") else ("onnxruntime",)
-    result: Row = {"machine": machine(), "rows": {}}
+    result: Row = {"rows": {}}
     if given.output.exists():
         result = json.loads(given.output.read_text())
     command = "python benchmarks/speed/run.py " + " ".join(
@@ -183,10 +184,10 @@ def main() -> None:
                 "rounds": given.rounds,
                 "is_trial": given.small,
                 "command": command,
+                "machine": machine(),
                 "versions": versions(),
             }
             result["rows"][name] = row
-            result["machine"] = machine()
             given.output.parent.mkdir(parents=True, exist_ok=True)
             unfinished = given.output.with_suffix(".tmp")
             unfinished.write_text(json.dumps(result, indent=1) + "\n")

@@ -13,10 +13,8 @@ Line = tuple[str, str, str, str, str]
 
 def table(result: Row) -> str:
     """All that was measured, as Markdown."""
-    machine, rows = result["machine"], result["rows"]
+    rows = result["rows"]
     lines = [
-        f"{machine['processor']}, {machine['cores']} cores ({' '.join(machine['arithmetic'])})",
-        "",
         "| row | what | figure | ratio | spread | aim |",
         "| --- | --- | ---: | ---: | --- | --- |",
     ]
@@ -25,14 +23,16 @@ def table(result: Row) -> str:
             lines += [f"| {name} | {' | '.join(line)} |" for line in found(rows[name])]
     lines += ["", "| row | when | seconds | others busy | rounds |"]
     lines += ["| --- | --- | ---: | ---: | ---: |"]
-    with_versions: dict[str, list[str]] = {}
+    ways: dict[str, list[str]] = {}
     for name, row in rows.items():
         of = row["measured"]
         facts = (of["when"], of["took_seconds"], of["others_busy"], of["rounds"])
         lines.append(f"| {name} | {' | '.join(map(str, facts))} |")
         versions = ", ".join(f"{package} {number}" for package, number in of["versions"].items())
-        with_versions.setdefault(f"{versions}; `{of['command']}`", []).append(name)
-    for how, names in with_versions.items():
+        machine = of["machine"]
+        on = f"{machine['processor']}, {machine['cores']} cores ({' '.join(machine['arithmetic'])})"
+        ways.setdefault(f"{on}; {versions}; `{of['command']}`", []).append(name)
+    for how, names in ways.items():
         lines += ["", f"{', '.join(names)}: {how}"]
     return "\n".join(lines) + "\n"
 
