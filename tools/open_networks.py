@@ -47,8 +47,8 @@ class Look:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Ask where the two are."""
-    parser.add_argument("--gender-classifier", type=Path, required=True, metavar="FILE.onnx")
-    parser.add_argument("--face-api", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--gender-classifier", type=Path, metavar="FILE.onnx")
+    parser.add_argument("--face-api", type=Path, metavar="FOLDER")
 
 
 class FaceApi(nn.Module):
