@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from facegender.errors import UnreadablePictureError
+from facegender.errors import MissingExtraError, UnreadablePictureError
 from facegender.images import decode
 from facegender.isolated import DiedError, Pool
 
@@ -83,6 +84,23 @@ def test_a_group_with_several_bad_ones_has_an_answer_for_each() -> None:
         assert pool.submit_group(do, [], 0).result() == []
     kinds = [type(one) for one in found]
     assert kinds == [DiedError, int, DiedError, ValueError, int, DiedError]
+
+
+def test_a_process_that_died_while_it_had_nothing_to_do_costs_nothing() -> None:
+    with Pool(1, seconds=60) as pool:
+        child = pool.submit(os.getpid).result()
+        os.kill(child, signal.SIGKILL)
+        assert pool.submit_group(do, ["1", "2"], 10).result() == [11, 12]
+        assert pool.submit(os.getpid).result() != child
+
+
+def miss() -> None:
+    raise MissingExtraError("opencv", "cv2")
+
+
+def test_a_missing_library_is_said_as_it_is_here() -> None:
+    with Pool(1, seconds=60) as pool, pytest.raises(MissingExtraError, match="'opencv' extra"):
+        pool.submit(miss).result()
 
 
 def test_each_of_a_group_has_the_whole_time() -> None:

@@ -17,6 +17,7 @@ from facegender.classifier import BATCH, Classifier
 from facegender.errors import InputError
 from facegender.inputs import Item, list_files
 from facegender.predict import LOOK_AHEAD, predict_folder, predict_items
+from facegender.reading import Reader, Reading, read_picture
 from facegender.results import Prediction, Status
 
 Photos = Callable[..., Path]
@@ -250,3 +251,21 @@ def test_what_crashes_or_hangs_a_decoder_costs_its_own_row(
 def test_wrong_threshold_is_said_at_the_call(classifier: Classifier, photos: Photos) -> None:
     with pytest.raises(ValueError, match="not within"):
         predict_folder(photos({}), classifier=classifier, unknown_below=0.2)
+
+
+def odd(source: Path, reader: Reader) -> Reading | None:
+    """Read a picture with a fault that nobody thought of."""
+    if source.name == "1.jpg":
+        raise IndexError("nobody thought of it")
+    return read_picture(source, reader)
+
+
+def test_what_nobody_thought_of_costs_one_picture(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(3):
+        (tmp_path / f"{n}.jpg").write_bytes(JPEG)
+    monkeypatch.setattr(predict, "read_picture", odd)
+    rows = list(predict_folder(tmp_path, classifier=classifier, faces="whole"))
+    assert [row.status for row in rows] == [Status.OK, Status.UNREADABLE, Status.OK]
+    assert rows[1].error == "IndexError: nobody thought of it"

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from facegender.annotate import copy_picture
-from facegender.errors import UnreadablePictureError
+from facegender.errors import FacegenderError, UnreadablePictureError
 from facegender.images import Limits
 from facegender.isolated import DiedError, Pool
 from facegender.predict import Answered
@@ -61,6 +61,10 @@ class Copies(AbstractContextManager["Copies"]):
         try:
             work.result()
         except (UnreadablePictureError, DiedError):
+            self.failed.append(name)
+        except FacegenderError:
+            raise
+        except Exception:  # whatever a decoder may raise costs one copy
             self.failed.append(name)
 
     def __exit__(

@@ -47,10 +47,15 @@ class MissingExtraError(FacegenderError):
 
     def __init__(self, extra: str, library: str) -> None:
         """Name the extra that brings the missing library, with the line that installs it."""
+        self._given = (extra, library)
         super().__init__(
             f"this needs the '{extra}' extra ({library} is not installed). "
             f"Install it: {how_to_install(extra)}"
         )
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        """Let it come out of another process as it went in."""
+        return type(self), self._given
 
 
 def how_to_install(extra: str) -> str:

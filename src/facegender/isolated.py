@@ -5,8 +5,8 @@ stop one that hangs but the end of its process. The standard library's pools bre
 process dies and want the caller's script to guard its main part; this one does neither.
 
 Pieces may go in groups, for a change of processes costs more than a small piece. A process marks in
-memory that both sides see which piece of its group it is at. So the one that it died of is known;
-the others of the group are done again.
+memory that both sides see how many pieces of its group it has begun. So the one that it died of is
+known; the others of the group are done again, and all of them where it had begun none.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ T = TypeVar("T")
 
 _READY = b"facegender"
 _WATCH_SECONDS = 0.25
+_STOOD_STILL_SECONDS = 2.0
 _LENGTH_BYTES = 8
 _PIPE_BYTES = 1 << 20
-"""The pixels of a group fit into a pipe of that size at once (Linux; elsewhere it is as it is)."""
+"""The pixels of a group fit into a pipe of that size at once."""
 
 _MARK_BYTES = 8
 _ENVIRONMENT = {
@@ -133,6 +134,7 @@ class Pool:
         worker = self._idle.pop()  # there are as many threads as processes
         found: list[T | Exception] = []
         dead: list[tuple[int, DiedError]] = []
+        is_second_try = False
         try:
             while pieces:
                 try:
@@ -141,11 +143,17 @@ class Pool:
                 except DiedError as error:
                     if self._closed.is_set():
                         raise
-                    at = min(worker.mark, len(pieces) - 1)
-                    pieces = pieces[:at] + pieces[at + 1 :]
-                    dead.append((at, error))
+                    at = worker.begun - 1
                     worker.end()
                     worker.start()
+                    if self._closed.is_set():  # meanwhile: nobody else ends this one
+                        worker.kill()
+                    if at < 0 and not is_second_try:  # it died of none of them
+                        is_second_try = True
+                        continue
+                    at = max(0, at)
+                    pieces = pieces[:at] + pieces[at + 1 :]
+                    dead.append((at, error))
         finally:
             self._idle.append(worker)
         for at, died in reversed(dead):
@@ -153,9 +161,16 @@ class Pool:
         return found
 
     def _end_what_hangs(self) -> None:
+        watched = time.monotonic()
         while not self._closed.wait(_WATCH_SECONDS):
+            now = time.monotonic()
+            stood_still = now - watched > _STOOD_STILL_SECONDS  # this process, by Ctrl-Z say
+            watched = now
             for worker in self._workers:
-                worker.end_if_late(self._seconds)
+                if stood_still:
+                    worker.begin_waiting()
+                else:
+                    worker.end_if_late(self._seconds)
 
 
 class _Worker:
@@ -181,12 +196,13 @@ class _Worker:
                 stderr=file,  # the one more thing that a process is given on every system
                 env=os.environ | _ENVIRONMENT,
                 start_new_session=True,  # Ctrl-C is the main process's to answer
-                pipesize=_PIPE_BYTES,
             )
+        for pipe in (self._process.stdin, self._process.stdout):
+            _enlarge(pipe)
 
     @property
-    def mark(self) -> int:
-        """Which piece of its group it began last, from 0."""
+    def begun(self) -> int:
+        """How many pieces of its group it has begun."""
         return int.from_bytes(self._mark[:], "little")
 
     def ask(self, request: object, seconds: float) -> Any:
@@ -206,7 +222,7 @@ class _Worker:
                 )
             self._mark[:] = bytes(_MARK_BYTES)
             self._is_new, self._is_late = False, False
-            self._seen, self._since = 0, time.monotonic()
+            self.begin_waiting()
             self._is_asked = True
             _send(into, request)
             return _receive(out)
@@ -218,12 +234,16 @@ class _Worker:
         finally:
             self._is_asked = False
 
+    def begin_waiting(self) -> None:
+        """Count the time of the piece that it is at from now."""
+        self._seen, self._since = self.begun, time.monotonic()
+
     def end_if_late(self, seconds: float) -> None:
         """End the process where it has been at one piece for longer than that."""
         if not self._is_asked:
             return
-        if self.mark != self._seen:
-            self._seen, self._since = self.mark, time.monotonic()
+        if self.begun != self._seen:
+            self.begin_waiting()
         elif time.monotonic() > self._since + seconds:
             self._is_late = True
             self._process.kill()
@@ -258,13 +278,22 @@ def serve() -> None:
         except EOFError:
             return
         found = []
-        for at, args in enumerate(pieces):
+        for at, args in enumerate(pieces, 1):
             mark[:] = at.to_bytes(_MARK_BYTES, "little")
             try:
                 found.append(function(*args, **kwargs))
             except Exception as error:
                 found.append(error)
         _send(answers, found)
+
+
+def _enlarge(pipe: IO[bytes] | None) -> None:
+    """Have a pipe hold the pixels of a group at once, where the system lets it (Linux)."""
+    with suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        assert pipe is not None
+        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _send(pipe: IO[bytes], message: object) -> None:

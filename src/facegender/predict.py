@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegender.classifier import Classifier
-from facegender.errors import UnreadablePictureError
+from facegender.errors import FacegenderError, UnreadablePictureError
 from facegender.images import LIMITS, Limits, Pixels
 from facegender.inputs import Inputs, Item, gather
 from facegender.isolated import DiedError, Pool
@@ -144,8 +144,10 @@ def predict_items(
     described = classifier.description
     reader = Reader(described.crop, described.resize, faces, limits, detector, has_thumbnails)
     threshold = classifier.threshold(unknown_below)
-    total = items.total if isinstance(items, Inputs) else length_hint(items, LOOK_AHEAD)
-    pools: Callable[[], AbstractContextManager[Pool]] = partial(start_reading, total, seconds)
+    total = items.total if isinstance(items, Inputs) else length_hint(items, -1)
+    pools: Callable[[], AbstractContextManager[Pool]] = partial(
+        start_reading, None if total == -1 else total, seconds
+    )
     if pool is not None:
         pools = lambda: nullcontext(pool)  # noqa: E731
     return _answers(iter(items), classifier, threshold, reader, pools, journal, retry_errors)
@@ -158,8 +160,8 @@ def start_reading(total: int | None, seconds: float = SECONDS) -> Pool:
         total: how many files there are; None where that is not known.
         seconds: how long the reading of one picture may take.
     """
-    total = LOOK_AHEAD if total is None else total
-    pool = Pool(min(cores(), 16, 1 + total // BATCH), seconds=seconds)
+    processes = cores() if total is None else min(cores(), 1 + total // BATCH)
+    pool = Pool(processes, seconds=seconds)
     for _ in range(pool.processes):
         pool.submit(get_ready)
     return pool
@@ -264,8 +266,11 @@ def _outcomes(group: _Group) -> Iterator[tuple[Item, Kept | Reading | Prediction
             yield item, Prediction(item.key, Status.SKIPPED)
         elif isinstance(reading, (UnreadablePictureError, DiedError)):
             yield item, Prediction(item.key, Status.UNREADABLE, error=str(reading))
-        elif isinstance(reading, Exception):
+        elif isinstance(reading, FacegenderError):  # of all pictures, such as a missing library
             raise reading
+        elif isinstance(reading, Exception):
+            reason = f"{type(reading).__name__}: {reading}"
+            yield item, Prediction(item.key, Status.UNREADABLE, error=reason)
         else:
             yield item, reading
 
