@@ -67,31 +67,49 @@ def test_a_runtime_that_is_not_there(name: str, reason: str, model_path: Path) -
 CUDA = "CUDAExecutionProvider"
 
 
+class Session:
+    """A session by the provider that it was asked for, or by the CPU where there is no device."""
+
+    def __init__(self, provider: str, has_device: bool = True) -> None:
+        self.provider = provider if has_device else "CPUExecutionProvider"
+
+
 @pytest.mark.parametrize(
-    ("providers", "has_openvino", "capabilities", "chosen"),
+    ("has_cuda", "has_device", "has_openvino", "capabilities", "chosen"),
     [
-        ([CUDA], False, [], CUDA),
-        ([CUDA], True, ["BF16"], CUDA),
-        (["TensorrtExecutionProvider", CUDA], False, [], CUDA),
-        ([], True, ["FP32", "BF16"], "openvino"),
-        ([], True, ["FP32", "INT8"], "CPUExecutionProvider"),
-        ([], False, [], "CPUExecutionProvider"),
+        (True, True, False, [], CUDA),
+        (True, True, True, ["BF16"], CUDA),
+        (True, False, True, ["BF16"], "openvino"),
+        (True, False, False, [], "CPUExecutionProvider"),
+        (False, False, True, ["FP32", "BF16"], "openvino"),
+        (False, False, True, ["FP32", "INT8"], "CPUExecutionProvider"),
+        (False, False, False, [], "CPUExecutionProvider"),
     ],
 )
 def test_auto_takes_the_quickest_that_is_there(
-    providers: list[str],
+    has_cuda: bool,
+    has_device: bool,
     has_openvino: bool,
     capabilities: list[str],
     chosen: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     core = SimpleNamespace(get_property=lambda device, name: capabilities)
-    monkeypatch.setattr(runtime, "_providers", lambda: [*providers, "CPUExecutionProvider"])
+    monkeypatch.setattr(runtime, "_has_cuda", lambda: has_cuda)
     monkeypatch.setattr(runtime, "find_spec", lambda name: has_openvino or None)
     monkeypatch.setattr(runtime, "_openvino_core", lambda: core)
-    monkeypatch.setattr(runtime, "_ONNXRuntime", lambda graph, provider: provider)
-    monkeypatch.setattr(runtime, "_OpenVINO", lambda graph, threads: "openvino")
-    assert runtime.start(b"a graph", "auto", 2) == chosen
+    monkeypatch.setattr(
+        runtime, "_ONNXRuntime", lambda graph, provider: Session(provider, has_device)
+    )
+    monkeypatch.setattr(runtime, "_OpenVINO", lambda graph, threads: Session("openvino"))
+    assert runtime.start(b"a graph", "auto", 2).provider == chosen  # type: ignore[attr-defined]
+
+
+def test_cuda_by_name_never_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_providers", lambda: [CUDA, "CPUExecutionProvider"])
+    monkeypatch.setattr(runtime, "_ONNXRuntime", lambda graph, provider: Session(provider, False))
+    with pytest.raises(InputError, match="finds no device"):
+        runtime.start(b"a graph", "cuda", 2)
 
 
 def test_without_openvino_nothing_changes(

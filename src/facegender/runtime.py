@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,15 +88,22 @@ def start(graph: bytes, runtime: str, threads: int) -> Network:
         threads: how many runs may go on side by side.
 
     Raises:
-        InputError: another word for ``runtime``, or one that is not installed.
+        InputError: another word for ``runtime``, or one that is not installed or finds no device.
         ModelFileError: the graph cannot be run.
     """
     check_runtime(runtime)
+    if runtime == "auto" and _has_cuda():
+        network = _ONNXRuntime(graph, _PROVIDERS["cuda"])
+        if network.provider == _PROVIDERS["cuda"]:
+            return network
     if runtime == "openvino" or (runtime == "auto" and _openvino_is_better(graph)):
         return _OpenVINO(graph, threads)
-    if runtime == "auto":
-        runtime = "cuda" if _PROVIDERS["cuda"] in _providers() else "onnxruntime"
-    return _ONNXRuntime(graph, _PROVIDERS.get(runtime, _CPU))
+    network = _ONNXRuntime(graph, _PROVIDERS.get(runtime, _CPU))
+    if runtime in _PROVIDERS and network.provider != _PROVIDERS[runtime]:
+        raise InputError(
+            f"{_PROVIDERS[runtime]} finds no device or misses a library here: use another --runtime"
+        )
+    return network
 
 
 def _providers() -> list[str]:
@@ -105,13 +113,21 @@ def _providers() -> list[str]:
     return found
 
 
+def _has_cuda() -> bool:
+    """Tell whether the installed ONNX Runtime brings CUDA; it is not loaded for that."""
+    found = find_spec("onnxruntime")
+    if found is None or found.origin is None:
+        return False
+    return any(Path(found.origin).parent.glob("capi/*onnxruntime_providers_cuda*"))
+
+
 def _openvino_is_better(graph: bytes) -> bool:
     """Tell whether OpenVINO is installed and computes more cheaply than ONNX Runtime would.
 
     In float32 the two are as fast as each other; bfloat16 (where the processor has it) and int8
     are where OpenVINO is about twice as fast on the CPU.
     """
-    if find_spec("openvino") is None or _PROVIDERS["cuda"] in _providers():
+    if find_spec("openvino") is None:
         return False
     try:
         core = _openvino_core()
@@ -147,7 +163,8 @@ class _ONNXRuntime:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self.takes, self.gives = _ends(inputs), _ends(outputs)
         self._input = inputs[0].name
-        used = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        self.provider = str(self._session.get_providers()[0])
+        used = self.provider.removesuffix("ExecutionProvider")
         arithmetic = "int8" if _is_quantised(graph) else "float32"
         self.name = f"onnxruntime {onnxruntime.__version__} {used} {arithmetic}"
 
