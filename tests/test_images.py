@@ -266,7 +266,7 @@ def test_looks_like_picture(name: str, head: bytes, expected: bool) -> None:
     assert looks_like_picture(name, head) is expected
 
 
-def refuse(path: Path, *args: object) -> None:
+def refuse(path: Path, *args: object, **kwargs: object) -> None:
     raise PermissionError(13, "Permission denied")
 
 

@@ -26,7 +26,7 @@ from facegender.faces import ALIGNED, Framed
 from facegender.images import Pixels, Resize
 from facegender.inputs import gather
 from facegender.isolated import Pool, _send
-from facegender.predict import GROUP, predict_items
+from facegender.predict import GROUP, LOOK_AHEAD, predict_items
 from facegender.reading import Reader, Reading, read_picture
 
 JPEG = encode(picture(size=(200, 200), seed=1), "JPEG")
@@ -232,23 +232,30 @@ def test_small_pictures_go_to_be_read_together_and_large_ones_alone(
 
 
 def test_a_row_allocates_little(classifier: Classifier, tmp_path: Path) -> None:
-    """In the process that answers; what it keeps until the end of the run is nothing."""
-    for n in range(200):
-        (tmp_path / f"{n}.jpg").write_bytes(JPEG)
-    items = gather([tmp_path])
+    """In the process that answers: its path is all that is kept, and as many are held at once."""
+
+    def allocated(count: int) -> tuple[int, int]:
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for n in range(count):
+            (folder / f"{n}.jpg").write_bytes(JPEG)
+        answers = predict_items(gather([folder]), classifier, faces="whole")
+        next(answers)
+        tracemalloc.start()
+        try:
+            rows = sum(len(each.rows) for each in answers)
+            left, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert rows == count - 1
+        return left, peak
+
     size = classifier.description.resize
-    pixels = size.height * size.width * 3
-    answers = predict_items(items, classifier, faces="whole")
-    next(answers)
-    tracemalloc.start()
-    try:
-        rows = sum(len(each.rows) for each in answers)
-        left, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert rows == 199
-    assert left < 199 * 200 + 2 * BATCH * pixels
-    assert peak < 200 * (pixels + 5000) + 2_000_000
+    ahead = LOOK_AHEAD + 3 * GROUP * classifier.threads  # pictures that may be under way
+    few, many = allocated(300), allocated(900)
+    assert many[0] - few[0] < 600 * 250  # the text of its path, that of the folder in it
+    assert many[1] - few[1] < 500_000
+    assert many[1] < 2 * ahead * (size.height * size.width * 3 + 5000) + 1_000_000
 
 
 def test_reading_a_crop_allocates_little(classifier: Classifier) -> None:

@@ -214,6 +214,8 @@ def _decode(values: NDArray[np.float32], stride: int, min_score: float) -> NDArr
     """Read one output ``[rows, columns, 15]`` into a table ``[faces, 15]`` of pixels."""
     rows, columns = np.nonzero(values[:, :, 0] > min_score)
     found = values[rows, columns]
+    if not len(found):
+        return found
     table = np.empty_like(found)
     table[:, 0] = found[:, 0]
     table[:, 3:5] = np.exp(np.minimum(found[:, 3:5], 10.0)) * stride

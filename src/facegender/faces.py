@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import ceil, floor, hypot
 
 import numpy as np
@@ -216,15 +217,25 @@ def place(landmarks: NDArray[np.floating], crop: Crop) -> NDArray[np.float64]:
     Raises:
         ValueError: all landmarks are one point.
     """
-    # As complex numbers a similarity is one product and one sum.
-    wanted = np.array(crop.points) @ (1, 1j)
+    middle, aside, spread = _points(crop)
     given = landmarks.astype(np.float64) @ (1, 1j)
-    aside = wanted - wanted.mean()
-    turn = (aside.conj() * given).sum() / (abs(aside) ** 2).sum()
+    turn = (aside * given).sum() / spread
     if not abs(turn) > 1e-6:
         raise ValueError("the landmarks are one point")
-    shift = given.mean() - turn * wanted.mean()
+    shift = given.mean() - turn * middle
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+
+
+@cache
+def _points(crop: Crop) -> tuple[complex, NDArray[np.complex128], float]:
+    """A crop's points as complex numbers, for then a similarity is one product and one sum.
+
+    Returns:
+        Their middle, how far each is from it (conjugated), and the sum of the squares of that.
+    """
+    points = np.array(crop.points) @ (1, 1j)
+    aside = points - points.mean()
+    return points.mean(), aside.conj(), (abs(aside) ** 2).sum()
 
 
 def cut(picture: Upright, landmarks: NDArray[np.floating], crop: Crop, resize: Resize) -> Pixels:

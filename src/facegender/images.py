@@ -171,7 +171,7 @@ def read_file(path: Path, limits: Limits = LIMITS) -> bytes | None:
             raise UnreadablePictureError("is a folder, not a picture")
         if not stat.S_ISREG(found.st_mode):
             return None
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:  # a buffer would be one more copy
             head = file.read(16)
             if is_leftover(path.name, head) or not looks_like_picture(path.name, head):
                 return None
@@ -179,7 +179,8 @@ def read_file(path: Path, limits: Limits = LIMITS) -> bytes | None:
                 raise UnreadablePictureError(
                     f"{found.st_size:,} bytes are over the limit of {limits.bytes:,}"
                 )
-            return head + file.read()
+            file.seek(0)
+            return file.read()
     except FileNotFoundError:
         reason = "is a link to a file that is not there" if path.is_symlink() else "is not there"
         raise UnreadablePictureError(reason) from None

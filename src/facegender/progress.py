@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,8 @@ import typer
 
 if TYPE_CHECKING:
     from facegender.predict import Answered
+
+_SHOWN_SECONDS = 0.1  # between two looks of the bar
 
 REASONS_SHOWN = 5
 """Unreadable pictures that the summary names."""
@@ -102,10 +105,16 @@ def bar(words: str, total: int | None, *, quiet: bool) -> Iterator[Callable[[flo
     columns = (BarColumn(), MofNCompleteColumn(), shown, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=total, speed=0.0)
+        waiting, shown_at = 0, 0.0
 
         def step(speed: float | None) -> None:
+            nonlocal waiting, shown_at
+            waiting += 1
+            if time.monotonic() < shown_at + _SHOWN_SECONDS:
+                return
             now = progress.tasks[0].speed or 0.0 if speed is None else speed
-            progress.update(task, advance=1, speed=now)
+            progress.update(task, advance=waiting, speed=now)
+            waiting, shown_at = 0, time.monotonic()
 
         yield step
 

@@ -122,8 +122,10 @@ def _reading(picture: Reduced, reader: Reader, decode_larger: Callable[[int], Re
     framer = _framer(reader.crop, reader.resize, reader.detector)
     faces = framer.find(picture.image, reader.faces)
     needed = max(reader.resize.width, reader.resize.height)
-    smallest = min((framer.side(face) for face in faces if face), default=needed)
-    if picture.scale > 1.0 and smallest < needed:
+    smallest: float = needed
+    if picture.scale > 1.0:
+        smallest = min((framer.side(face) for face in faces if face), default=needed)
+    if smallest < needed:
         # A face so small that at this scale the network would see less than there is
         larger = decode_larger(ceil(max(picture.image.size) * needed / smallest))
         faces = tuple(face and face.scaled(picture.scale / larger.scale) for face in faces)
