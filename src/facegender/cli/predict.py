@@ -202,6 +202,9 @@ def predict(
     # Before NumPy is there: the threads that it would start only spin, for 50 ms of a core
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+    from PIL import __version__ as pillow_version
+
+    from facegender import __version__
     from facegender.classifier import Classifier
     from facegender.details import DetailsWriter, format_of
     from facegender.images import LIMITS, Limits
@@ -247,6 +250,7 @@ def predict(
         pool = starting.enter_context(start_reading(found.total, time_limit))
         classifier = Classifier.load(model, runtime=runtime)
         options = {
+            "versions": [__version__, pillow_version],
             "model": classifier.digest,
             "runtime": classifier.runtime,
             "faces": faces,
