@@ -8,6 +8,7 @@ import json
 import re
 import tarfile
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, astronaut: Pixels) -> Path:
         "male/again.png": files["male/3.png"],
         "male/as_bmp.bmp": encoded(Image.open(io.BytesIO(files["male/4.png"])), "BMP"),
         "male/empty.jpg": b"",
+        "female/empty.jpg": b"",
         "female/cut.jpg": encoded(face, "JPEG")[:2000],
         "female/<b>flat.png": encoded(Image.new("RGB", (50, 50), (9, 9, 9)), "PNG"),
         "female/tiny.png": encoded(noise("female", 16), "PNG"),
@@ -91,7 +93,7 @@ def audit(place: Path, *options: str) -> tuple[int, Path]:
 def test_every_fault_is_named_and_the_archive_untouched(place: Path) -> None:
     before = (place / "faces.tar.gz").read_bytes()
     code, folder = audit(place, "--against", str(place / "test.tar.gz"))
-    assert code == 1  # two pictures are unreadable
+    assert code == 1  # three pictures are unreadable
     found = json.loads((folder / "audit.json").read_text())
     assert {frozenset(group) for group in found["copies"]} == {
         frozenset(COPIES),
@@ -102,7 +104,7 @@ def test_every_fault_is_named_and_the_archive_untouched(place: Path) -> None:
     (mixed,) = found["copies under both labels"]
     assert {entry["file"] for entry in mixed} == COPIES
     reasons = {entry["file"]: entry["reason"] for entry in found["unreadable"]}
-    assert reasons.keys() == {"male/empty.jpg", "female/cut.jpg"}
+    assert reasons.keys() == {"male/empty.jpg", "female/empty.jpg", "female/cut.jpg"}
     assert "empty" in reasons["male/empty.jpg"]
     assert [entry["file"] for entry in found["skipped"]] == ["faces.tar.gz/neither.png"]
     assert found["one_coloured"] == ["female/<b>flat.png"]
@@ -128,7 +130,7 @@ def test_the_page_is_whole_and_loads_nothing(place: Path) -> None:
         part = page[page.index(title) :]
         part = part[: part.index("</details>")]
         assert part.count("data:image/jpeg;base64,") == 1 and name in part and size in part
-    part = page[page.index("Unreadable: 2") :]
+    part = page[page.index("Unreadable: 3") :]
     assert part.index("female/cut.jpg: ") < part.index("</details>")
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     assert "<b>flat" not in page and "&lt;b&gt;flat" in page
@@ -194,29 +196,32 @@ def test_doubtful_csv_is_a_list_of_corrections(place: Path) -> None:
 def test_of_copies_the_largest_stays_and_a_split_keeps_them_together(place: Path) -> None:
     _, folder = audit(place, "--drop-duplicates")
     grouping = read_groups(folder)
-    dropped = {file for _, file in grouping.left_out}
+    dropped = {file for _, file, _ in grouping.left_out}
     assert len(COPIES & dropped) == 2 and "female/small.jpg" in dropped
     assert len({"male/3.png", "male/again.png"} & dropped) == 1
     samples = [
         Sample("faces.tar.gz", file, file.split("/")[0])
         for file in (*sorted(COPIES), *(f"male/{n}.png" for n in range(20)))
     ]
-    digests = [f"{n:064x}" for n in range(len(samples))]
+    with tarfile.open(place / "faces.tar.gz") as archive:
+        files = [archive.extractfile(sample.file) for sample in samples]
+        digests = [sha256(file.read()).hexdigest() for file in files if file]
+    together = grouping.of(samples, digests)
     for seed in range(8):
-        rows = assign_parts(
-            samples, digests, seed=seed, validation=0.5, together=grouping.of(samples)
-        )
+        rows = assign_parts(samples, digests, seed=seed, validation=0.5, together=together)
         assert len({row.group for row in rows[:3]}) == len({row.part for row in rows[:3]}) == 1
     apart = [assign_parts(samples, digests, seed=seed, validation=0.5) for seed in range(8)]
     assert any(len({row.part for row in rows[:3]}) == 2 for rows in apart)
-    assert sum(grouping.keeps(samples[:3])) == 1
+    assert sum(grouping.keeps(samples[:3], digests[:3])) == 1
+    changed = digests[::-1]  # the same names, other pictures
+    assert not grouping.is_of(samples, changed) and all(grouping.keeps(samples, changed))
 
 
 def test_doubtful_labels_are_dropped_when_asked_for(place: Path) -> None:
     _, folder = audit(place, "--drop-doubtful", "0.5")
     found = json.loads((folder / "audit.json").read_text())
     expected = {entry["file"] for entry in found["doubtful"] if entry["score"] >= 0.5}
-    assert expected and {file for _, file in read_groups(folder).left_out} == expected
+    assert expected and {file for _, file, _ in read_groups(folder).left_out} == expected
 
 
 @pytest.mark.parametrize("share", ["0", "1.5", "-1"])
@@ -256,7 +261,10 @@ def test_a_training_heeds_the_audit(
     names = [f"{LABELS[n % 2]}/c{n}.png" for n in range(40)]
     samples = [Sample("c", name, name.split("/")[0]) for name in names]
     groups = dict.fromkeys(range(12), "same")
-    write_groups(tmp_path / GROUPS_NAME, samples, [""] * 40, groups, {30: "copy", 31: "doubtful"})
+    digests = [
+        sha256((Path(request_of_run.inputs[2]) / name).read_bytes()).hexdigest() for name in names
+    ]
+    write_groups(tmp_path / GROUPS_NAME, samples, digests, groups, {30: "copy", 31: "doubtful"})
     counts = []
     for number, folder in enumerate(("", str(tmp_path))):
         request = replace(request_of_run, audit=folder, test=0.0)
@@ -269,6 +277,9 @@ def test_a_training_heeds_the_audit(
     assert len({rows[name].group for name in names[:12]}) == 1
     with pytest.raises(InputError, match="holds no audit"):
         train(replace(request_of_run, audit=str(run)), recipe, tmp_path / "no")
+    other = replace(request_of_run, audit=str(tmp_path), inputs=request_of_run.inputs[:1])
+    with pytest.raises(InputError, match="of other pictures"):
+        train(other, recipe, tmp_path / "other", console=Console(quiet=True))
 
 
 def test_a_training_audits_first_whatever_its_recipe(
@@ -284,8 +295,12 @@ def test_a_training_audits_first_whatever_its_recipe(
     folder = runs[0] / "audit"
     assert (folder / "audit.html").is_file() and (folder / "doubtful.csv").is_file()
     groups = read_groups(folder).groups
-    assert groups["c", "male/copy.png"] == groups["c", "male/c1.png"]
-    rows = {(row.sample.archive, row.sample.file): row for row in read_split(runs[0] / "split.csv")}
+    by_file = {file: group for (_, file, _), group in groups.items()}
+    assert by_file["male/copy.png"] == by_file["male/c1.png"]
+    rows = {
+        (row.sample.archive, row.sample.file, row.sha256): row
+        for row in read_split(runs[0] / "split.csv")
+    }
     for name in {*groups.values()}:
         assert len({rows[key].group for key in groups if groups[key] == name}) == 1
     assert json.loads((runs[0] / "run.json").read_text())["audit"] == str(folder)

@@ -61,7 +61,8 @@ def test_leaks_between_two_sets() -> None:
 
 def test_unreadable_pictures_are_no_copies_of_each_other() -> None:
     given = pictures(3)
-    given.store.digests[:] = ["", "", "x"]
+    given.store.digests[:] = ["of no bytes", "of no bytes", "x"]
+    given.store.errors[:] = ["empty file", "empty file", ""]
     assert find_copies(given) == []
 
 

@@ -211,9 +211,8 @@ def _is_flat(seen: Look) -> bool:
 
 def _held_together(samples: Sequence[Sample], groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """Number the groups that copies and persons make together."""
-    links = [*chain(groups.tolist()), *chain(sample.person for sample in samples)]
-    links += chain(f"g{number}" for number in groups.tolist())
-    return join(len(samples), links)
+    of_copies = chain(f"g{number}" for number in groups.tolist())
+    return join(len(samples), [*of_copies, *chain(sample.person for sample in samples)])
 
 
 def _left_out(

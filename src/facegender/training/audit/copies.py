@@ -78,7 +78,7 @@ def find_copies(
     """
     other = against or pictures
     exact = [
-        *_exact(pictures.store.digests, other.store.digests, "bytes", against is None),
+        *_exact(_of_files(pictures.store), _of_files(other.store), "bytes", against is None),
         *_exact(pictures.digests, other.digests, "pixels", against is None),
     ]
     known = {(pair.row, pair.other) for pair in exact}
@@ -132,6 +132,11 @@ def groups_of(numbers: NDArray[np.int64]) -> list[tuple[int, ...]]:
     for row, number in enumerate(numbers.tolist()):
         members[number].append(row)
     return [tuple(rows) for rows in members.values() if len(rows) > 1]
+
+
+def _of_files(store: Store) -> list[str]:
+    """The digests of the files that are pictures: two empty files are not one photo."""
+    return ["" if error else own for own, error in zip(store.digests, store.errors, strict=True)]
 
 
 def _exact(

@@ -7,7 +7,7 @@ picture and its mirror image have the same features.
 from __future__ import annotations
 
 import hashlib
-import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,7 +58,7 @@ def read_features(
     width = PERSON + PERSON * _MAP_SIDE**2
     shape = (len(store.samples), width)
     if not place.exists():
-        unfinished = place.with_name(f"{place.name}.{os.getpid()}.part")
+        unfinished = place.with_name(f"{place.name}.{secrets.token_hex(6)}.part")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with unfinished.open("wb") as file:

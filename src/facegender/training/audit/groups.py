@@ -14,21 +14,38 @@ from facegender.training.samples import Sample
 GROUPS_NAME = "groups.csv"
 """What the list is called in an audit's folder."""
 
+Key = tuple[str, str, str]
+
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """What ``groups.csv`` says by archive and file: groups of copies, and what to leave out."""
+    """What ``groups.csv`` says: groups of copies, and what to leave out.
 
-    groups: dict[tuple[str, str], str]
-    left_out: dict[tuple[str, str], str]
+    Both by archive, file, and SHA-256 of the file.
+    """
 
-    def of(self, samples: Sequence[Sample]) -> list[str]:
+    groups: dict[Key, str]
+    left_out: dict[Key, str]
+
+    def of(self, samples: Sequence[Sample], digests: Sequence[str]) -> list[str]:
         """Give each sample's group of copies, "" where it has none."""
-        return [self.groups.get((sample.archive, sample.file), "") for sample in samples]
+        return [self.groups.get(key, "") for key in _keys(samples, digests)]
 
-    def keeps(self, samples: Sequence[Sample]) -> list[bool]:
+    def keeps(self, samples: Sequence[Sample], digests: Sequence[str]) -> list[bool]:
         """Tell which samples stay."""
-        return [(sample.archive, sample.file) not in self.left_out for sample in samples]
+        return [key not in self.left_out for key in _keys(samples, digests)]
+
+    def is_of(self, samples: Sequence[Sample], digests: Sequence[str]) -> bool:
+        """Tell whether it names any of the samples, or nothing at all."""
+        named = {*self.groups, *self.left_out}
+        return not named or not named.isdisjoint(_keys(samples, digests))
+
+
+def _keys(samples: Sequence[Sample], digests: Sequence[str]) -> list[Key]:
+    return [
+        (sample.archive, sample.file, digest)
+        for sample, digest in zip(samples, digests, strict=True)
+    ]
 
 
 def read_groups(folder: Path) -> Grouping:
@@ -38,12 +55,12 @@ def read_groups(folder: Path) -> Grouping:
         InputError: the folder holds no audit, or its file is damaged.
     """
     path = folder / GROUPS_NAME
-    groups: dict[tuple[str, str], str] = {}
-    left_out: dict[tuple[str, str], str] = {}
+    groups: dict[Key, str] = {}
+    left_out: dict[Key, str] = {}
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
             for row in csv.DictReader(stream, strict=True):
-                key = (row["archive"], row["file"])
+                key = (row["archive"], row["file"], row["sha256"])
                 if row["group"]:
                     groups[key] = row["group"]
                 if row["left_out"]:

@@ -37,13 +37,11 @@ class Likeness:
 
     Attributes:
         detail: correlation of what is finer than a twelfth of the view, -1 to 1.
-        whole: correlation of the grey values themselves, -1 to 1.
         shared: share of the view that both pictures cover, 0 to 1.
         mirrored: the second is the first's mirror image.
     """
 
     detail: NDArray[np.float32]
-    whole: NDArray[np.float32]
     shared: NDArray[np.float32]
     mirrored: NDArray[np.bool_]
 
@@ -66,14 +64,14 @@ def compare(
             scores.append(_agreement(*parts, start)[0])
         mirrored = scores[1] > scores[0]
         detail = torch.maximum(scores[0], scores[1])
-        whole, shared = torch.zeros(len(rows)), torch.zeros(len(rows))
+        shared = torch.zeros(len(rows))
         for number, (view_2, mask_2) in enumerate(ways):
             near = (detail > _HOPEFUL) & (mirrored == bool(number))
             if near.any():
                 parts = (view[near], mask[near], view_2[near], mask_2[near])
                 place = _overlay(*parts, starts[number][near], ((1.0, 6, _AFFINE),))
-                detail[near], whole[near], shared[near] = _agreement(*parts, place)
-    return Likeness(detail.numpy(), whole.numpy(), shared.numpy(), mirrored.numpy())
+                detail[near], shared[near] = _agreement(*parts, place)
+    return Likeness(detail.numpy(), shared.numpy(), mirrored.numpy())
 
 
 def _view(wide: Pixels, frames: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
@@ -152,14 +150,13 @@ def _square(place: Tensor) -> Tensor:
 
 def _agreement(
     view: Tensor, mask: Tensor, view_2: Tensor, mask_2: Tensor, place: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Correlate two views where both are real: of detail, of the whole, and the share that is."""
+) -> tuple[Tensor, Tensor]:
+    """Correlate the details of two views where both are real; give that share of the view, too."""
     weight = mask * (_warp(mask_2, place) > 0.99)
     one, two = (_blurred(x, weight, 0.8) for x in (view, _warp(view_2, place)))
     broad = view.shape[-1] / 12
     fine_one, fine_two = one - _blurred(one, weight, broad), two - _blurred(two, weight, broad)
-    detail = _correlation(fine_one, fine_two, weight)
-    return detail, _correlation(one, two, weight), weight.mean((1, 2, 3))
+    return _correlation(fine_one, fine_two, weight), weight.mean((1, 2, 3))
 
 
 def _warp(x: Tensor, place: Tensor) -> Tensor:

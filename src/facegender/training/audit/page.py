@@ -199,7 +199,8 @@ def _leaks(found: Audit) -> str:
         for pair in sorted(found.leaks, key=lambda pair: pair.agreement)[:_GROUPS]
     ]
     return (
-        f"<p>{len(found.leaks):,} photos are in both sets; {len(items):,} are shown.</p>"
+        f"<p>{len(found.leaks):,} pairs of one photo, one of them in each set; {len(items):,} are "
+        f"shown.</p>"
         f'<ul class="groups">{"".join(items)}</ul>'
     )
 
