@@ -110,11 +110,13 @@ def evaluate(
         )
     console.note("measuring")
     figures = result.figures()
-    worse = _worse(model, archives, result.scores, robustness, console) if robustness else None
-    if output is not None:
-        evaluation.write_json(output, figures | ({"robustness": worse} if worse else {}))
     if scores is not None:
         training("evaluation.scores").write_scores(scores, result.scores)
+    worse = None
+    if robustness:
+        worse = _worse(model, archives, table, result.scores, robustness, console)
+    if output is not None:
+        evaluation.write_json(output, figures | ({"robustness": worse} if worse else {}))
     if page is not None:
         judged = training("evaluation.report").judge(
             model, result, figures, robustness=worse, network=network
@@ -157,11 +159,15 @@ def _make_folder(folder: Path) -> None:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
 
 
-def _worse(model: Path, archives: list[Path], scores: Any, count: int, console: Any) -> Any:
+def _worse(
+    model: Path, archives: list[Path], table: Path | None, scores: Any, count: int, console: Any
+) -> Any:
     """Judge some of the pictures again, made worse."""
     from facegender.classifier import Classifier
 
     module = training("evaluation.robustness")
     chosen = module.choose(scores, count)
     with console.counting("making pictures worse", len(chosen.samples)) as on_picture:
-        return module.robustness(Classifier.load(model), archives, chosen, on_picture=on_picture)
+        return module.robustness(
+            Classifier.load(model), archives, chosen, table=table, on_picture=on_picture
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from made import encode, picture
 
 from facegender.classifier import Classifier
+from facegender.cli import main
 from facegender.training.evaluation.robustness import DAMAGES, choose, robustness
 from facegender.training.evaluation.scores import Scores
 from facegender.training.samples import Sample
@@ -55,6 +57,22 @@ def test_every_damage_is_judged_and_counted(classifier: Classifier, photos: Path
         assert [point["at"] for point in points] == list(damage.steps)
         assert {(p["accuracy"]["count"], p["accuracy"]["correct"]) for p in points} == {(7, 7)}
     assert robustness(classifier, [photos], chosen) == result
+
+
+def test_a_table_may_be_all_that_labels_the_pictures(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    rows = ["file,gender"]
+    for i, label in enumerate(("male", "female") * 2):
+        (tmp_path / "flat" / f"{i}.png").write_bytes(encode(picture(label, seed=i)))
+        rows.append(f"{i}.png,{label}")
+    table, out = tmp_path / "table.csv", tmp_path / "figures.json"
+    table.write_text("\n".join(rows))
+    options = ["--table", str(table), "--robustness", "4", "-o", str(out), "-q"]
+    with pytest.raises(SystemExit) as done:
+        main(["evaluate", str(model_path), str(tmp_path / "flat"), *options])
+    assert done.value.code == 0
+    clean = json.loads(out.read_text())["robustness"]["clean"]
+    assert (clean["count"], clean["correct"]) == (4, 4)
 
 
 def test_labels_are_those_of_the_table(classifier: Classifier, photos: Path) -> None:

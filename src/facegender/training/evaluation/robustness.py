@@ -70,6 +70,7 @@ def robustness(
     inputs: Sequence[Path],
     scores: Scores,
     *,
+    table: Path | None = None,
     seed: int = 0,
     on_picture: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
@@ -79,6 +80,7 @@ def robustness(
         classifier: the network.
         inputs: the archives that the pictures are in.
         scores: the pictures, as :func:`choose` gives them; their labels count.
+        table: the table that they were read with; it may be all that labels them.
         seed: of what is random in a damage; together with the picture it decides.
         on_picture: called with the number of pictures done.
 
@@ -100,7 +102,7 @@ def robustness(
 
     stream = (
         (sample, data)
-        for sample, data in stream_samples(inputs)
+        for sample, data in stream_samples(inputs, table)
         if (sample.archive, sample.file) in labels
     )
     right = []
@@ -111,13 +113,13 @@ def robustness(
         right.append(answers == (labels[sample.archive, sample.file] == "male"))
         if on_picture:
             on_picture(len(right))
-    table = np.array(right).reshape(-1, len(changes))
-    result: dict[str, Any] = {"clean": share(table[:, 0])}
+    outcomes = np.array(right).reshape(-1, len(changes))
+    result: dict[str, Any] = {"clean": share(outcomes[:, 0])}
     place = 1
     for damage in DAMAGES:
         points = []
         for at in damage.steps:
-            points.append({"at": at, "accuracy": share(table[:, place])})
+            points.append({"at": at, "accuracy": share(outcomes[:, place])})
             place += 1
         result[damage.name] = {"unit": damage.unit, "points": points}
     return result
