@@ -1,11 +1,12 @@
 """Measure the audit on faults that are made: copies put in, labels turned over.
 
     python benchmarks/audit/run.py ARCHIVE... --table faces.csv --split runs/best/split.csv \\
-        --runs runs -o benchmarks/results/audit.json
+        --runs runs --corrections recipes/corrections-seen.csv -o benchmarks/results/audit.json
 
 Only pictures of the split's training and validation parts are used: the audit's thresholds were
-chosen there. Faults that the data already has are counted as false findings, so precision is at
-least what stands here.
+chosen there. Labels that the data already has wrong count as wrong, too, as far as
+``--corrections`` knows them, and what it leaves out is not counted; the others are false findings
+here, so precision is at least what stands here.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ from PIL import Image
 from facegender.model_file import LABELS
 from facegender.training.audit.audit import FRAMER
 from facegender.training.audit.copies import Pictures, chain, find_copies, join
-from facegender.training.audit.doubtful import out_of_fold, weigh
+from facegender.training.audit.doubtful import FLAGGED, out_of_fold, weigh
 from facegender.training.audit.features import read_features
+from facegender.training.corrections import correct, read_corrections
 from facegender.training.evaluation.evaluate import write_json
 from facegender.training.kept import read_rows
 from facegender.training.samples import stream_samples
 from facegender.training.split import read_split
 from facegender.training.store import Store, decoded, open_store
 
+FAULTS = ("copies", "labels", "batches")
+LIMITS = (0.2, 0.25, 0.3, 0.35)
 KINDS = ("resized", "recompressed", "cropped", "mirrored", "grey")
 
 
@@ -46,8 +50,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=6000)
     parser.add_argument("--copies", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--corrections", type=Path, help="labels that are known to be wrong")
     parser.add_argument(
-        "--only-batches", action="store_true", help="keep the other results of the output"
+        "--only", nargs="+", choices=FAULTS, default=FAULTS, help="keep the output's other results"
     )
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
@@ -61,17 +66,17 @@ def main() -> None:
     ]
     rows = np.sort(rng.permutation(usable)[: given.pictures])
     some = take(store, rows)
-    results = json.loads(given.output.read_text()) if given.only_batches else {}
-    if not given.only_batches:
-        with tempfile.TemporaryDirectory() as folder:
-            results = {
-                "pictures": len(rows),
-                "seed": given.seed,
-                "copies": measure_copies(some, given, rng, Path(folder)),
-                "labels": measure_labels(some, rng, Path(folder)),
-            }
+    results = json.loads(given.output.read_text()) if len(given.only) < len(FAULTS) else {}
+    results |= {"pictures": len(rows), "seed": given.seed}
+    with tempfile.TemporaryDirectory() as folder:
+        if "copies" in given.only:
+            results["copies"] = measure_copies(some, given, rng, Path(folder))
     features = read_rows(read_features(store, given.runs / ".store"), rows)
-    results["batches"] = measure_batches(some, features, np.random.default_rng(given.seed))
+    if "labels" in given.only:
+        known = read_corrections(given.corrections) if given.corrections else {}
+        results["labels"] = measure_labels(some, features, known, given.seed)
+    if "batches" in given.only:
+        results["batches"] = measure_batches(some, features, np.random.default_rng(given.seed))
     write_json(given.output, results)
     print(given.output.read_text())
 
@@ -172,43 +177,63 @@ def measure_copies(store: Store, given: argparse.Namespace, rng: np.random.Gener
     }
 
 
-def measure_labels(store: Store, rng: np.random.Generator, folder: Path):
-    """Turn labels over and see which are flagged, with the table and without."""
-    features = read_features(store, folder)
+def measure_labels(store: Store, features: np.ndarray, known: dict[str, str], seed: int):
+    """Turn labels over and see which are flagged, with the table and without, from several limits.
+
+    Wrong are labels that were turned, and those that ``known`` corrects, unless they were turned.
+    """
     labels, use = store.labels, np.ones(len(store.samples), bool)
+    corrected = correct(store.samples, store.digests, known)
+    counted = np.array([sample is not None for sample in corrected])
+    true = np.array(
+        [
+            LABELS.index((sample or old).label)
+            for sample, old in zip(corrected, store.samples, strict=True)
+        ]
+    )
+    rng = np.random.default_rng([seed, 1])
     results = []
-    for share in (0.03, 0.05):
+    for share in (0.0, 0.03, 0.05):
         turned = rng.random(len(labels)) < share
+        given = labels ^ turned
         for has_table in (True, False):
             samples = [
                 replace(
                     sample,
-                    label=LABELS[int(label) ^ int(is_turned)],
+                    label=LABELS[label],
                     file=Path(sample.file).name,
                     **({} if has_table else {"person": "", "source": "", "age": ""}),
                 )
-                for sample, label, is_turned in zip(store.samples, labels, turned, strict=True)
+                for sample, label in zip(store.samples, given, strict=True)
             ]
             groups = join(len(samples), chain(sample.person for sample in samples))
-            scores = out_of_fold(features, labels ^ turned, groups, use)
-            doubts = weigh(samples, scores, use)
-            judged = ~np.isnan(doubts.wrong)
+            doubts = weigh(samples, out_of_fold(features, given, groups, use), use)
+            judged = ~np.isnan(doubts.wrong) & counted
+            wrong = (given != true) & judged
+            limits = {}
+            for limit in sorted({*LIMITS, FLAGGED}):
+                flagged = judged & (np.nan_to_num(doubts.wrong) >= limit)
+                found = flagged & wrong
+                limits[str(limit)] = {
+                    "flagged": int(flagged.sum()),
+                    "found": int(found.sum()),
+                    "recall": round(float(found.sum() / wrong.sum()), 4),
+                    "recall of those turned": round(
+                        float((found & turned).sum() / max(1, (wrong & turned).sum())), 4
+                    ),
+                    "precision": round(float(found.sum() / max(1, flagged.sum())), 4),
+                }
             results.append(
                 {
                     "share turned": share,
                     "table": has_table,
                     "judged": int(judged.sum()),
-                    "turned": int((turned & judged).sum()),
-                    "flagged": int(doubts.flagged.sum()),
-                    "found": int((doubts.flagged & turned).sum()),
-                    "recall": round(
-                        float((doubts.flagged & turned).sum() / turned[judged].sum()), 4
-                    ),
-                    "precision": round(
-                        float((doubts.flagged & turned).sum() / doubts.flagged.sum()), 4
-                    ),
+                    "turned": int((turned & wrong).sum()),
+                    "wrong before": int((wrong & ~turned).sum()),
+                    "flagged from": limits,
                 }
             )
+            print(results[-1], flush=True)
     return results
 
 

@@ -5,12 +5,11 @@ persons stay together, so nothing is scored by a model that has seen it. Labels 
 speak against are weighed with how common wrong labels seem to be, as confident learning does (C.
 Northcutt, L. Jiang, I. Chuang, "Confident Learning", JAIR 2021), here with a noise model for each
 group of files: its tail, where the scores are sure and the labels still disagree, is the share of
-wrong labels. So the list says for each label how probably it is wrong, and how many are expected.
+wrong labels. So the list says for each label how probably it is wrong.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,12 @@ from scipy.special import expit, logit
 
 from facegender.model_file import LABELS
 from facegender.training.audit.batches import Batch, find_batches, prefix
+from facegender.training.evaluation.measure import age_in_years
 from facegender.training.kept import read_rows
 from facegender.training.samples import Columns, Sample
 
 FOLDS = 5
-FLAGGED = 0.35
+FLAGGED = 0.25
 """Probability of being wrong from which a label is flagged: chosen on made and on known faults, so
 that nine in ten wrong labels are found and more than six in ten of the flagged are wrong."""
 
@@ -55,13 +55,11 @@ class Doubts:
         wrong: probability that the label is wrong, ``float64 [N]``; NaN where nothing is said
             (unreadable, or too young).
         flagged: ``bool [N]``.
-        expected: how many labels are wrong, by the noise models.
         batches: groups of files that look mislabelled as a whole, the worst first.
     """
 
     wrong: NDArray[np.float64]
     flagged: NDArray[np.bool_]
-    expected: float
     batches: tuple[Batch, ...]
 
 
@@ -155,12 +153,13 @@ def weigh(
     """Turn out-of-fold scores into probabilities that labels are wrong; see :class:`Doubts`."""
     labels = np.array([LABELS.index(sample.label) for sample in samples])
     sign = np.where(labels == 1, 1.0, -1.0)
-    is_old = np.array([not _is_small_child(sample.age) for sample in samples], bool)
+    ages = [age_in_years(sample.age) for sample in samples]
+    is_old = np.array([age is None or age >= YOUNGEST for age in ages], bool)
     rows = np.flatnonzero(use & is_old)
     wrong = np.full(len(labels), np.nan)
     flagged = np.zeros(len(labels), bool)
     if len(rows) < 2 * FOLDS:
-        return Doubts(wrong, flagged, 0.0, ())
+        return Doubts(wrong, flagged, ())
     smoothed, majority = _with_persons(samples, scores, labels, rows)
     margin = sign * smoothed
     of_group = _file_groups(samples, rows)
@@ -183,7 +182,7 @@ def weigh(
         prior = np.clip(wrong[minority], 1e-9, 1 - 1e-9)
         wrong[minority] = expit(logit(prior) + _DISAGREES)
     flagged[rows] = wrong[rows] >= FLAGGED
-    return Doubts(wrong, flagged, float(wrong[rows].sum()), tuple(batches))
+    return Doubts(wrong, flagged, tuple(batches))
 
 
 def _under_both(
@@ -195,12 +194,6 @@ def _under_both(
     is_mixed = (ones > 0) & (ones < count)
     found: NDArray[np.int64] = rows[is_mixed[copies[rows]]]
     return found
-
-
-def _is_small_child(age: str) -> bool:
-    """Tell whether a table's age ("2", "(0, 2)", "0-3") is below :data:`YOUNGEST`."""
-    numbers = [float(part) for part in re.findall(r"\d+(?:\.\d+)?", age)[:2]]
-    return bool(numbers) and sum(numbers) / len(numbers) < YOUNGEST
 
 
 def _with_persons(
