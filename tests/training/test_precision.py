@@ -100,7 +100,8 @@ def test_what_is_asked_for_is_not_measured(recipe: Recipe, monkeypatch: pytest.M
     assert run._settle_precision(network, recipe, Console(quiet=True)) is recipe  # asks for "32"
     auto = replace(recipe, fit=replace(recipe.fit, precision="auto"))
     monkeypatch.setattr(run, "half_may_be_faster", lambda recipe: False)
-    assert run._settle_precision(network, auto, Console(quiet=True)) is auto
+    settled = run._settle_precision(network, auto, Console(quiet=True))
+    assert settled.fit.precision == "32"  # for good: a resume elsewhere does not change it
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about CPUs")

@@ -228,7 +228,9 @@ def test_where_pixels_have_no_room_files_are_kept_and_give_the_same(
 def test_what_a_killed_process_left_is_in_nobodys_way(faces: Path, tmp_path: Path) -> None:
     open_store([faces], None, WHOLE, tmp_path / "store")
     (place,) = (tmp_path / "store").iterdir()
-    place.rename(place.with_name(f"{place.name}.{os.getpid()}.tmp"))
+    left = place.rename(place.with_name(f"{place.name}.abc.tmp"))
+    for path in (*left.iterdir(), left):
+        os.utime(path, (0, 0))
     open_store([faces], None, WHOLE, tmp_path / "store")
     assert entries(tmp_path / "store") == [place.name]
 

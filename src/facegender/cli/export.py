@@ -39,7 +39,7 @@ def export(
 ) -> int:
     """Write a run's network as one model file, compared with torch on real pictures.
 
-    Refused where a probability differs by more than 0.001 or a label flips;
+    Refused where a probability differs by more than 0.001;
     in reduced precision where accuracy on the run's validation pictures falls
     by more than 0.1 points or the share of unknown moves by more than 1.
     """

@@ -146,7 +146,6 @@ def convert_run(
     assignments = split_pictures(request, recipe, store, folder, console, resume=True)
     parts = np.array([row.part for row in assignments])
     held, learned = rows_of(parts, "validation"), rows_of(parts, "train")
-    held = held[[not store.errors[row] for row in held]]
     validation, labels = read_rows(store.pixels, held), store.labels[held]
     model = folder / MODEL_NAME
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ def read_corrections(path: Path) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             rows = csv.DictReader(file)
             if missing := {"sha256", "label"} - set(rows.fieldnames or ()):
                 raise InputError(f"{path}, line 1: no column {', '.join(sorted(missing))}")

@@ -100,8 +100,8 @@ def fit_network(
 
     Raises:
         StoppedError: ``should_stop`` said so; the checkpoint is written.
-        InputError: there is nothing to resume, or it belongs to another recipe; or there are fewer
-            than two pictures for each device.
+        InputError: the checkpoint belongs to another recipe, or there are fewer than two pictures
+            for each device.
         FacegenderError: the loss is no number.
     """
     if len(train) < 2 * fabric.world_size:
@@ -133,6 +133,7 @@ def fit_network(
                     loop.save()
                     saved = time.monotonic()
                 if stopping:
+                    fabric.barrier()  # all wait until the first one's checkpoint is on disk
                     raise _stopped(f"in epoch {state.epoch + 1} of {epochs}", folder)
         speed = (state.seen - seen_before) / max(time.monotonic() - began, 1e-9)
         figures = loop.end_epoch(validation, steps, epochs, speed)
@@ -143,6 +144,7 @@ def fit_network(
             saved = time.monotonic()
         on_epoch(figures)
         if stopping:
+            fabric.barrier()
             raise _stopped(f"after epoch {state.epoch + 1} of {epochs}", folder)
     return loop.history
 
@@ -249,6 +251,9 @@ class _Loop:
         """Judge the epoch on validation and keep its weights if they are the best."""
         state, options = self.state, self.recipe.fit
         judged = self.average.module if options.ema else self.network
+        if self.fabric.world_size > 1:  # each has its own running statistics; the first's are kept
+            for buffer in judged.buffers():
+                torch.distributed.broadcast(buffer, 0)
         rate = learning_rate(options, (state.epoch + 1) * steps - 1, epochs * steps)
         logits = compute_logits(
             judged, self.store, validation, self.recipe.input, fabric=self.fabric

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -93,11 +93,13 @@ def audit_first(request: Request, recipe: Recipe, folder: Path, console: Console
                 "auditing first, once for all runs on these archives; the faces are looked for in "
                 "pictures of its own size (--no-audit leaves it out)"
             )
-        unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
-        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished = kept.with_name(f"{kept.name}.{secrets.token_hex(6)}.tmp")
         try:
             audit(inputs, unfinished, table=table, stores=stores, console=console)
             unfinished.rename(kept)
+        except OSError:
+            if not kept.is_dir():  # else another run was quicker
+                raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     place = folder / AUDIT_FOLDER
@@ -118,6 +120,14 @@ def split_pictures(
     path = folder / SPLIT_NAME
     given = path if resume else Path(request.split) if request.split else None
     if given is None:
+        together: list[str] = []
+        if request.audit:
+            grouping = read_groups(Path(request.audit))
+            if not grouping.is_of(store.samples, store.digests):
+                raise InputError(
+                    f"the audit in {request.audit} is of other pictures: it names none of these"
+                )
+            together = grouping.of(store.samples, store.digests)
         rows = assign_parts(
             store.samples,
             store.digests,
@@ -125,7 +135,7 @@ def split_pictures(
             validation=request.validation,
             test=request.test,
             errors=store.errors,
-            together=read_groups(Path(request.audit)).of(store.samples) if request.audit else (),
+            together=together,
         )
     else:
         known = read_split(given)
@@ -153,7 +163,7 @@ def correct_labels(
     """
     parts = np.array([row.part for row in assignments])
     if request.audit:
-        stays = np.array(read_groups(Path(request.audit)).keeps(store.samples))
+        stays = np.array(read_groups(Path(request.audit)).keeps(store.samples, store.digests))
         gone = ~stays & np.isin(parts, ("train", "validation"))
         parts[gone] = ""
         console.note(f"audit: {int(gone.sum()):,} pictures left out")

@@ -127,9 +127,11 @@ def train(
     store = open_pictures(request, recipe, folder, console)
     if not request.corrections:  # which may bring another label in
         check_both(store.labels, "picture")
-    if not resume:
+    is_first = fabric.global_rank == 0
+    if is_first and not resume:
         request = audit_first(request, recipe, folder, console)
-    assignments = split_pictures(request, recipe, store, folder, console, resume)
+    # The others take the split that the first one has written
+    assignments = split_pictures(request, recipe, store, folder, console, resume or not is_first)
     if fabric.global_rank == 0:
         fabric.barrier()
     store, parts = correct_labels(store, assignments, request, console)
@@ -202,10 +204,12 @@ def _start(network: nn.Module, recipe: Recipe, request: Request) -> Start:
 
 def _settle_precision(network: nn.Module, recipe: Recipe, console: Console) -> Recipe:
     """Replace ``auto`` by what is faster here, so that a resume and the run's files know it."""
-    if recipe.fit.precision != "auto" or not half_may_be_faster(recipe):
+    if recipe.fit.precision != "auto":
         return recipe
-    times = speed_of_half(network, recipe)
-    console.note(f"a step in bfloat16 is {times:.2f} times as fast as in float32")
+    times = 0.0
+    if half_may_be_faster(recipe):
+        times = speed_of_half(network, recipe)
+        console.note(f"a step in bfloat16 is {times:.2f} times as fast as in float32")
     return replace(recipe, fit=replace(recipe.fit, precision="bf16" if times > 1 else "32"))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from facegender.errors import InputError, OutputError
+from facegender.inputs import OWN_FILES
 from facegender.model_file import MODEL_NAME
 from facegender.results import check_output, replacing
 from facegender.training.audit.groups import GROUPS_NAME
@@ -89,7 +90,8 @@ def _make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if foreign := [item.name for item in folder.iterdir() if item.name not in _RUN_FILES]:
+        found = [item.name for item in folder.iterdir() if item.name not in _RUN_FILES]
+        if foreign := [name for name in found if not name.startswith(OWN_FILES)]:
             raise OutputError(
                 f"{folder} holds other files ({', '.join(sorted(foreign)[:3])}): name a new folder"
             )
@@ -103,14 +105,34 @@ def _make_folder(folder: Path) -> None:
 def begin_run(request: Request, recipe: Recipe, folder: Path) -> None:
     """Write down what was asked for, once it is known that it can be done.
 
-    Before that, the same folder may be given again with the mistake put right.
+    Before that, the same folder may be given again with the mistake put right. Lists that may be
+    edited later (corrections, a teacher's scores, what an audit leaves out) are copied, so that a
+    resume learns from the same.
     """
     try:
+        request = replace(
+            request,
+            corrections=_copied(request.corrections, folder / "corrections.csv"),
+            teacher=_copied(request.teacher, folder / "teacher.csv"),
+        )
+        place = (folder / AUDIT_FOLDER).absolute()
+        if request.audit and Path(request.audit) != place:
+            place.mkdir(exist_ok=True)
+            _copied(str(Path(request.audit) / GROUPS_NAME), place / GROUPS_NAME)
+            request = replace(request, audit=str(place))
         with replacing(folder / CONFIG_NAME) as file:
             file.write(write_toml(recipe))
         write_json(folder / REQUEST_NAME, asdict(request))
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
+
+
+def _copied(given: str | None, to: Path) -> str | None:
+    if not given:
+        return given
+    with replacing(to) as file:
+        file.buffer.write(Path(given).read_bytes())
+    return str(to.absolute())
 
 
 def files_of(folder: Path) -> list[Path]:

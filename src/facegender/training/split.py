@@ -174,7 +174,7 @@ def match_split(
     """Bring the rows of a split that was read from ``path`` into the order of samples.
 
     Labels and facts are the samples' own, parts and groups the split's. Rows for pictures that
-    are not among the samples are left out.
+    are not among the samples are left out; what cannot be read has no part, whatever it had.
 
     Raises:
         InputError: a readable picture is not in the split, or its content differs.
@@ -194,7 +194,7 @@ def match_split(
             )
         matched.append(
             Assignment(sample, digest, "", "", error)
-            if row is None
+            if row is None or error
             else replace(row, sample=sample)
         )
     return matched

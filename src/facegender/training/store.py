@@ -6,12 +6,13 @@ import csv
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -242,10 +243,11 @@ def _build_store(
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     for stale in place.parent.glob("*.tmp"):  # of processes that were killed
-        if time.time() - stale.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(stale, ignore_errors=True)
-    unfinished = place.with_name(f"{place.name}.{os.getpid()}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process with the same number
+        with suppress(OSError):  # gone meanwhile
+            newest = max(each.stat().st_mtime for each in (stale, *stale.iterdir()))
+            if time.time() - newest > _STALE_SECONDS:
+                shutil.rmtree(stale, ignore_errors=True)
+    unfinished = place.with_name(f"{place.name}.{secrets.token_hex(6)}.tmp")
     unfinished.mkdir()
     nowhere = np.full((2, 3), np.nan, np.float32)
     held: deque[bytes] = deque()
