@@ -6,7 +6,7 @@ scores the test part of the data (20 %, by person and content; the part is the s
 ``split.py``) with every model file and, on as many of its pictures as ``--peers`` says, with the
 peers of ``peers.py``. Everything in ``accuracy.json`` is computed from the table of scores that is
 written beside it, and the plots from ``accuracy.json``. A stopped run goes on where it was. What
-``accuracy.json`` says of models that are not named now is kept.
+``accuracy.json`` says of models that are not named now, and of peers with ``--peers 0``, is kept.
 
 Figures are given on the labels as they come (``raw``) and with ``labels.csv`` put in
 (``repaired``): test pictures that were looked at without any network's answer, a random sample
@@ -299,8 +299,10 @@ def main() -> None:
         result["peers"] = beside(list(names), common, test, repaired, table)
     earlier = given.output / "accuracy.json"
     if earlier.is_file():
-        kept = json.loads(earlier.read_text(encoding="utf-8"))["systems"]
+        known = json.loads(earlier.read_text(encoding="utf-8"))
+        kept = known["systems"]
         result["systems"] |= {name: kept[name] for name in kept.keys() - names.keys()}
+        result = known | result  # the peers, where they are not asked now
     write_json(earlier, result)
     draw(result, given.output)
     for line in lines(result):
