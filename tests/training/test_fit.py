@@ -468,7 +468,7 @@ def main():
         np.save(folder / f"{fabric.global_rank}.npy", logits.numpy())
         torch.distributed.destroy_process_group()
         return
-    if what == "train":
+    if what in ("plain", "normalised"):
         fabric = make_fabric(recipe, 2)
         fabric.launch()
         shown = []
@@ -479,8 +479,9 @@ def main():
         loader.training_batch = noted
         torch.manual_seed(0)
         layers = [nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        plain = nn.Sequential(*layers, nn.Linear(8, 2))
-        history = fit.fit_network(plain, store, np.arange(70), np.arange(70, 100), recipe, folder,
+        if what == "plain":
+            network = nn.Sequential(*layers, nn.Linear(8, 2))
+        history = fit.fit_network(network, store, np.arange(70), np.arange(70, 100), recipe, folder,
             fabric=fabric)
         facts = {"shown": shown, "history": [asdict(figures) for figures in history]}
         (folder / f"{fabric.global_rank}.json").write_text(json.dumps(facts))
@@ -569,7 +570,7 @@ def test_training_by_two_processes_is_training_by_one(
     """Every picture is shown once an epoch, by one of the two, and counts as it does alone."""
     folder = tmp_path / "two"
     folder.mkdir()
-    done = start_script("train", folder)
+    done = start_script("plain", folder)
     assert done.returncode == 0, done.stderr
     one, two = (json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1))
     for epoch in range(recipe.fit.epochs):
@@ -593,6 +594,28 @@ def test_training_by_two_processes_is_training_by_one(
             for name in ("loss", "validation_loss"):
                 assert other[name] == pytest.approx(getattr(figures, name), rel=1e-4)
     assert history[-1].loss < history[0].loss
+
+
+def test_what_two_processes_judge_is_what_they_keep(
+    fitter: Fitter,
+    recipe: Recipe,
+    tmp_path: Path,
+    start_script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """Each has running statistics of its own share; the figures are of those that are saved."""
+    folder = tmp_path / "two"
+    folder.mkdir()
+    done = start_script("normalised", folder)
+    assert done.returncode == 0, done.stderr
+    history = json.loads((folder / "0.json").read_text())["history"]
+    best = max(history, key=lambda figures: figures["validation_accuracy"])
+    network = built(recipe)
+    load_weights(network, folder / BEST_NAME)
+    logits = compute_logits(network, fitter.store, fitter.validation, recipe.input)
+    labels = torch.from_numpy(fitter.store.labels[fitter.validation])
+    assert accuracy(logits, labels) == best["validation_accuracy"]
+    loss = float(nn.functional.cross_entropy(logits, labels))
+    assert loss == pytest.approx(best["validation_loss"], rel=1e-4)
 
 
 def test_checkpoints_are_written_now_and_then(
