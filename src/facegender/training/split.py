@@ -70,8 +70,9 @@ def assign_parts(
     Test: a group's keys are its persons and, for pictures without a person, their digests. Each
     key hashes to a fixed number in [0, 1), and a group is in test if any of its keys lies below
     `test`. Neither the seed nor other data plays a part and a group's keys only ever grow, so
-    adding data, or raising `test`, never moves a picture out of test. The realised share is near
-    `test`, a little above it where persons and copies chain several keys together.
+    adding data, or raising `test`, never moves a picture out of test; but a near copy that is in
+    test for its group alone leaves it when an audit of more data no longer finds the pair. The
+    realised share is near `test`, a little above it where persons and copies chain keys together.
 
     Validation: the share `validation` of the pictures that are not in test, drawn by `seed` in
     whole groups, within each stratum (a group's commonest label and source) as near to the share
