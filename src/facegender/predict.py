@@ -37,7 +37,8 @@ LOOK_AHEAD = 64
 than one core three groups a core); with their bytes it bounds the memory."""
 
 BYTES_AHEAD = 64 * 2**20
-"""Most bytes of pictures out of archives that wait to be decoded."""
+"""Most bytes of pictures out of archives that wait to be decoded, and as many that wait for their
+answers."""
 
 GROUP = 16
 """Most pictures that go to a reading process together."""
@@ -180,9 +181,12 @@ def _answers(
     known = partial(_known, journal=journal, retry_errors=retry_errors)
     most = max(LOOK_AHEAD, 3 * GROUP * classifier.threads)
     waiting: deque[_Waiting] = deque()
+    held = 0  # bytes of files out of archives among those that wait
     with make_pool() as pool, _Network(classifier) as network:
 
         def first() -> Answered:
+            nonlocal held
+            held -= len(waiting[0].item.data)
             answered = _answered(waiting.popleft(), network, classifier, threshold)
             if journal is not None and answered.is_new:
                 journal.add(answered.item, answered.rows, answered.thumbnail)
@@ -191,7 +195,13 @@ def _answers(
         for item, read in _read_ahead(coming, known, pool, reader, most):
             frames = read.frames if isinstance(read, Reading) else ()
             waiting.append(_Waiting(item, read, [network.ask(frame.pixels) for frame in frames]))
-            while waiting and (network.is_busy or len(waiting) >= most or waiting[0].is_answered):
+            held += len(item.data)
+            while waiting and (
+                network.is_busy
+                or len(waiting) >= most
+                or held > BYTES_AHEAD
+                or waiting[0].is_answered
+            ):
                 yield first()
         while waiting:
             yield first()
