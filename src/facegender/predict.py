@@ -207,12 +207,15 @@ def _answers(
             yield first()
 
 
-def _known(item: Item, journal: Journal | None, retry_errors: bool) -> Kept | None:
+_Settled = Kept | Prediction
+
+
+def _known(item: Item, journal: Journal | None, retry_errors: bool) -> _Settled | None:
     """Tell what needs no reading: what an earlier run answered, and what cannot be read at all."""
     if not item.is_picture:
-        return Kept((Prediction(item.key, Status.SKIPPED),), b"")
+        return Prediction(item.key, Status.SKIPPED)
     if item.problem:
-        return Kept((Prediction(item.key, Status.UNREADABLE, error=item.problem),), b"")
+        return Prediction(item.key, Status.UNREADABLE, error=item.problem)
     return None if journal is None else journal.kept(item, with_bad=not retry_errors)
 
 
@@ -220,7 +223,7 @@ def _known(item: Item, journal: Journal | None, retry_errors: bool) -> Kept | No
 class _Group:
     """Files in a row, with what is known of them; what is not known is being read."""
 
-    files: list[tuple[Item, Kept | None]]
+    files: list[tuple[Item, _Settled | None]]
     readings: Future[list[Reading | Exception | None]]
 
     @property
@@ -230,7 +233,7 @@ class _Group:
 
 def _read_ahead(
     coming: Iterator[Item],
-    known: Callable[[Item], Kept | None],
+    known: Callable[[Item], _Settled | None],
     pool: Pool,
     reader: Reader,
     most: int,
@@ -252,10 +255,10 @@ def _read_ahead(
 
 
 def _grouped(
-    files: Iterable[tuple[Item, Kept | None]],
-) -> Iterator[list[tuple[Item, Kept | None]]]:
+    files: Iterable[tuple[Item, _Settled | None]],
+) -> Iterator[list[tuple[Item, _Settled | None]]]:
     """Gather files that are small into groups, for each group costs two changes of process."""
-    group: list[tuple[Item, Kept | None]] = []
+    group: list[tuple[Item, _Settled | None]] = []
     size = 0
     for item, kept in files:
         group.append((item, kept))
@@ -376,8 +379,7 @@ def _answered(
     """Wait for a file's answers and make them rows."""
     item, read = waiting.item, waiting.read
     if isinstance(read, Kept):
-        is_file = item.is_picture and not item.problem
-        return Answered(item, read.rows, read.thumbnail, is_kept=is_file)
+        return Answered(item, read.rows, read.thumbnail, is_kept=True)
     if isinstance(read, Prediction):
         return Answered(item, (read,))
     found = (network.answer(*face) for face in waiting.faces)
