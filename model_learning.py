@@ -255,7 +255,7 @@ print(f"calibration error {measured['calibration_error']:.2%} over {len(scores):
 #
 # `classic` itself, on a fifth of the data, from random weights and after five
 # epochs, told 65.49 % of 2,817 validation pictures right without turns in training and 63.37 % with them;
-# on the same pictures `quick` has 95.88 %, and `best`, which learned from all of the data, 97.30 %, both with
+# on the same pictures `quick` has 95.71 %, and `best`, which learned from all of the data, 97.30 %, both with
 # turns ([README](README.md#learn-from-your-own-pictures)).
 
 # %%

@@ -1,7 +1,6 @@
 """What is gained from one run to the next, on the same pictures and by the same labels.
 
-    python benchmarks/accuracy/gained.py runs/classic runs/classic-upright runs/quick runs/best \\
-        -o benchmarks/results/gained.json
+    python benchmarks/accuracy/gained.py runs/quick runs/best -o benchmarks/results/gained.json
 
 Pictures are those that all runs have in their validation part (their ``scores.csv``); the labels
 are the last run's, which had them corrected.

@@ -253,7 +253,7 @@ def row_growth(bench: Bench) -> Row:
             }
         )
     most = min(MEMORY_AT, max(bench.growth))
-    took, held = predict(bench.links(most), bench.models["default"], bench.runtimes[0])
+    took, held = predict(bench.links(most), bench.models["default"], runtime)
     return {
         "target": "under 400 MB at 200,000",
         "network": f"{name}, {runtime}",
@@ -261,7 +261,7 @@ def row_growth(bench: Bench) -> Row:
         "points": points,
         "default": {
             "pictures": most,
-            "runtime": bench.runtimes[0],
+            "runtime": runtime,
             "seconds": round(took, 1),
             "megabytes": round(held),
         },

@@ -159,6 +159,32 @@ def test_the_page_shows_a_batch_with_what_is_sure_and_what_is_chance(tmp_path: P
     assert "<b>0.png" not in page
 
 
+def test_a_person_under_both_labels_is_named_with_the_rarer_label_first(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+
+    def noise() -> bytes:
+        return encoded(Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)), "PNG")
+
+    persons = {"male/a.png": "<b>one", "male/b.png": "<b>one", "female/c.png": "<b>one"}
+    persons |= {"male/d.png": "two", "female/e.png": "three", "female/f.png": ""}
+    pack(tmp_path / "faces.tar.gz", {name: noise() for name in persons})
+    table = tmp_path / "table.csv"
+    table.write_text("file,person\n" + "".join(f"{file},{who}\n" for file, who in persons.items()))
+    with pytest.raises(SystemExit):
+        options = ["--table", str(table), "-o", str(tmp_path / "found"), "-q"]
+        main(["audit", str(tmp_path / "faces.tar.gz"), *options])
+    facts = json.loads((tmp_path / "found/audit.json").read_text())
+    (mixed,) = facts["persons under both labels"]
+    assert mixed["person"] == "<b>one" and facts["counts"]["persons under both labels"] == 1
+    files = [(one["file"], one["label"]) for one in mixed["files"]]
+    assert files[0] == ("female/c.png", "female")
+    assert set(files[1:]) == {("male/a.png", "male"), ("male/b.png", "male")}
+    page = (tmp_path / "found/audit.html").read_text()
+    part = page[page.index('id="persons"') : page.index('id="batches"')]
+    assert "&lt;b&gt;one" in part and part.count("<figure>") == 3
+    assert part.index("female/c.png") < part.index("male/a.png")
+
+
 def test_of_a_large_group_under_both_labels_both_are_shown(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
 

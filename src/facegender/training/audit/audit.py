@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from facegender.training.store import Store, decoded, open_store, store_folder
 
 AUDIT_NAME, PAGE_NAME = "audit.json", "audit.html"
 DOUBTFUL_NAME = "doubtful.csv"
-VERSION = 1
+VERSION = 2
 """Raised when the same pictures would be audited otherwise: what was kept is then made anew."""
 
 FRAMER = Framer(ALIGNED, Resize(128, 128))
@@ -258,6 +258,27 @@ def ranked(found: Audit) -> list[int]:
     return [int(row) for row in order if wrong[row] >= _LEAST_SCORE or found.doubts.flagged[row]]
 
 
+def mixed_persons(found: Audit) -> list[tuple[str, list[int]]]:
+    """Persons whose pictures have both labels, the one with the most doubtful label first.
+
+    Returns:
+        Each person with the rows of its pictures: those of its rarer label first, and of one label
+        the most doubtful.
+    """
+    store, wrong = found.subject.store, np.nan_to_num(found.doubts.wrong)
+    persons: dict[str, list[int]] = defaultdict(list)
+    for row, sample in enumerate(store.samples):
+        if sample.person and not store.errors[row]:
+            persons[sample.person].append(row)
+    mixed = []
+    for person, rows in persons.items():
+        counts = Counter(store.samples[row].label for row in rows)
+        if len(counts) > 1:
+            order = sorted(rows, key=lambda row: (counts[store.samples[row].label], -wrong[row]))
+            mixed.append((person, order))
+    return sorted(mixed, key=lambda one: -max(wrong[row] for row in one[1]))
+
+
 def figures(found: Audit) -> dict[str, Any]:
     """What ``audit.json`` holds; docs/audit.md says what each entry is."""
     subject, doubts = found.subject, found.doubts
@@ -266,6 +287,7 @@ def figures(found: Audit) -> dict[str, Any]:
     copies = groups_of(found.groups)
     kinds = Counter(pair.kind for pair in found.pairs)
     mixed = [group for group in copies if len({samples[row].label for row in group}) > 1]
+    persons = mixed_persons(found)
     result: dict[str, Any] = {
         "counts": {
             "pictures": len(samples),
@@ -277,6 +299,7 @@ def figures(found: Audit) -> dict[str, Any]:
             "pictures in groups of copies": sum(map(len, copies)),
             "pairs of copies": dict(kinds),
             "groups of copies under both labels": len(mixed),
+            "persons under both labels": len(persons),
             "doubtful": int(doubts.flagged.sum()),
             "doubtful, expected wrong": round(float(np.nan_to_num(doubts.wrong).sum()), 1),
             "not judged": int(np.isnan(doubts.wrong).sum()),
@@ -287,6 +310,15 @@ def figures(found: Audit) -> dict[str, Any]:
         "copies under both labels": [
             [{"file": subject.name(row), "label": samples[row].label} for row in group]
             for group in mixed
+        ],
+        "persons under both labels": [
+            {
+                "person": person,
+                "files": [
+                    {"file": subject.name(row), "label": samples[row].label} for row in members
+                ],
+            }
+            for person, members in persons
         ],
         "doubtful": [
             {

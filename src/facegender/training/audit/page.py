@@ -53,6 +53,7 @@ def write_page(found: Audit, facts: dict[str, Any], path: Path) -> None:
     sections = {
         "counts": _counts(facts),
         "doubtful": _doubtful(found, facts),
+        "persons": _persons(found),
         "batches": _batches(found),
         "copies": _copies(found),
         "leaks": _leaks(found),
@@ -61,6 +62,7 @@ def write_page(found: Audit, facts: dict[str, Any], path: Path) -> None:
     titles = {
         "counts": "Counts",
         "doubtful": "Doubtful labels",
+        "persons": "Persons under both labels",
         "batches": "Batches of doubtful labels",
         "copies": "Copies",
         "leaks": "Leaks",
@@ -116,6 +118,29 @@ def _doubtful(found: Audit, facts: dict[str, Any]) -> str:
         "a picture is the one that it has. doubtful.csv holds all of them: remove the lines whose "
         "label is right, and give it to <code>facegender train --corrections</code>.</p>"
         f'<ul class="sheet">{"".join(items)}</ul>'
+    )
+
+
+def _persons(found: Audit) -> str:
+    """Persons whose pictures do not agree on the label, the rarer label first."""
+    from facegender.training.audit.audit import mixed_persons
+
+    if not any(sample.person for sample in found.subject.store.samples):
+        return ""
+    persons = mixed_persons(found)
+    if not persons:
+        return "<p>None found.</p>"
+    items = []
+    for person, rows in persons[:_GROUPS]:
+        figures = "".join(
+            _figure(found.subject, row, _wrong(found, row)) for row in rows[:_MEMBERS]
+        )
+        more = f"<p>and {len(rows) - _MEMBERS:,} more</p>" if len(rows) > _MEMBERS else ""
+        items.append(f'<li>{_text(person)}<div class="row">{figures}</div>{more}</li>')
+    return (
+        f"<p>{len(persons):,} found; {len(items):,} are shown, the one with the most doubtful "
+        "label first, of each the rarer label first.</p>"
+        f'<ul class="groups">{"".join(items)}</ul>'
     )
 
 
