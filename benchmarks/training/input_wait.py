@@ -5,7 +5,8 @@
 
 Steps are the loop's own, on pictures drawn as an epoch draws them. Waiting is the time from asking
 for a batch until its pixels are in memory, read from the store's file; cutting and augmenting them
-is counted apart, as it is done by the same processor (or by the GPU, where there is one).
+is counted apart, as it is done by the same processor (or by the GPU, where there is one). All is done
+twice: with nothing of the store in memory, and with the same pictures again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +28,14 @@ from facegender.training.evaluation.evaluate import write_json
 from facegender.training.fit import StoppedError, fit_network
 from facegender.training.loader import Loader
 from facegender.training.network import build_network
-from facegender.training.recipe import read_recipe
-from facegender.training.store import open_store
+from facegender.training.recipe import Recipe, read_recipe
+from facegender.training.store import Store, open_store, store_path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("archives", nargs="+", type=Path)
     parser.add_argument("--table", type=Path)
     parser.add_argument("--recipe", default="best")
@@ -39,10 +43,28 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
-    recipe = read_recipe(given.recipe)
-    store = open_store(given.archives, given.table, recipe.input.framer, given.runs / ".store")
+    recipe, stores = read_recipe(given.recipe), given.runs / ".store"
+    store = open_store(given.archives, given.table, recipe.input.framer, stores)
+    forget(store_path(given.archives, given.table, recipe.input.framer, stores))
     spent = {"getting": 0.0, "preparing": 0.0}
-    epoch_of, prepare = Loader.of_epoch, loader.training_batch
+    watch(spent)
+    result = {
+        name: measured(store, recipe, given.steps, spent)
+        for name in ("from the disk", "again, the same pictures")
+    }
+    write_json(given.output, result)
+    print(given.output.read_text())
+
+
+def forget(folder: Path) -> None:
+    """Have the system let go of what it holds of a folder's files in memory (Linux)."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def watch(spent: dict[str, float]) -> None:
+    """Add up the seconds that the loop takes to get batches, and of these to prepare them."""
 
     def timed(name, work):
         def call(*args, **kwargs):
@@ -55,6 +77,8 @@ def main() -> None:
 
         return call
 
+    epoch_of = Loader.of_epoch
+
     def timed_epoch(*args, **kwargs):
         batches = epoch_of(*args, **kwargs)
         take = timed("getting", next)
@@ -62,7 +86,12 @@ def main() -> None:
             while True:
                 yield take(batches)
 
-    loader.training_batch, Loader.of_epoch = timed("preparing", prepare), timed_epoch
+    loader.training_batch = timed("preparing", loader.training_batch)
+    Loader.of_epoch = timed_epoch
+
+
+def measured(store: Store, recipe: Recipe, steps: int, spent: dict[str, float]) -> dict[str, Any]:
+    """Take some steps of a new run; what they waited for, as shares of their time."""
     ends: list[float] = []
     seen: list[dict[str, float]] = []
 
@@ -80,29 +109,25 @@ def main() -> None:
             recipe,
             Path(folder),
             fabric=make_fabric(recipe, 1),
-            should_stop=lambda: len(ends) > given.steps,
+            should_stop=lambda: len(ends) > steps,
             on_step=on_step,
         )
     seconds = ends[-1] - ends[0]  # the first step, in which everything is set up, is left out
     spans = {name: seen[-1][name] - seen[0][name] for name in spent}
-    steps = len(ends) - 1
-    write_json(
-        given.output,
-        {
-            "recipe": recipe.name,
-            "pictures in the store": len(rows),
-            "gigabytes of the store": round((store.pixels.nbytes + store.wide.nbytes) / 1e9, 2),
-            "batch": recipe.fit.batch,
-            "steps": steps,
-            "seconds": round(seconds, 2),
-            "pictures per second": round(steps * recipe.fit.batch / seconds, 1),
-            "waiting for pictures": round((spans["getting"] - spans["preparing"]) / seconds, 5),
-            "cutting and augmenting them": round(spans["preparing"] / seconds, 5),
-            "device": "cuda" if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores",
-            "load of the machine at the end": round(os.getloadavg()[0], 1),
-        },
-    )
-    print(given.output.read_text())
+    done = len(ends) - 1
+    return {
+        "recipe": recipe.name,
+        "pictures in the store": len(rows),
+        "gigabytes of the store": round((store.pixels.nbytes + store.wide.nbytes) / 1e9, 2),
+        "batch": recipe.fit.batch,
+        "steps": done,
+        "seconds": round(seconds, 2),
+        "pictures per second": round(done * recipe.fit.batch / seconds, 1),
+        "waiting for pictures": round((spans["getting"] - spans["preparing"]) / seconds, 5),
+        "cutting and augmenting them": round(spans["preparing"] / seconds, 5),
+        "device": "cuda" if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores",
+        "load of the machine at the end": round(os.getloadavg()[0], 1),
+    }
 
 
 if __name__ == "__main__":
