@@ -5,8 +5,8 @@
 
 Steps are the loop's own, on pictures drawn as an epoch draws them. Waiting is the time from asking
 for a batch until its pixels are in memory, read from the store's file; cutting and augmenting them
-is counted apart, as it is done by the same processor (or by the GPU, where there is one). All is done
-twice: with nothing of the store in memory, and with the same pictures again.
+is counted apart, as it is done by the same processor (or by the GPU, where there is one). All
+is done twice: with nothing of the store in memory, and with the same pictures again.
 """
 
 from __future__ import annotations
