@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 SHOWN = 512
 """Pictures that a network is shown by itself."""
 
-MOST_REPEATED = 100_000
+MOST_REPEATED = 10_000
 """Links up to which ``growth`` is measured in every round; more of them once."""
 
 MEMORY_AT = 200_000
