@@ -146,6 +146,7 @@ class YuNet:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # pictures are small; threads are for several of them
         options.log_severity_level = 3
+        options.enable_mem_pattern = False  # one would be kept for each size of picture
         try:
             self._session = onnxruntime.InferenceSession(
                 path, options, providers=["CPUExecutionProvider"]

@@ -155,6 +155,7 @@ class _ONNXRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # a run is one core's work: nothing waits, nothing spins
         options.log_severity_level = 3
+        options.enable_mem_pattern = False  # one would be kept for each number of faces asked twice
         providers = [_CPU] if provider == _CPU else [provider, _CPU]
         try:
             self._session = onnxruntime.InferenceSession(graph, options, providers=providers)
