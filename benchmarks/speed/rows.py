@@ -253,7 +253,7 @@ def row_growth(bench: Bench) -> Row:
             }
         )
     most = min(MEMORY_AT, max(bench.growth))
-    took, held = predict(bench.links(most), bench.models["default"], runtime)
+    took, held = predict(bench.links(most), bench.models["default"], bench.runtimes[0])
     return {
         "target": "under 400 MB at 200,000",
         "network": f"{name}, {runtime}",
@@ -261,7 +261,7 @@ def row_growth(bench: Bench) -> Row:
         "points": points,
         "default": {
             "pictures": most,
-            "runtime": runtime,
+            "runtime": bench.runtimes[0],
             "seconds": round(took, 1),
             "megabytes": round(held),
         },
