@@ -1,4 +1,4 @@
-"""Memory is flat but for the names: the small form of the row ``growth`` of ``benchmarks/speed``."""
+"""Memory is flat but for the names: the small form of ``growth`` in ``benchmarks/speed``."""
 
 from __future__ import annotations
 
