@@ -1,11 +1,11 @@
-"""Training by two processes beside training by one with three seeds.
+"""Training by two processes beside training by one, with three seeds each.
 
     python benchmarks/training/devices.py faces-0.tar.gz --table faces.csv \\
         --split runs/best/split.csv --runs runs -o benchmarks/results/devices.json
 
-Four runs of ``quick``, two minutes each on two idle cores: by one process with the seeds 0, 1 and
-2, by two processes (gloo) with seed 0. All have the same split, so the same validation pictures.
-Runs that are finished are taken as they are.
+Six runs of ``quick``, two to three minutes each on two idle cores: by one process and by two (gloo)
+with the seeds 0, 1 and 2. All have the same split, so the same validation pictures. Runs that are
+finished are taken as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import argparse
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
+from statistics import fmean
 
 from facegender.training.evaluation.evaluate import write_json
 from facegender.training.run_folder import METRICS_NAME
@@ -34,7 +36,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.json")
     given = parser.parse_args()
     found = {}
-    for seed, devices in [*((seed, 1) for seed in SEEDS), (0, 2)]:
+    for devices, seed in product((1, 2), SEEDS):
         run = given.runs / f"quick-{seed}-{devices}"
         if not (run / METRICS_NAME).is_file():
             command = [sys.executable, "-m", "facegender", "train", *map(str, given.archives)]
@@ -46,13 +48,13 @@ def main() -> None:
             "accuracy": measured["accuracy"],
             "log_loss": measured["log_loss"],
         }
-    *by_one, by_two = (run["accuracy"]["share"] for run in found.values())
+    shares = [run["accuracy"]["share"] for run in found.values()]
+    by_one, by_two = shares[: len(SEEDS)], shares[len(SEEDS) :]
     result = {
         "epochs": given.epochs,
         "runs": found,
-        "accuracy by one": [min(by_one), max(by_one)],
-        "accuracy by two": by_two,
-        "by two less the mean by one": round(by_two - sum(by_one) / len(by_one), 5),
+        "mean by one, by two": [round(fmean(by_one), 5), round(fmean(by_two), 5)],
+        "spread by one, by two": [round(max(some) - min(some), 5) for some in (by_one, by_two)],
     }
     write_json(given.output, result)
     print(given.output.read_text())
