@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -561,6 +562,16 @@ def plain_network() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(8, 2))
 
 
+def trained_by_two(
+    start_script: Callable[..., subprocess.CompletedProcess[str]], what: str, folder: Path
+) -> list[dict[str, Any]]:
+    """Train in two processes; what each of them wrote down."""
+    folder.mkdir()
+    done = start_script(what, folder)
+    assert done.returncode == 0, done.stderr
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
 def test_training_by_two_processes_is_training_by_one(
     fitter: Fitter,
     recipe: Recipe,
@@ -568,11 +579,7 @@ def test_training_by_two_processes_is_training_by_one(
     start_script: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     """Every picture is shown once an epoch, by one of the two, and counts as it does alone."""
-    folder = tmp_path / "two"
-    folder.mkdir()
-    done = start_script("plain", folder)
-    assert done.returncode == 0, done.stderr
-    one, two = (json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1))
+    one, two = trained_by_two(start_script, "plain", tmp_path / "two")
     for epoch in range(recipe.fit.epochs):
         places = [set(some) for facts in (one, two) for at, some in facts["shown"] if at == epoch]
         assert sum(map(len, places)) == len(set.union(*places)) == 70
@@ -604,10 +611,7 @@ def test_what_two_processes_judge_is_what_they_keep(
 ) -> None:
     """Each has running statistics of its own share; the figures are of those that are saved."""
     folder = tmp_path / "two"
-    folder.mkdir()
-    done = start_script("normalised", folder)
-    assert done.returncode == 0, done.stderr
-    history = json.loads((folder / "0.json").read_text())["history"]
+    history = trained_by_two(start_script, "normalised", folder)[0]["history"]
     best = max(history, key=lambda figures: figures["validation_accuracy"])
     network = built(recipe)
     load_weights(network, folder / BEST_NAME)

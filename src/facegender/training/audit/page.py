@@ -132,11 +132,8 @@ def _persons(found: Audit) -> str:
         return "<p>None found.</p>"
     items = []
     for person, rows in persons[:_GROUPS]:
-        figures = "".join(
-            _figure(found.subject, row, _wrong(found, row)) for row in rows[:_MEMBERS]
-        )
-        more = f"<p>and {len(rows) - _MEMBERS:,} more</p>" if len(rows) > _MEMBERS else ""
-        items.append(f'<li>{_text(person)}<div class="row">{figures}</div>{more}</li>')
+        figures = [_figure(found.subject, row, _wrong(found, row)) for row in rows[:_MEMBERS]]
+        items.append(_group(_text(person), figures, len(rows)))
     return (
         f"<p>{len(persons):,} found; {len(items):,} are shown, the one with the most doubtful "
         "label first, of each the rarer label first.</p>"
@@ -202,14 +199,18 @@ def _copies(found: Audit) -> str:
         both = "" if order(rows)[0] else ' <span class="bad">both labels</span>'
         rarest = Counter(samples[row].label for row in rows)
         shown = sorted(rows, key=lambda row: rarest[samples[row].label])[:_MEMBERS]  # both labels
-        figures = "".join(_figure(found.subject, row) for row in shown)
-        more = f"<p>and {len(rows) - _MEMBERS:,} more</p>" if len(rows) > _MEMBERS else ""
-        agreement = f"agreement {order(rows)[1]:.3f}"
-        items.append(f'<li>{agreement}{both}<div class="row">{figures}</div>{more}</li>')
+        figures = [_figure(found.subject, row) for row in shown]
+        items.append(_group(f"agreement {order(rows)[1]:.3f}{both}", figures, len(rows)))
     return (
         f"<p>{len(groups):,} groups; {len(items):,} are shown: those under both labels, then those "
         f'that agree least.</p><ul class="groups">{"".join(items)}</ul>'
     )
+
+
+def _group(title: str, figures: Sequence[str], count: int) -> str:
+    """Pictures that belong together, side by side; how many of ``count`` are not shown."""
+    more = f"<p>and {count - len(figures):,} more</p>" if count > len(figures) else ""
+    return f'<li>{title}<div class="row">{"".join(figures)}</div>{more}</li>'
 
 
 def _leaks(found: Audit) -> str:
@@ -219,14 +220,12 @@ def _leaks(found: Audit) -> str:
     if not found.leaks:
         return "<p>The two sets share no photo.</p>"
     items = [
-        f'<li>{pair.kind}<div class="row">{_figure(found.subject, pair.row)}'
-        f"{_figure(found.against, pair.other)}</div></li>"
+        _group(pair.kind, [_figure(found.subject, pair.row), _figure(found.against, pair.other)], 2)
         for pair in sorted(found.leaks, key=lambda pair: pair.agreement)[:_GROUPS]
     ]
     return (
         f"<p>{len(found.leaks):,} pairs of one photo, one of them in each set; {len(items):,} are "
-        f"shown.</p>"
-        f'<ul class="groups">{"".join(items)}</ul>'
+        f'shown.</p><ul class="groups">{"".join(items)}</ul>'
     )
 
 
