@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,7 +28,7 @@ from facegender.training.split import (
     read_split,
     write_split,
 )
-from facegender.training.store import Store, open_store, store_folder, store_path
+from facegender.training.store import Store, building, open_store, store_folder, store_path
 
 
 def open_pictures(request: Request, recipe: Recipe, folder: Path, console: Console) -> Store:
@@ -93,15 +92,8 @@ def audit_first(request: Request, recipe: Recipe, folder: Path, console: Console
                 "auditing first, once for all runs on these archives; the faces are looked for in "
                 "pictures of its own size (--no-audit leaves it out)"
             )
-        unfinished = kept.with_name(f"{kept.name}.{secrets.token_hex(6)}.tmp")
-        try:
+        with building(kept) as unfinished:
             audit(inputs, unfinished, table=table, stores=stores, console=console)
-            unfinished.rename(kept)
-        except OSError:
-            if not kept.is_dir():  # else another run was quicker
-                raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     place = folder / AUDIT_FOLDER
     shutil.copytree(kept, place, dirs_exist_ok=True)
     counts = json.loads((place / AUDIT_NAME).read_text(encoding="utf-8"))["counts"]

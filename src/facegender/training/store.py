@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -228,6 +228,25 @@ class _FullError(OutputError):
     """The disk is full."""
 
 
+@contextmanager
+def building(place: Path) -> Iterator[Path]:
+    """Give a new folder that becomes ``place`` at a clean end, where no other run was quicker.
+
+    It vanishes at any other end.
+    """
+    unfinished = place.with_name(f"{place.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        unfinished.mkdir()
+        yield unfinished
+        try:
+            unfinished.rename(place)
+        except OSError:
+            if not place.is_dir():
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def _build_store(
     place: Path,
     stream: Iterator[tuple[Sample, bytes]],
@@ -247,42 +266,33 @@ def _build_store(
             newest = max(each.stat().st_mtime for each in (stale, *stale.iterdir()))
             if time.time() - newest > _STALE_SECONDS:
                 shutil.rmtree(stale, ignore_errors=True)
-    unfinished = place.with_name(f"{place.name}.{secrets.token_hex(6)}.tmp")
-    unfinished.mkdir()
     nowhere = np.full((2, 3), np.nan, np.float32)
     held: deque[bytes] = deque()
-    try:
-        with (
-            ExitStack() as stack,
-            (unfinished / _FRAMES).open("wb") as frames,
-            (unfinished / "samples.csv").open(
-                "w", encoding="utf-8", errors="surrogateescape", newline=""
-            ) as table,
-        ):
-            put = (_put_files if is_encoded else _put_pixels)(unfinished, framer, stack)
-            rows = csv.writer(table)
-            rows.writerow([*(item.name for item in fields(Sample)), "sha256", "error"])
-            kept = decoded(_holding(stream, held), lambda picture: _keep(picture, framer))
-            for done, (sample, digest, entry, error) in enumerate(kept, 1):
-                values = [getattr(sample, item.name) for item in fields(Sample)]
-                rows.writerow([*values, digest, error])
-                frames.write((entry.frame if entry else nowhere).tobytes())
-                put(entry, held.popleft())
-                if done % 256 == 0:
-                    if on_picture:
-                        on_picture(done)
-                    if shutil.disk_usage(unfinished).free < _SPARE_BYTES:
-                        raise _FullError(
-                            f"less than 1 GiB is free at {place.parent}, where the pictures are "
-                            "kept: free some space or use another output folder"
-                        )
-        try:
-            unfinished.rename(place)
-        except OSError:
-            if not place.is_dir():  # else another run was quicker
-                raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with (
+        building(place) as unfinished,
+        ExitStack() as stack,
+        (unfinished / _FRAMES).open("wb") as frames,
+        (unfinished / "samples.csv").open(
+            "w", encoding="utf-8", errors="surrogateescape", newline=""
+        ) as table,
+    ):
+        put = (_put_files if is_encoded else _put_pixels)(unfinished, framer, stack)
+        rows = csv.writer(table)
+        rows.writerow([*(item.name for item in fields(Sample)), "sha256", "error"])
+        kept = decoded(_holding(stream, held), lambda picture: _keep(picture, framer))
+        for done, (sample, digest, entry, error) in enumerate(kept, 1):
+            values = [getattr(sample, item.name) for item in fields(Sample)]
+            rows.writerow([*values, digest, error])
+            frames.write((entry.frame if entry else nowhere).tobytes())
+            put(entry, held.popleft())
+            if done % 256 == 0:
+                if on_picture:
+                    on_picture(done)
+                if shutil.disk_usage(unfinished).free < _SPARE_BYTES:
+                    raise _FullError(
+                        f"less than 1 GiB is free at {place.parent}, where the pictures are "
+                        "kept: free some space or use another output folder"
+                    )
 
 
 def _put_pixels(folder: Path, framer: Framer, stack: ExitStack) -> _Put:
