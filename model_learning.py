@@ -72,16 +72,16 @@ import numpy as np
 import torch
 
 from facegender import Classifier, predict_folder
-from facegender.training.augment import augment, denormalise, normalise, random_numbers
+from facegender.training.data.augmentation import augment, denormalise, normalise, random_numbers
 from facegender.training.evaluation.robustness import choose, robustness
-from facegender.training.evaluation.scores import read_scores
-from facegender.training.progress import Console
+from facegender.training.evaluation.predictions_table import read_scores
+from facegender.training.console import Console
 from facegender.training.recipe import read_recipe, with_changes
-from facegender.training.run import train
+from facegender.training.train import train
 from facegender.training.run_folder import Request
-from facegender.training.samples import Sample
-from facegender.training.split import assign_parts
-from facegender.training.store import open_store, store_folder, store_in_memory
+from facegender.training.data.samples import Sample
+from facegender.training.data.split import assign_parts
+from facegender.training.data.image_cache import open_store, store_folder, store_in_memory
 
 recipe = with_changes(read_recipe(RECIPE), epochs=EPOCHS, seed=None)
 run = Path(OUTPUT)

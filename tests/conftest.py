@@ -11,8 +11,8 @@ import pytest
 from made import build_model
 from skimage.data import astronaut as read_astronaut
 
-from facegender.classifier import Classifier
-from facegender.images import Pixels
+from facegender.images.pixels import Pixels
+from facegender.inference.classifier import Classifier
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by a shell that started this with &
     signal.signal(signal.SIGINT, signal.default_int_handler)  # for the processes that are stopped

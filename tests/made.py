@@ -12,10 +12,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from facegender.images import Pixels, Resize
-from facegender.model_file import DESCRIPTION_KEY, DIGEST_KEY, ModelDescription, seal
-from facegender.training.samples import Sample
-from facegender.training.store import Store
+from facegender.images.pixels import Pixels, Resize
+from facegender.model.model_file import DESCRIPTION_KEY, DIGEST_KEY, ModelDescription, seal
+from facegender.training.data.image_cache import Store
+from facegender.training.data.samples import Sample
 
 SIDE = 32
 

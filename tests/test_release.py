@@ -81,7 +81,7 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
         names = set(archive.namelist())
         terms = next(name for name in names if name.endswith("licenses/LICENSE-MODEL"))
         assert archive.read(terms) == (ROOT / "LICENSE-MODEL").read_bytes()
-        model = "facegender/models/model.onnx"
+        model = "facegender/model/weights/model.onnx"
         assert archive.read(model) == (ROOT / "src" / model).read_bytes()
     source = ROOT / "src"
     mine = {
@@ -90,7 +90,7 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     recipes = {f"facegender/training/recipes/{path.name}" for path in ROOT.glob("recipes/*")}
-    card = {"facegender/models/MODEL_CARD.md"}
+    card = {"facegender/model/weights/MODEL_CARD.md"}
     assert {name for name in names if ".dist-info/" not in name} == mine | recipes | card
 
 

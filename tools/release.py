@@ -64,7 +64,7 @@ def check_contents(wheel: Path, sdist: Path, tracked: set[str]) -> None:
         for name in tracked
         for folder, packed in IN_WHEEL.items()
         if name.startswith(folder)
-    } | {"facegender/models/MODEL_CARD.md"}
+    } | {"facegender/model/weights/MODEL_CARD.md"}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     compare(wheel, names, wanted)

@@ -12,12 +12,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from facegender.results import replacing
+from facegender.files import replacing
+from facegender.training.console import Console
+from facegender.training.data.image_cache import Store
+from facegender.training.data.sampler import Indices
 from facegender.training.prepare import open_pictures, rows_of, split_pictures
-from facegender.training.progress import Console
 from facegender.training.run_folder import open_run
-from facegender.training.schedule import Indices
-from facegender.training.store import Store
 
 SEED = 0
 

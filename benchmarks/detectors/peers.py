@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import facegender
-from facegender.detector import Face, YuNet
-from facegender.faces import search
-from facegender.images import Pixels
+from facegender.faces.detection import search
+from facegender.faces.yunet import Face, YuNet
+from facegender.images.pixels import Pixels
 
 Boxes = NDArray[np.float64]
 """``float64 [faces, 5]``: x, y, width, height in pixels, score."""

@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scenes import Scene, judge
 
-from facegender.detector import Face, FaceDetector
-from facegender.faces import ALIGNED, largest, place
-from facegender.images import Pixels, decode
+from facegender.faces.alignment import ALIGNED, place
+from facegender.faces.detection import largest
+from facegender.faces.yunet import Face, FaceDetector
+from facegender.images.decode import decode
+from facegender.images.pixels import Pixels
 
 LEAST = 0.3
 SCORES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)

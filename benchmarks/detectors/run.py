@@ -31,7 +31,7 @@ from rules import UNFOUND, report, see, unfound_crops
 from scenes import Scene, judge, make_all, read_crops, read_photos
 from scipy.stats import binomtest
 
-from facegender.detector import YuNet
+from facegender.faces.yunet import YuNet
 
 
 @dataclass(slots=True)

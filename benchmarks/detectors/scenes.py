@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data as pictures
 
-from facegender.images import Pixels, Resize, decode, fit
+from facegender.images.decode import decode
+from facegender.images.pixels import Pixels, Resize, fit
 
 TRUTH = Path(__file__).parent / "photos.csv"
 SEED = 4

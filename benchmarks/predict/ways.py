@@ -25,10 +25,11 @@ from PIL import Image
 from rich.progress import track
 
 from facegender import Classifier
-from facegender.faces import FACES
-from facegender.images import Pixels, decode
-from facegender.training.evaluation.evaluate import write_json
-from facegender.training.evaluation.measure import share
+from facegender.faces.face_aligner import FACES
+from facegender.files import write_json
+from facegender.images.decode import decode
+from facegender.images.pixels import Pixels
+from facegender.training.evaluation.metrics import share
 
 PHOTO = (960, 720)
 

@@ -25,11 +25,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from facegender.classifier import Classifier
-from facegender.inputs import gather
-from facegender.isolated import Pool
-from facegender.predict import SECONDS, predict_items
-from facegender.runtime import cores
+from facegender.inference.classifier import Classifier
+from facegender.inference.pipeline import SECONDS, predict_items
+from facegender.inference.worker_pool import Pool
+from facegender.inputs.paths import gather
+from facegender.model.runtime import cores
 
 BOUNDARY = "a-boundary-of-the-benchmark"
 ONE_AT_ONCE = 32

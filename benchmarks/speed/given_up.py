@@ -14,15 +14,20 @@ from measure import Row
 from numpy.typing import NDArray
 from PIL import Image
 
-from facegender.classifier import Classifier
-from facegender.images import Pixels, decode
-from facegender.model_file import LABELS
-from facegender.reading import Reader, read_picture, read_pixels
-from facegender.runtime import cores
-from facegender.training.convert import MOST_POINTS_LOST, MOST_UNKNOWN_MOVED, Loss
-from facegender.training.samples import Sample, stream_samples
-from facegender.training.split import read_split
-from facegender.training.store import decoded
+from facegender.images.decode import decode
+from facegender.images.pixels import Pixels
+from facegender.inference.classifier import Classifier
+from facegender.inference.preprocess import Reader, read_picture, read_pixels
+from facegender.model.model_file import LABELS
+from facegender.model.runtime import cores
+from facegender.training.data.image_cache import decoded
+from facegender.training.data.samples import Sample, stream_samples
+from facegender.training.data.split import read_split
+from facegender.training.export.quantize import (
+    MOST_POINTS_LOST,
+    MOST_UNKNOWN_MOVED,
+    Loss,
+)
 
 
 def validation(

@@ -20,12 +20,12 @@ def training_rates(data: Path, pictures: int, steps: int) -> tuple[float, float]
     import tarfile
     import tempfile
 
-    from facegender.training import fit
-    from facegender.training.devices import make_fabric
-    from facegender.training.network import build_network
+    from facegender.training.data.image_cache import store_in_memory
+    from facegender.training.data.samples import Sample
+    from facegender.training.loop import fit
+    from facegender.training.loop.devices import make_fabric
+    from facegender.training.models.networks import build_network
     from facegender.training.recipe import read_recipe
-    from facegender.training.samples import Sample
-    from facegender.training.store import store_in_memory
 
     recipe = read_recipe("best")
     with tarfile.open(data / "faces-0.tar.gz") as tar:
@@ -63,7 +63,7 @@ def audit_stages(archives: list[Path], table: Path, stores: Path) -> dict[str, A
     The peak counts what is mapped of the decoded pictures, which the system takes back at will.
     """
     from facegender.training.audit import audit as module
-    from facegender.training.progress import Console
+    from facegender.training.console import Console
 
     seconds: dict[str, float] = {}
 

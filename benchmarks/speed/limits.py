@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from facegender.classifier import Classifier
-from facegender.images import decode
+from facegender.images.decode import decode
+from facegender.inference.classifier import Classifier
 
 SIDE = 2048
 """Of the matrices that are multiplied."""
@@ -117,8 +117,8 @@ def _ways(
 
 def detector_rate(side: int, cores: int, seconds: float) -> float:
     """Run the face detector's graph alone over squares in memory, one a run and core."""
-    from facegender.detector import DETECTOR_NAME
-    from facegender.model_file import shipped_model
+    from facegender.faces.yunet import DETECTOR_NAME
+    from facegender.model.model_file import shipped_model
 
     model = shipped_model().with_name(DETECTOR_NAME)
     pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)

@@ -23,7 +23,7 @@ def peer_rate(peer: Any, files: Sequence[Path], whole: bool) -> float:
 
     ``whole``: each picture is the face, as it is; else the peer finds the face first.
     """
-    from facegender.images import decode
+    from facegender.images.decode import decode
 
     pictures = [decode(file.read_bytes()) for file in files]
     began = 0.0

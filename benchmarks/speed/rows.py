@@ -20,9 +20,9 @@ from measure import Row, floor, in_turns, predict, ratios
 from pictures import Bench, say
 from PIL import Image
 
-from facegender.detector import Canvas, YuNet
-from facegender.reading import LOOK
-from facegender.runtime import cores
+from facegender.faces.yunet import Canvas, YuNet
+from facegender.inference.preprocess import LOOK
+from facegender.model.runtime import cores
 
 HERE = Path(__file__).resolve().parent
 SHOWN = 512

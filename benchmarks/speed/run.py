@@ -38,8 +38,8 @@ from rows import ROWS
 from table import table
 
 import facegender
-from facegender.model_file import shipped_model
-from facegender.runtime import cores
+from facegender.model.model_file import shipped_model
+from facegender.model.runtime import cores
 
 PACKAGES = ("onnxruntime", "openvino", "simplejpeg", "pillow", "numpy", "torch", "torchvision")
 

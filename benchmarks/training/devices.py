@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from statistics import fmean
 
-from facegender.training.evaluation.evaluate import write_json
+from facegender.files import write_json
 from facegender.training.run_folder import METRICS_NAME
 
 SEEDS = (0, 1, 2)

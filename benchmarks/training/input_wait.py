@@ -22,14 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from facegender.training import loader
-from facegender.training.devices import make_fabric
-from facegender.training.evaluation.evaluate import write_json
-from facegender.training.fit import StoppedError, fit_network
-from facegender.training.loader import Loader
-from facegender.training.network import build_network
+from facegender.errors import StoppedError
+from facegender.files import write_json
+from facegender.training.data import dataloader as loader
+from facegender.training.data.dataloader import Loader
+from facegender.training.data.image_cache import Store, open_store, store_path
+from facegender.training.loop.devices import make_fabric
+from facegender.training.loop.fit import fit_network
+from facegender.training.models.networks import build_network
 from facegender.training.recipe import Recipe, read_recipe
-from facegender.training.store import Store, open_store, store_path
 
 
 def main() -> None:

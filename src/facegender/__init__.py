@@ -18,8 +18,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from facegender.classifier import Classifier
-    from facegender.detector import Face
     from facegender.errors import (
         FacegenderError,
         InputError,
@@ -29,14 +27,12 @@ if TYPE_CHECKING:
         StoppedError,
         UnreadablePictureError,
     )
-    from facegender.model_file import ModelDescription
-    from facegender.predict import predict_folder
-    from facegender.results import (
-        Box,
-        Prediction,
-        Status,
-        write_process_results,
-    )
+    from facegender.faces.yunet import Face
+    from facegender.inference.classifier import Classifier
+    from facegender.inference.pipeline import predict_folder
+    from facegender.model.model_file import ModelDescription
+    from facegender.results.predictions import Box, Prediction, Status
+    from facegender.results.process_results import write_process_results
 
     __version__: str
 
@@ -60,7 +56,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "classifier": ("Classifier",),
+    "inference.classifier": ("Classifier",),
     "errors": (
         "FacegenderError",
         "InputError",
@@ -70,10 +66,11 @@ _HOMES = {
         "StoppedError",
         "UnreadablePictureError",
     ),
-    "detector": ("Face",),
-    "model_file": ("ModelDescription",),
-    "predict": ("predict_folder",),
-    "results": ("Box", "Prediction", "Status", "write_process_results"),
+    "faces.yunet": ("Face",),
+    "model.model_file": ("ModelDescription",),
+    "inference.pipeline": ("predict_folder",),
+    "results.predictions": ("Box", "Prediction", "Status"),
+    "results.process_results": ("write_process_results",),
 }
 
 

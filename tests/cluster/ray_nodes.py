@@ -130,7 +130,7 @@ def rows_of(answers: Path | str) -> Any:
     import pyarrow
     from pyarrow import parquet
 
-    from facegender.cluster.stores import Place
+    from facegender.cluster.storage import Place
 
     place = Place(str(answers))
     manifest = json.loads(place.read("manifest.json") or b"")

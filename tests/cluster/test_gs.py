@@ -19,12 +19,12 @@ emulator = pytest.importorskip(
     "gcp_storage_emulator.server", reason="gcsfs and gcp-storage-emulator are not installed"
 )
 
-from facegender.classifier import Classifier  # noqa: E402
-from facegender.cluster.plan import plan  # noqa: E402
-from facegender.cluster.spread import MANIFEST, begin, finish  # noqa: E402
-from facegender.cluster.stores import Place  # noqa: E402
-from facegender.cluster.work import Task, Worker  # noqa: E402
-from facegender.images import LIMITS  # noqa: E402
+from facegender.cluster.scheduler import MANIFEST, begin, finish  # noqa: E402
+from facegender.cluster.shards import plan  # noqa: E402
+from facegender.cluster.storage import Place  # noqa: E402
+from facegender.cluster.worker import Task, Worker  # noqa: E402
+from facegender.images.formats import LIMITS  # noqa: E402
+from facegender.inference.classifier import Classifier  # noqa: E402
 
 # The libraries' own warnings are not ours to answer for
 pytestmark = pytest.mark.filterwarnings("default")

@@ -34,12 +34,12 @@ server = pytest.importorskip("moto.server", reason="moto, boto3 and s3fs are not
 
 from pyarrow import parquet  # noqa: E402
 
-from facegender.classifier import Classifier  # noqa: E402
-from facegender.cluster.plan import plan  # noqa: E402
-from facegender.cluster.spread import MANIFEST, begin, finish  # noqa: E402
-from facegender.cluster.stores import Place, fetch  # noqa: E402
-from facegender.cluster.work import Task, Worker  # noqa: E402
-from facegender.images import LIMITS  # noqa: E402
+from facegender.cluster.scheduler import MANIFEST, begin, finish  # noqa: E402
+from facegender.cluster.shards import plan  # noqa: E402
+from facegender.cluster.storage import Place, fetch  # noqa: E402
+from facegender.cluster.worker import Task, Worker  # noqa: E402
+from facegender.images.formats import LIMITS  # noqa: E402
+from facegender.inference.classifier import Classifier  # noqa: E402
 
 # The libraries' own warnings are not ours to answer for
 pytestmark = pytest.mark.filterwarnings("default")

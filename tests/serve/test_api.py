@@ -20,9 +20,9 @@ from made import encode, picture
 from PIL import Image
 from serve.conftest import Server, until
 
-from facegender.classifier import Classifier
 from facegender.errors import InputError
-from facegender.images import Pixels
+from facegender.images.pixels import Pixels
+from facegender.inference.classifier import Classifier
 from facegender.serve.settings import Settings, read_token
 
 START_TOKEN = "a-token-of-some-length-1234"

@@ -21,7 +21,7 @@ from serve.conftest import Server
 from serve.test_api import slow
 
 import facegender
-from facegender.images import Pixels
+from facegender.images.pixels import Pixels
 
 CHROMIUM = next(
     (
@@ -444,7 +444,7 @@ def reasons() -> set[str]:
                     ):
                         found.add(text_of(call.args[0], constants))
     found |= {"60,001 bytes are over the limit of 60,000"}  # by server.js and body.py
-    script = (package / "browser" / "decode.js").read_text("utf-8")
+    script = (package / "web" / "browser" / "decode.js").read_text("utf-8")
     for thrown in re.findall(r"new UnreadableError\((.*?)\);", script, re.S):
         texts = re.findall(r"[`\"](.+?)[`\"]", thrown)
         found |= {re.sub(r"\$\{.*?\}", "7", text) for text in texts}

@@ -21,8 +21,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Networks this small are quicker on one thread, above all beside other work.
 torch.set_num_threads(1)
 
-from facegender.model_file import LABELS  # noqa: E402
-from facegender.training.progress import Console  # noqa: E402
+from facegender.model.model_file import LABELS  # noqa: E402
+from facegender.training.console import Console  # noqa: E402
+from facegender.training.data.image_cache import Store  # noqa: E402
+from facegender.training.data.samples import Sample  # noqa: E402
 from facegender.training.recipe import (  # noqa: E402
     AugmentOptions,
     FitOptions,
@@ -30,10 +32,8 @@ from facegender.training.recipe import (  # noqa: E402
     NetworkOptions,
     Recipe,
 )
-from facegender.training.run import train  # noqa: E402
 from facegender.training.run_folder import Request  # noqa: E402
-from facegender.training.samples import Sample  # noqa: E402
-from facegender.training.store import Store  # noqa: E402
+from facegender.training.train import train  # noqa: E402
 
 SIDE = 32
 TINY = Recipe(

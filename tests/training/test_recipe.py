@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from facegender.errors import InputError
-from facegender.images import Resize
+from facegender.images.pixels import Resize
 from facegender.training.recipe import (
     AugmentOptions,
     FitOptions,

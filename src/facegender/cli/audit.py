@@ -54,7 +54,7 @@ def audit(
     input is touched. Exit code 1: some pictures were unreadable.
     """
     module = training("audit.audit")
-    console = training("progress").Console(quiet=quiet)
+    console = training("console").Console(quiet=quiet)
     found = module.audit(
         archives,
         output,

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from facegender.cli.progress import bar, show_summary
 from facegender.errors import InputError, MissingExtraError, StoppedError
-from facegender.progress import Summary, bar
+from facegender.results.summary import Summary
 
 if TYPE_CHECKING:
-    from facegender.cluster.work import Done
+    from facegender.cluster.worker import Done
 
 
 def predict_on_cluster(
@@ -51,14 +52,14 @@ def predict_on_cluster(
         import pyarrow  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtraError("cluster", str(error.name)) from None
-    from facegender.classifier import Classifier
-    from facegender.cluster.plan import PART, plan
-    from facegender.cluster.spread import Cluster, begin, binding_of, finish
-    from facegender.cluster.stores import Place, as_path, is_address
-    from facegender.cluster.work import Task
-    from facegender.images import LIMITS, Limits
-    from facegender.model_file import read_model_file
-    from facegender.reading import check_faces
+    from facegender.cluster.scheduler import Cluster, begin, binding_of, finish
+    from facegender.cluster.shards import PART, plan
+    from facegender.cluster.storage import Place, as_path, is_address
+    from facegender.cluster.worker import Task
+    from facegender.images.formats import LIMITS, Limits
+    from facegender.inference.classifier import Classifier
+    from facegender.inference.preprocess import check_faces
+    from facegender.model.model_file import read_model_file
 
     for option, value in refused.items():
         if value:
@@ -118,7 +119,7 @@ def predict_on_cluster(
         seconds = time.perf_counter() - started
         finish(place, done, {"inputs": list(inputs), "seconds": round(seconds, 3)})
     if not quiet:
-        summary.show(", ".join(inputs), [place.address], seconds)
+        show_summary(summary, ", ".join(inputs), [place.address], seconds)
         if summary.counts["unreadable"]:
             typer.echo("the same command with --retry-errors does only the parts of these again")
     return 1 if summary.counts["unreadable"] else 0

@@ -43,9 +43,9 @@ def compare(
     McNemar's exact test, and a paired bootstrap interval of the difference;
     overall and by source.
     """
-    from facegender.results import check_distinct, check_output
+    from facegender.files import check_distinct, check_output
 
-    scores = training("evaluation.scores")
+    scores = training("evaluation.predictions_table")
     tables = [path / scores.SCORES_NAME if path.is_dir() else path for path in (first, second)]
     check_distinct({"the first": tables[0], "the second": tables[1], "--output": output})
     if output is not None:
@@ -55,5 +55,5 @@ def compare(
         names = {"first": str(first), "second": str(second)}
         training("evaluation.evaluate").write_json(output, names | asdict(found))
     if not quiet:
-        training("progress").Console().comparison(found, str(first), str(second))
+        training("console").Console().comparison(found, str(first), str(second))
     return 0

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from facegender.cli.progress import printable
 from facegender.cli.verb import training, verb
 from facegender.errors import InputError, OutputError
-from facegender.progress import printable
 
 _PAGE_SUFFIXES = (".html", ".htm")
 
@@ -78,11 +78,11 @@ def evaluate(
     Every share stands with its count and 95 % interval. The test part is only
     looked at when asked for by --part test. Exit code 1: some were unreadable.
     """
-    from facegender.model_file import MODEL_NAME
-    from facegender.results import check_distinct, check_output
+    from facegender.files import check_distinct, check_output
+    from facegender.model.model_file import MODEL_NAME
 
     evaluation = training("evaluation.evaluate")
-    console = training("progress").Console(quiet=quiet)
+    console = training("console").Console(quiet=quiet)
     if grad_cam and report is None:
         raise InputError("--grad-cam shows pictures: say by --report where the page goes")
     page = report
@@ -111,17 +111,17 @@ def evaluate(
     console.note("measuring")
     figures = result.figures()
     if scores is not None:
-        training("evaluation.scores").write_scores(scores, result.scores)
+        training("evaluation.predictions_table").write_scores(scores, result.scores)
     worse = None
     if robustness:
         worse = _worse(model, archives, table, result.scores, robustness, console)
     if output is not None:
         evaluation.write_json(output, figures | ({"robustness": worse} if worse else {}))
     if page is not None:
-        judged = training("evaluation.report").judge(
+        judged = training("evaluation.evaluation_report").judge(
             model, result, figures, robustness=worse, network=network
         )
-        training("evaluation.report").write_report(page, judged)
+        training("evaluation.evaluation_report").write_report(page, judged)
     if not quiet:
         console.figures(figures)
         if worse:
@@ -141,14 +141,14 @@ def _in_folder(folder: Path, output: Path | None, scores: Path | None) -> tuple[
     Raises:
         OutputError: the folder holds a run, whose own files would be written over.
     """
-    from facegender.model_file import MODEL_NAME
+    from facegender.model.model_file import MODEL_NAME
 
     if (folder / MODEL_NAME).exists() or (folder / training("run_folder").REQUEST_NAME).exists():
         raise OutputError(f"--report {folder} is a run folder: name another, or a .html file")
     return (
-        folder / training("evaluation.report").REPORT_NAME,
+        folder / training("evaluation.evaluation_report").REPORT_NAME,
         output or folder / "figures.json",
-        scores or folder / training("evaluation.scores").SCORES_NAME,
+        scores or folder / training("evaluation.predictions_table").SCORES_NAME,
     )
 
 
@@ -163,7 +163,7 @@ def _worse(
     model: Path, archives: list[Path], table: Path | None, scores: Any, count: int, console: Any
 ) -> Any:
     """Judge some of the pictures again, made worse."""
-    from facegender.classifier import Classifier
+    from facegender.inference.classifier import Classifier
 
     module = training("evaluation.robustness")
     chosen = module.choose(scores, count)

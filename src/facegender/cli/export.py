@@ -44,7 +44,7 @@ def export(
     by more than 0.1 points or the share of unknown moves by more than 1.
     """
     from facegender.errors import InputError
-    from facegender.results import check_distinct, check_output
+    from facegender.files import check_distinct, check_output
 
     if to not in TO:
         raise InputError(f"--to {to!r} is not one of {', '.join(TO)}")
@@ -55,9 +55,9 @@ def export(
     check_distinct(inputs | {"--output": output})
     check_output(output)
     if to == "onnx":
-        training("run").export_run(run_folder, output, licence=licence, terms=terms)
+        training("train").export_run(run_folder, output, licence=licence, terms=terms)
     else:
-        convert = training("convert").convert_run
+        convert = training("export.quantize").convert_run
         loss = convert(run_folder, output, to, licence=licence, terms=terms)
         typer.echo(
             f"validation, {loss.pictures:,} pictures: accuracy {loss.accuracy_before:.2f} % -> "

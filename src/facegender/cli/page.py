@@ -43,8 +43,8 @@ def page(
     A folder of plain files for any web server; nothing runs on the server. Without
     onnxruntime-web it says how to get it.
     """
-    from facegender.model_file import read_model_file
-    from facegender.static_page import check_folder, find_runtime, write_page
+    from facegender.model.model_file import read_model_file
+    from facegender.web.static_site import check_folder, find_runtime, write_page
 
     check_folder(output)
     network = read_model_file(model)

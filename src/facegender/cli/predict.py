@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from facegender.cli.progress import printable, show_summary, with_progress
 from facegender.cli.verb import verb
 from facegender.errors import InputError, OutputError, StoppedError
-from facegender.progress import Summary, printable, with_progress
+from facegender.results.summary import Summary
 
 if TYPE_CHECKING:
-    from facegender.classifier import Classifier
-    from facegender.predict import Answered
-    from facegender.report import About, ReportPicture
+    from facegender.inference.classifier import Classifier
+    from facegender.inference.pipeline import Answered
+    from facegender.results.report import About, ReportPicture
 
 
 @verb(
@@ -205,20 +206,16 @@ def predict(
     from PIL import __version__ as pillow_version
 
     from facegender import __version__
-    from facegender.classifier import Classifier
-    from facegender.details import DetailsWriter, format_of
-    from facegender.images import LIMITS, Limits
-    from facegender.inputs import gather
-    from facegender.journal import Journal
-    from facegender.model_file import MODEL_NAME
-    from facegender.predict import predict_items, start_reading
-    from facegender.reading import check_faces
-    from facegender.results import (
-        ProcessResultsWriter,
-        check_distinct,
-        check_output,
-        remove_leftovers,
-    )
+    from facegender.files import check_distinct, check_output, remove_leftovers
+    from facegender.images.formats import LIMITS, Limits
+    from facegender.inference.classifier import Classifier
+    from facegender.inference.journal import Journal
+    from facegender.inference.pipeline import predict_items, start_reading
+    from facegender.inference.preprocess import check_faces
+    from facegender.inputs.paths import gather
+    from facegender.model.model_file import MODEL_NAME
+    from facegender.results.details import DetailsWriter, format_of
+    from facegender.results.process_results import ProcessResultsWriter
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # a bad file is a row, not a warning
     started = time.perf_counter()
@@ -242,7 +239,7 @@ def predict(
         if path is not None:
             check_output(path)
     if detector is not None:
-        from facegender.opencv_detector import OpenCVYuNet
+        from facegender.faces.opencv import OpenCVYuNet
 
         OpenCVYuNet(detector)  # said now, not by every picture
     summary = Summary()
@@ -281,7 +278,7 @@ def predict(
                 writers.append(stack.enter_context(DetailsWriter(details, form)))
             copies = None
             if annotate is not None:
-                from facegender.copies import Copies
+                from facegender.inference.annotated_copies import Copies
 
                 copies = stack.enter_context(Copies(annotate, blur, limits, time_limit))
             answered = predict_items(
@@ -300,7 +297,7 @@ def predict(
 
             def watched() -> Iterator[Answered]:
                 for each in with_progress(answered, found.total, quiet=quiet):
-                    summary.add(each)
+                    summary.add(each.rows, is_kept=each.is_kept)
                     for row in each.rows:
                         for writer in writers:
                             writer.append(row)
@@ -312,7 +309,7 @@ def predict(
                 for _ in watched():
                     pass
             else:
-                from facegender.report import write_report
+                from facegender.results.report import write_report
 
                 pictures = (_in_report(each, report) for each in watched())
                 write_report(report, pictures, _about(classifier, inputs, journal.begun))
@@ -328,7 +325,7 @@ def predict(
     undrawn = copies.failed if copies is not None else []
     if not quiet:
         written = [path for path in (*outputs.values(), annotate) if path is not None]
-        summary.show(", ".join(inputs), written, time.perf_counter() - started)
+        show_summary(summary, ", ".join(inputs), written, time.perf_counter() - started)
         with suppress(BrokenPipeError):
             for name in undrawn:
                 typer.echo(f"no copy could be drawn of {printable(name)}")
@@ -356,7 +353,7 @@ def _check_copies(folder: Path, inputs: set[Path]) -> None:
 
 def _in_report(answered: Answered, report: Path) -> ReportPicture:
     """Give a picture as the report's page shows it."""
-    from facegender.report import ReportPicture, link_to
+    from facegender.results.report import ReportPicture, link_to
 
     path = answered.item.path
     rows = tuple(row.to_dict() for row in answered.rows)
@@ -368,7 +365,7 @@ def _in_report(answered: Answered, report: Path) -> ReportPicture:
 def _about(classifier: Classifier, inputs: list[str], begun: str) -> About:
     """Say on the report's page how it was made."""
     from facegender import __version__
-    from facegender.report import About
+    from facegender.results.report import About
 
     described = classifier.description
     return About(

@@ -105,8 +105,8 @@ def serve(
         if error.name is None or error.name.startswith("facegender"):
             raise
         raise MissingExtraError("serve", error.name) from error
-    from facegender.classifier import Classifier
-    from facegender.images import Limits
+    from facegender.images.formats import Limits
+    from facegender.inference.classifier import Classifier
     from facegender.serve.settings import Settings, read_token
 
     defaults = Settings()

@@ -43,14 +43,14 @@ def show_batch(
     The pictures go the very way of the training loop; only the normalisation is
     undone. Look at it before hours of training.
     """
-    from facegender.results import check_distinct, check_output, replacing
+    from facegender.files import check_distinct, check_output, replacing
 
     if output.suffix.lower() != ".png":
         raise OutputError(f"cannot write {output}: name a .png file")
     given = {f"ARCHIVE {path}": path for path in archives}
     check_distinct(given | {"RECIPE": Path(recipe), "--table": table, "--output": output})
     check_output(output)
-    console = training("progress").Console(quiet=quiet)
+    console = training("console").Console(quiet=quiet)
     chosen = training("recipe").read_recipe(recipe)
     with console.counting("looking through the archives") as count:
         sheet = training("show_batch").show_batch(

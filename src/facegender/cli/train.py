@@ -118,9 +118,9 @@ def train(
     The run folder gets the split, curves, report, saved_model and model.onnx;
     'facegender predict FOLDER --model RUN' uses it. Ctrl-C leaves a checkpoint.
     """
-    run = training("run")
+    run = training("train")
     recipes = training("recipe")
-    console = training("progress").Console(quiet=quiet)
+    console = training("console").Console(quiet=quiet)
     if resume:
         kept = {"output", "resume", "quiet", "self_check"}
         given = [name for name in context.params if _is_given(context, name)]

@@ -9,8 +9,8 @@ from typing import Any, ParamSpec
 
 import typer
 
+from facegender.cli.progress import printable
 from facegender.errors import FacegenderError, MissingExtraError, StoppedError
-from facegender.progress import printable
 
 P = ParamSpec("P")
 

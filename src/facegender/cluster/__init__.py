@@ -1,4 +1,4 @@
 """MANY MACHINES: the ``cluster`` extra. The same ``predict``, spread over machines by Ray Data.
 
-Ray is imported only by :mod:`facegender.cluster.spread`, and only when ``--cluster`` is given.
+Ray is imported only by :mod:`facegender.cluster.scheduler`, and only when ``--cluster`` is given.
 """

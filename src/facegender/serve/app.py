@@ -20,17 +20,17 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.types import ASGIApp
 
 import facegender
-from facegender.classifier import Classifier
-from facegender.report import CAVEAT
-from facegender.serve import shapes
+from facegender.inference.classifier import Classifier
+from facegender.results.report import CAVEAT
+from facegender.serve import schemas as shapes
 from facegender.serve.batching import Engine
-from facegender.serve.body import FIELD, Held, drain, receive
-from facegender.serve.frame import Frame
-from facegender.serve.metrics import CONTENT_TYPE, Metrics
+from facegender.serve.middleware import Frame
 from facegender.serve.problems import KINDS, MEDIA_TYPE, ProblemError, plain
+from facegender.serve.prometheus import CONTENT_TYPE, Metrics
 from facegender.serve.settings import Settings
+from facegender.serve.uploads import FIELD, Held, drain, receive
 
-WEB = Path(facegender.__file__).parent / "web"
+WEB = Path(facegender.__file__).parent / "web" / "app"
 """The page."""
 
 _DOCS = Path(__file__).parent / "docs"

@@ -17,17 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from facegender.classifier import Classifier
 from facegender.errors import FacegenderError, UnreadablePictureError
-from facegender.faces import FACES
-from facegender.images import Pixels
-from facegender.isolated import DiedError, Pool
-from facegender.reading import Reader, Reading, read_picture
-from facegender.results import Prediction, Status
-from facegender.runtime import BATCH
-from facegender.serve.body import Upload
+from facegender.faces.face_aligner import FACES
+from facegender.images.pixels import Pixels
+from facegender.inference.classifier import Classifier
+from facegender.inference.preprocess import Reader, Reading, read_picture
+from facegender.inference.worker_pool import DiedError, Pool
+from facegender.model.runtime import BATCH
+from facegender.results.predictions import Prediction, Status
 from facegender.serve.problems import ProblemError
 from facegender.serve.settings import Settings
+from facegender.serve.uploads import Upload
 
 _FEW = 12
 """Up to so many faces go through the network one by one, which is quicker than a whole run: a face

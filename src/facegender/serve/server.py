@@ -10,8 +10,8 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from facegender.classifier import Classifier
 from facegender.errors import FacegenderError, InputError
+from facegender.inference.classifier import Classifier
 from facegender.serve import logs
 from facegender.serve.app import build
 from facegender.serve.settings import Settings

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from facegender.errors import InputError
-from facegender.images import Limits
-from facegender.runtime import cores
+from facegender.images.formats import Limits
+from facegender.model.runtime import cores
 
 MIB = 2**20
 _SHORTEST_TOKEN = 16

@@ -12,15 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegender.errors import InputError
-from facegender.model_file import LABELS
-from facegender.training.audit.groups import read_groups
-from facegender.training.corrections import correct, read_corrections
-from facegender.training.evaluation.scores import read_scores
-from facegender.training.kept import Encoded
-from facegender.training.progress import Console
-from facegender.training.recipe import Recipe
-from facegender.training.run_folder import AUDIT_FOLDER, Request
-from facegender.training.split import (
+from facegender.model.model_file import LABELS
+from facegender.training.console import Console
+from facegender.training.data.corrections import correct, read_corrections
+from facegender.training.data.duplicate_groups import read_groups
+from facegender.training.data.image_cache import (
+    Store,
+    building,
+    open_store,
+    store_folder,
+    store_path,
+)
+from facegender.training.data.image_rows import Encoded
+from facegender.training.data.split import (
     SPLIT_NAME,
     Assignment,
     assign_parts,
@@ -28,7 +32,9 @@ from facegender.training.split import (
     read_split,
     write_split,
 )
-from facegender.training.store import Store, building, open_store, store_folder, store_path
+from facegender.training.evaluation.predictions_table import read_scores
+from facegender.training.recipe import Recipe
+from facegender.training.run_folder import AUDIT_FOLDER, Request
 
 
 def open_pictures(request: Request, recipe: Recipe, folder: Path, console: Console) -> Store:

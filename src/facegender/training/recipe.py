@@ -13,9 +13,9 @@ from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from facegender.errors import InputError
-from facegender.faces import ALIGNED, Framer
-from facegender.images import Resize
-from facegender.model_file import Crop
+from facegender.faces.alignment import ALIGNED, Crop
+from facegender.faces.face_aligner import Framer
+from facegender.images.pixels import Resize
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from facegender.errors import InputError, OutputError
-from facegender.inputs import OWN_FILES
-from facegender.model_file import MODEL_NAME
-from facegender.results import check_output, replacing
-from facegender.training.audit.groups import GROUPS_NAME
-from facegender.training.evaluation.evaluate import write_json
+from facegender.files import OWN_FILES, check_output, replacing, write_json
+from facegender.model.model_file import MODEL_NAME
+from facegender.training.data.duplicate_groups import GROUPS_NAME
+from facegender.training.data.image_cache import store_folder
+from facegender.training.data.split import SPLIT_NAME
 from facegender.training.recipe import Recipe, read_recipe, write_toml
-from facegender.training.split import SPLIT_NAME
-from facegender.training.store import store_folder
 
 CONFIG_NAME = "config.toml"
 REQUEST_NAME = "run.json"

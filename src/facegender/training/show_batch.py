@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from facegender.training.augment import denormalise
+from facegender.training.data.augmentation import denormalise
+from facegender.training.data.dataloader import training_batch
+from facegender.training.data.image_cache import store_in_memory
+from facegender.training.data.image_rows import read_rows
+from facegender.training.data.samples import Sample, stream_samples
 from facegender.training.evaluation.gallery import contact_sheet
-from facegender.training.kept import read_rows
-from facegender.training.loader import training_batch
 from facegender.training.recipe import Recipe, with_changes
-from facegender.training.samples import Sample, stream_samples
-from facegender.training.store import store_in_memory
 
 
 def show_batch(

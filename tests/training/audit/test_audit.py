@@ -17,16 +17,16 @@ from PIL import Image
 
 from facegender.cli import main
 from facegender.errors import InputError
-from facegender.images import Pixels
-from facegender.model_file import LABELS, read_model_file
-from facegender.training.audit.groups import GROUPS_NAME, read_groups, write_groups
+from facegender.images.pixels import Pixels
+from facegender.model.model_file import LABELS, read_model_file
+from facegender.training.console import Console
+from facegender.training.data.duplicate_groups import GROUPS_NAME, read_groups, write_groups
+from facegender.training.data.samples import Sample
+from facegender.training.data.split import assign_parts, read_split
 from facegender.training.prepare import audit_first
-from facegender.training.progress import Console
 from facegender.training.recipe import InputOptions, Recipe, with_changes
-from facegender.training.run import train
 from facegender.training.run_folder import Request
-from facegender.training.samples import Sample
-from facegender.training.split import assign_parts, read_split
+from facegender.training.train import train
 
 MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
 COPIES = {"female/face.jpg", "male/mirrored.png", "female/small.jpg"}
@@ -203,7 +203,7 @@ def test_of_a_large_group_under_both_labels_both_are_shown(tmp_path: Path) -> No
 
 
 def test_doubtful_csv_is_a_list_of_corrections(place: Path) -> None:
-    from facegender.training.corrections import read_corrections
+    from facegender.training.data.corrections import read_corrections
 
     _, folder = audit(place)
     flagged = [

@@ -12,11 +12,11 @@ import pytest
 
 from facegender.cli import main
 from facegender.errors import InputError
+from facegender.training.console import Console
+from facegender.training.data.samples import Sample
 from facegender.training.evaluation.compare import compare
-from facegender.training.evaluation.measure import measure_scores
-from facegender.training.evaluation.scores import Scores, write_scores
-from facegender.training.progress import Console
-from facegender.training.samples import Sample
+from facegender.training.evaluation.metrics import measure_scores
+from facegender.training.evaluation.predictions_table import Scores, write_scores
 
 
 def scores(answers: str, sources: str = "", parts: str = "", first: int = 0) -> Scores:

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facegender.classifier import Classifier
 from facegender.errors import InputError
-from facegender.training.evaluation.evaluate import evaluate, score, write_json
+from facegender.files import write_json
+from facegender.inference.classifier import Classifier
+from facegender.training.data.image_cache import open_store
+from facegender.training.data.split import read_split
+from facegender.training.evaluation.evaluate import evaluate, score
 from facegender.training.run_folder import Request
-from facegender.training.split import read_split
-from facegender.training.store import open_store
 
 
 def test_write_json(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from facegender.training.data.samples import Sample
 from facegender.training.evaluation.gallery import Gallery, contact_sheet, telling
-from facegender.training.evaluation.scores import Scores
-from facegender.training.samples import Sample
+from facegender.training.evaluation.predictions_table import Scores
 
 
 def scores(rows: list[tuple[str, float]]) -> Scores:

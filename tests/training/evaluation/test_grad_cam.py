@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from facegender.errors import InputError
 from facegender.training.evaluation.grad_cam import explain, find_layer, heat, load_network, overlay
-from facegender.training.network import build_network
+from facegender.training.models.networks import build_network
 from facegender.training.recipe import InputOptions
 
 PLAIN = InputOptions(height=64, width=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

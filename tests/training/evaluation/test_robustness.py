@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from made import encode, picture
 
-from facegender.classifier import Classifier
 from facegender.cli import main
+from facegender.inference.classifier import Classifier
+from facegender.training.data.samples import Sample
+from facegender.training.evaluation.predictions_table import Scores
 from facegender.training.evaluation.robustness import DAMAGES, choose, robustness
-from facegender.training.evaluation.scores import Scores
-from facegender.training.samples import Sample
 
 
 def scores(count: int, parts: list[str], archive: str = "photos") -> Scores:

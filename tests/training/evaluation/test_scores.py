@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from facegender.errors import InputError
-from facegender.training.evaluation.scores import make_scores, read_scores, write_scores
-from facegender.training.samples import Sample
+from facegender.training.data.samples import Sample
+from facegender.training.evaluation.predictions_table import make_scores, read_scores, write_scores
 
 SAMPLES = [
     Sample("a.tar", "male/1.png", "male", "", "web", "(25, 32)", "group, one"),

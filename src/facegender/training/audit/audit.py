@@ -19,18 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegender.errors import InputError
-from facegender.faces import ALIGNED, Framer
-from facegender.images import Pixels, Resize
-from facegender.model_file import LABELS
-from facegender.results import check_distinct, check_output, replacing
-from facegender.training.audit.copies import Pair, Pictures, chain, find_copies, groups_of, join
-from facegender.training.audit.doubtful import Doubts, find_doubtful
-from facegender.training.audit.features import read_features
-from facegender.training.audit.groups import GROUPS_NAME, write_groups
-from facegender.training.evaluation.evaluate import write_json
-from facegender.training.progress import Console
-from facegender.training.samples import Sample, read_columns, stream_samples
-from facegender.training.store import Store, decoded, open_store, store_folder
+from facegender.faces.alignment import ALIGNED
+from facegender.faces.face_aligner import Framer
+from facegender.files import check_distinct, check_output, replacing, write_json
+from facegender.images.pixels import Pixels, Resize
+from facegender.model.model_file import LABELS
+from facegender.training.audit.embeddings import read_features
+from facegender.training.audit.label_issues import Doubts, find_doubtful
+from facegender.training.audit.near_duplicates import (
+    Pair,
+    Pictures,
+    chain,
+    find_copies,
+    groups_of,
+    join,
+)
+from facegender.training.console import Console
+from facegender.training.data.duplicate_groups import GROUPS_NAME, write_groups
+from facegender.training.data.image_cache import Store, decoded, open_store, store_folder
+from facegender.training.data.samples import Sample, read_columns, stream_samples
 
 AUDIT_NAME, PAGE_NAME = "audit.json", "audit.html"
 DOUBTFUL_NAME = "doubtful.csv"
@@ -240,7 +247,7 @@ def _left_out(
 
 def _write(found: Audit, output: Path) -> None:
     """Write the four files."""
-    from facegender.training.audit.page import write_page
+    from facegender.training.audit.audit_page import write_page
 
     facts = figures(found)
     write_json(output / AUDIT_NAME, facts)

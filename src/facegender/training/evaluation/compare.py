@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from facegender.errors import InputError
-from facegender.training.evaluation.measure import CONFIDENCE, RESAMPLES, percentiles
-from facegender.training.evaluation.scores import Scores
+from facegender.training.evaluation.metrics import CONFIDENCE, RESAMPLES, percentiles
+from facegender.training.evaluation.predictions_table import Scores
 
 _SEED = 0
 

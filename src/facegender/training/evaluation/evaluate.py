@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,22 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facegender.classifier import Classifier
 from facegender.errors import InputError
-from facegender.images import Pixels
-from facegender.model_file import LABELS
-from facegender.results import replacing
-from facegender.training.corrections import correct, read_corrections
+from facegender.images.pixels import Pixels
+from facegender.inference.classifier import Classifier
+from facegender.model.model_file import LABELS
+from facegender.training.data.corrections import correct, read_corrections
+from facegender.training.data.image_cache import Store, decoded
+from facegender.training.data.image_rows import read_rows
+from facegender.training.data.samples import Sample, stream_samples
+from facegender.training.data.split import PARTS, SPLIT_NAME, read_split
 from facegender.training.evaluation.gallery import Gallery
-from facegender.training.evaluation.measure import measure_scores
-from facegender.training.evaluation.scores import Scores, make_scores
-from facegender.training.kept import read_rows
-from facegender.training.samples import Sample, stream_samples
-from facegender.training.split import PARTS, SPLIT_NAME, read_split
-from facegender.training.store import Store, decoded
+from facegender.training.evaluation.metrics import measure_scores
+from facegender.training.evaluation.predictions_table import Scores, make_scores
 
 _BATCH = 512
-_NUMBERS = re.compile(r"\[\n\s*(-?[\d.][^\[\]{}\"]*?)\n\s*\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +154,3 @@ def evaluate(
             else "no picture to evaluate on: all are in the test part; ask for it by --part test"
         )
     return Evaluation(make_scores(samples, found, np.stack(probabilities)), unreadable, galleries)
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON for people, lists of numbers on one line, whole or not at all."""
-    text = json.dumps(values, indent=2, ensure_ascii=False)
-    with replacing(path) as file:
-        # a line break is only ever between values: in a text it is written as \n
-        file.write(_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from facegender.images import Pixels
-from facegender.model_file import LABELS
-from facegender.training.evaluation.scores import Scores
-from facegender.training.samples import Sample
+from facegender.images.pixels import Pixels
+from facegender.model.model_file import LABELS
+from facegender.training.data.samples import Sample
+from facegender.training.evaluation.predictions_table import Scores
 
 KINDS = ("wrong", "unsure", "right")
 """Surely wrong first; nearest to one half first; surely right first, half of each label."""

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facegender.errors import InputError
-from facegender.images import Pixels
-from facegender.training.augment import as_floats, normalise
-from facegender.training.network import build_network
+from facegender.images.pixels import Pixels
+from facegender.training.data.augmentation import as_floats, normalise
+from facegender.training.models.networks import build_network
 from facegender.training.recipe import InputOptions, Recipe, read_recipe
 from facegender.training.run_folder import CONFIG_NAME, SAVED_NAME
 

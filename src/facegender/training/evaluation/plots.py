@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from facegender.model_file import LABELS
-from facegender.training.checkpoint import EpochFigures
+from facegender.model.model_file import LABELS
+from facegender.training.loop.history import EpochFigures
 
 # Colours that stand for the page's own: what matplotlib writes -> what the page reads.
 _INK, _FAINT, _FIRST, _SECOND = "#010101", "#020202", "#030303", "#040404"

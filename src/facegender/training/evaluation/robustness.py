@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from facegender.classifier import Classifier
-from facegender.images import Pixels
-from facegender.training.evaluation.conditions import (
+from facegender.images.pixels import Pixels
+from facegender.inference.classifier import Classifier
+from facegender.training.data.image_cache import decoded
+from facegender.training.data.samples import stream_samples
+from facegender.training.evaluation.corruptions import (
     BLURS,
     DEGREES,
     QUALITIES,
@@ -24,10 +26,8 @@ from facegender.training.evaluation.conditions import (
     small,
     turned,
 )
-from facegender.training.evaluation.measure import share
-from facegender.training.evaluation.scores import Scores
-from facegender.training.samples import stream_samples
-from facegender.training.store import decoded
+from facegender.training.evaluation.metrics import share
+from facegender.training.evaluation.predictions_table import Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def robustness(
         on_picture: called with the number of pictures done.
 
     Returns:
-        ``clean`` as a share (see :func:`facegender.training.evaluation.measure.share`), and each of
+        ``clean`` as a share (see :func:`facegender.training.evaluation.metrics.share`), and each of
         :data:`DAMAGES` as ``{unit, points: [{at, accuracy}, ...]}``.
     """
     labels = {(one.archive, one.file): one.label for one in scores.samples}

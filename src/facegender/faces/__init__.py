@@ -1,0 +1,1 @@
+"""Where faces are in an image, and how one is aligned."""

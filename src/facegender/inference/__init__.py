@@ -1,0 +1,1 @@
+"""Files to result rows: preprocess, classify, journal."""

