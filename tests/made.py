@@ -14,7 +14,7 @@ from PIL import Image
 
 from facegender.images.pixels import Pixels, Resize
 from facegender.model.model_file import DESCRIPTION_KEY, DIGEST_KEY, ModelDescription, seal
-from facegender.training.data.image_cache import Store
+from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.samples import Sample
 
 SIDE = 32
@@ -60,7 +60,7 @@ def build_foreign_model() -> bytes:
     return foreign
 
 
-def picture(
+def image(
     label: str = "male", size: tuple[int, int] = (40, 48), seed: int | None = None
 ) -> Image.Image:
     """A picture that the mean model answers with ``label``, with some texture."""
@@ -77,7 +77,7 @@ def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return file.getvalue()
 
 
-def store_of(samples: list[Sample], digests: list[str], pixels: Pixels) -> Store:
+def store_of(samples: list[Sample], digests: list[str], pixels: Pixels) -> ImageCache:
     """A store in memory of readable pictures, all taken whole."""
     nowhere = np.full((len(samples), 2, 3), np.nan, np.float32)
-    return Store(samples, digests, [""] * len(samples), pixels, pixels, nowhere)
+    return ImageCache(samples, digests, [""] * len(samples), pixels, pixels, nowhere)

@@ -22,20 +22,20 @@ RECIPE = """
 name = "tiny"
 [network]
 name = "dlib_resnet"
-start = ""
+pretrained = ""
 [input]
 height = 96
 width = 96
 [augment]
-turn_degrees = 45
-[fit]
+rotation_degrees = 45
+[train]
 epochs = 3
-batch = 8
+batch_size = 8
 precision = "32"
 """
 
 
-def test_stored_outputs_are_of_one_whole_run_and_show_no_training_picture() -> None:
+def test_stored_outputs_are_of_one_whole_run_and_show_no_training_image() -> None:
     text = NOTEBOOK.read_text(encoding="utf-8")
     cells = json.loads(text)["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
@@ -44,7 +44,7 @@ def test_stored_outputs_are_of_one_whole_run_and_show_no_training_picture() -> N
     assert kinds <= {"stream", "display_data", "execute_result"}
     shows = "".join("".join(cell["source"]) for cell in code)
     assert "store.pixels" not in shows and "store.wide" not in shows, "pictures of the archive"
-    here = f"/{NOTEBOOK.parts[1]}/"  # wherever this clone lies
+    here = f"/{NOTEBOOK.subsets[1]}/"  # wherever this clone lies
     for trace in ("/home/", "/root/", "/tmp/", here):
         assert trace not in text
     assert not [cell for cell in cells if "attachments" in cell]
@@ -104,10 +104,10 @@ def write_archive(path: Path, count: int) -> None:
     with tarfile.open(path, "w:gz") as archive:
         for number in range(count):
             label = ("female", "male")[number % 2]
-            colour = (200, 60, 60) if label == "female" else (60, 60, 200)
+            color = (200, 60, 60) if label == "female" else (60, 60, 200)
             image = Image.new("RGB", (70, 80), tuple(rng.integers(90, 160, 3).tolist()))
             left, top = rng.integers(5, 20, 2).tolist()
-            ImageDraw.Draw(image).ellipse((left, top, left + 45, top + 55), fill=colour)
+            ImageDraw.Draw(image).ellipse((left, top, left + 45, top + 55), fill=color)
             file = io.BytesIO()
             image.save(file, "PNG")
             entry = tarfile.TarInfo(f"{label}/{number}.png")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made import encode, picture
+from made import encode, image
 
 import facegender
 
@@ -71,7 +71,7 @@ def test_the_light_core_imports_no_outer_part(path: Path) -> None:
 def test_torch_is_never_imported(
     photos: Callable[..., Path], tmp_path: Path, model_path: Path
 ) -> None:
-    folder = photos({"a.png": encode(picture(seed=1))})
+    folder = photos({"a.png": encode(image(seed=1))})
     code = (
         "import sys, facegender\n"
         "assert not {'numpy', 'onnxruntime', 'PIL'} & sys.modules.keys()\n"

@@ -81,7 +81,7 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
         names = set(archive.namelist())
         terms = next(name for name in names if name.endswith("licenses/LICENSE-MODEL"))
         assert archive.read(terms) == (ROOT / "LICENSE-MODEL").read_bytes()
-        model = "facegender/model/weights/model.onnx"
+        model = "facegender/model/weights/best.onnx"
         assert archive.read(model) == (ROOT / "src" / model).read_bytes()
     source = ROOT / "src"
     mine = {

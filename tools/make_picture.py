@@ -19,7 +19,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
-PICTURE = ROOT / "docs" / "report.png"
+IMAGE = ROOT / "docs" / "report.png"
 WIDTH, HEIGHT = 1100, 1130
 
 
@@ -46,8 +46,8 @@ def main() -> None:
             page.screenshot(path=taken)
             browser.close()
         with Image.open(taken) as image:
-            image.quantize(256).save(PICTURE, optimize=True)
-    print(f"{PICTURE}: {PICTURE.stat().st_size:,} bytes")
+            image.quantize(256).save(IMAGE, optimize=True)
+    print(f"{IMAGE}: {IMAGE.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

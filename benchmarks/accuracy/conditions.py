@@ -13,24 +13,24 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from facegender.faces.alignment import ALIGNED, place
+from facegender.faces.alignment import ALIGNED_CROP, estimate_similarity
 from facegender.images.pixels import Pixels
 from facegender.training.evaluation.corruptions import (
     BLURS,
     DEGREES,
     QUALITIES,
     SIZES,
-    Condition,
+    CorruptFunction,
     Landmarks,
     blurred,
     clean,
     compressed,
-    small,
-    turned,
+    downscaled,
+    rotated,
 )
 
 
-def grey(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
+def grayscale(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
     """Three equal channels."""
     return np.asarray(Image.fromarray(pixels).convert("L").convert("RGB"))
 
@@ -86,24 +86,24 @@ def loose(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixe
     image = Image.fromarray(pixels)
     rows, columns = round(2.2 * height), round(2.2 * width)
     blur = ImageFilter.GaussianBlur(0.08 * max(rows, columns))
-    wide = image.resize((columns, rows)).filter(blur)
+    context_pixels = image.resize((columns, rows)).filter(blur)
     left, top = (
         int((0.5 + 0.4 * rng.uniform(-1, 1)) * (outer - inner))
         for outer, inner in ((columns, width), (rows, height))
     )
-    wide.paste(image, (left, top))
-    return np.asarray(wide)
+    context_pixels.paste(image, (left, top))
+    return np.asarray(context_pixels)
 
 
-CONDITIONS: dict[str, Condition] = {
+CONDITIONS: dict[str, CorruptFunction] = {
     "clean": clean,
     **{
-        f"turned {degrees} {fill}": turned(degrees, fill)
+        f"turned {degrees} {fill}": rotated(degrees, fill)
         for fill in ("black", "grey", "edge", "photo")
         for degrees in DEGREES
     },
-    "grey": grey,
-    **{f"{side} px": small(side) for side in SIZES},
+    "grey": grayscale,
+    **{f"{side} px": downscaled(side) for side in SIZES},
     **{f"blur {share:g}": blurred(share) for share in BLURS},
     **{f"JPEG {quality}": compressed(quality) for quality in QUALITIES},
     "dark": dark,
@@ -127,13 +127,13 @@ def _frame(
     if landmarks is None:
         height, width = pixels.shape[:2]
         return lambda x, y: (x * width, y * height)
-    matrix = place(landmarks, ALIGNED)
+    matrix = estimate_similarity(landmarks, ALIGNED_CROP)
     return lambda x, y: tuple(matrix @ (x, y, 1.0))
 
 
 def _painted(
-    pixels: Pixels, shape: list[tuple[float, float]], colour: tuple[int, int, int]
+    pixels: Pixels, shape: list[tuple[float, float]], color: tuple[int, int, int]
 ) -> Pixels:
     image = Image.fromarray(pixels)
-    ImageDraw.Draw(image).polygon(shape, fill=colour)
+    ImageDraw.Draw(image).polygon(shape, fill=color)
     return np.asarray(image)

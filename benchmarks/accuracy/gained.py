@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy/gained.py runs/quick runs/best -o benchmarks/results/gained.json
 
-Pictures are those that all runs have in their validation part (their ``scores.csv``); the labels
+Pictures are those that all runs have in their validation part (their ``predictions.csv``); the labels
 are the last run's, which had them corrected.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from facegender.files import write_json
 from facegender.training.evaluation.compare import compare
-from facegender.training.evaluation.metrics import share
-from facegender.training.evaluation.predictions_table import Scores, read_scores
+from facegender.training.evaluation.metrics import proportion
+from facegender.training.evaluation.predictions_table import PredictionsTable, read_predictions
 
 
 def main() -> None:
@@ -26,10 +26,10 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.json")
     given = parser.parse_args()
-    tables = in_common([read_scores(run).of_part("validation") for run in given.runs])
+    tables = in_common([read_predictions(run).of_subset("validation") for run in given.runs])
     rows = {}
     for number, (run, table) in enumerate(zip(given.runs, tables, strict=True)):
-        rows[run.name] = {"accuracy": share(table.right)}
+        rows[run.name] = {"accuracy": proportion(table.right)}
         if number:
             found = compare(tables[number - 1], table).overall
             rows[run.name]["over the one before"] = {
@@ -41,7 +41,7 @@ def main() -> None:
     print(given.output.read_text())
 
 
-def in_common(tables: list[Scores]) -> list[Scores]:
+def in_common(tables: list[PredictionsTable]) -> list[PredictionsTable]:
     """Give the rows of the pictures that all tables hold, with the last one's labels."""
     places = [
         {(sample.archive, sample.file): row for row, sample in enumerate(table.samples)}
@@ -50,7 +50,7 @@ def in_common(tables: list[Scores]) -> list[Scores]:
     keys = [key for key in places[-1] if all(key in known for known in places)]
     samples = tables[-1].pick([places[-1][key] for key in keys]).samples
     return [
-        Scores(
+        PredictionsTable(
             samples, ["validation"] * len(keys), table.p_male[np.array([known[k] for k in keys])]
         )
         for table, known in zip(tables, places, strict=True)

@@ -85,7 +85,7 @@ class Peer:
 
     name: str
     version: str
-    licence: str
+    license: str
     note: str
     run: Callable[..., Iterator[Answer]]
 
@@ -146,12 +146,12 @@ def _answers(
     command: Callable[[], list[str]],
     package: tuple[str, str],
     install: str,
-    pictures: Iterable[Pixels],
+    images: Iterable[Pixels],
     *,
     whole: bool = False,
 ) -> Iterator[Answer]:
     with _process(command(), package, install) as ask:
-        for pixels in pictures:
+        for pixels in images:
             if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
                 raise ValueError(f"pixels are uint8 [H, W, 3], not {pixels.dtype} {pixels.shape}")
             p_male = None if whole else ask(pixels, False)

@@ -39,9 +39,9 @@ def _save(plot: Any, values: Mapping[str, Any], path: Path) -> None:
 def _bars(axes: Axes, shares: Mapping[str, Mapping[str, Any]]) -> None:
     """Horizontal points with their intervals, in per cent."""
     names = list(shares)
-    values = [100 * shares[name]["share"] for name in names]
-    low = [100 * (shares[name]["share"] - shares[name]["interval"][0]) for name in names]
-    high = [100 * (shares[name]["interval"][1] - shares[name]["share"]) for name in names]
+    values = [100 * shares[name]["value"] for name in names]
+    low = [100 * (shares[name]["value"] - shares[name]["interval"][0]) for name in names]
+    high = [100 * (shares[name]["interval"][1] - shares[name]["value"]) for name in names]
     places = range(len(names))
     axes.errorbar(values, places, xerr=[low, high], fmt="o", capsize=3, color="#1f5f8b")
     axes.set_yticks(places, [f"{name}  (n = {shares[name]['count']:,})" for name in names])
@@ -67,7 +67,7 @@ def _turned(axes: Axes, systems: Mapping[str, Any]) -> None:
     for index, (name, system) in enumerate(systems.items()):
         for fill, style in styles.items():
             points = _points(system["conditions"], f"turned {{}} {fill}")
-            clean = system["conditions"]["clean"]["share"]
+            clean = system["conditions"]["clean"]["value"]
             axes.plot(
                 [0, *points],
                 [100 * clean, *(100 * value for value in points.values())],
@@ -95,7 +95,7 @@ def _curves(axes: Axes, systems: Mapping[str, Any]) -> None:
                 color=f"C{index}",
                 label=name if pattern == "{} px" else None,
             )
-        clean = 100 * system["conditions"]["clean"]["share"]
+        clean = 100 * system["conditions"]["clean"]["value"]
         axes.axhline(clean, color=f"C{index}", lw=0.8, label=f"{name}, clean")
     axes.set_ylabel("accuracy, %")
     axes.tick_params(axis="x", rotation=45)
@@ -107,7 +107,7 @@ def _points(conditions: Mapping[str, Any], pattern: str) -> dict[float, float]:
     """Conditions named after a pattern: their number -> share."""
     before, after = pattern.split("{}")
     return {
-        float(name.removeprefix(before).removesuffix(after)): values["share"]
+        float(name.removeprefix(before).removesuffix(after)): values["value"]
         for name, values in conditions.items()
         if name.startswith(before) and name.endswith(after)
     }
@@ -119,7 +119,7 @@ def _coverage(axes: Axes, systems: Mapping[str, Any]) -> None:
             rows = system["targets"]["all sources, ages from 13 or unknown"][kind]["coverage"]
             axes.plot(
                 [100 * row["answered"] for row in rows],
-                [100 * row["accuracy"]["share"] for row in rows],
+                [100 * row["accuracy"]["value"] for row in rows],
                 style + "o",
                 label=f"{name}, {kind} labels",
             )

@@ -42,15 +42,15 @@ from facegender.images.decode import decode
 from facegender.images.pixels import Pixels
 from facegender.model.model_file import LABELS
 from facegender.training.console import Console
-from facegender.training.data.corrections import correct, read_corrections
+from facegender.training.data.corrections import apply_corrections, read_corrections
 from facegender.training.data.samples import Sample, age_in_years, stream_samples
-from facegender.training.data.split import assign_parts
-from facegender.training.evaluation.metrics import measure, share
+from facegender.training.data.split import assign_subsets
+from facegender.training.evaluation.metrics import compute_metrics, proportion
 
 REPAIRED = Path(__file__).parent / "labels.csv"
 TEST_SHARE = 0.2
 BATCH = 256
-CONDITION_PICTURES = 1_500
+CONDITION_IMAGES = 1_500
 Chosen = Callable[[Sample], bool]
 
 
@@ -94,7 +94,7 @@ TARGETS = (
 )
 
 
-def read_pictures(data: Path, console: Console) -> tuple[list[Picture], list[Picture]]:
+def read_images(data: Path, console: Console) -> tuple[list[Picture], list[Picture]]:
     """Read the data; give the test part with its bytes, and the other parts without."""
     archives = sorted(data.glob("faces-*.tar.gz"))
     found: list[Picture] = []
@@ -104,11 +104,11 @@ def read_pictures(data: Path, console: Console) -> tuple[list[Picture], list[Pic
             found.append(Picture(sample, sha256(content).hexdigest(), content, width, height))
             if done % 500 == 0:
                 count(done)
-    parts = assign_parts(
+    subsets = assign_subsets(
         [item.sample for item in found], [item.digest for item in found], seed=0, test=TEST_SHARE
     )
-    test = [item for item, row in zip(found, parts, strict=True) if row.part == "test"]
-    other = [item for item, row in zip(found, parts, strict=True) if row.part != "test"]
+    test = [item for item, row in zip(found, subsets, strict=True) if row.subset == "test"]
+    other = [item for item, row in zip(found, subsets, strict=True) if row.subset != "test"]
     return test, other
 
 
@@ -131,54 +131,52 @@ class Table:
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerow([system, condition, digest, f"{p_male:.5f}", int(found)])
 
-    def missing(self, system: str, condition: str, pictures: Sequence[Picture]) -> list[Picture]:
-        return [item for item in pictures if (system, condition, item.digest) not in self.rows]
+    def missing(self, system: str, condition: str, images: Sequence[Picture]) -> list[Picture]:
+        return [item for item in images if (system, condition, item.digest) not in self.rows]
 
-    def p_male(
-        self, system: str, condition: str, pictures: Sequence[Picture]
-    ) -> NDArray[np.float64]:
-        return np.array([self.rows[system, condition, item.digest][0] for item in pictures])
+    def p_male(self, system: str, condition: str, images: Sequence[Picture]) -> NDArray[np.float64]:
+        return np.array([self.rows[system, condition, item.digest][0] for item in images])
 
-    def found(self, system: str, condition: str, pictures: Sequence[Picture]) -> float:
-        return float(np.mean([self.rows[system, condition, item.digest][1] for item in pictures]))
+    def found(self, system: str, condition: str, images: Sequence[Picture]) -> float:
+        return float(np.mean([self.rows[system, condition, item.digest][1] for item in images]))
 
 
 def score(
     name: str,
     classifier: Classifier,
     condition: str,
-    pictures: Sequence[Picture],
+    images: Sequence[Picture],
     table: Table,
     console: Console,
 ) -> None:
     """Score pictures under one condition, as ``predict`` would answer for their files."""
-    todo = table.missing(name, condition, pictures)
+    todo = table.missing(name, condition, images)
     if not todo:
         return
     with console.counting(f"{name}: {condition}", len(todo)) as count:
         for start in range(0, len(todo), BATCH):
             some = todo[start : start + BATCH]
-            framed = [classifier.framer(worse(item, condition, classifier)) for item in some]
+            framed = [classifier.aligner(worse(item, condition, classifier)) for item in some]
             answers = classifier.probabilities(np.stack([item.pixels for item in framed]))
             for item, seen, row in zip(some, framed, answers, strict=True):
                 table.add(name, condition, item.digest, float(row[1]), seen.face is not None)
             count(start + len(some))
 
 
-def worse(picture: Picture, condition: str, classifier: Classifier) -> Pixels:
+def worse(image: Picture, condition: str, classifier: Classifier) -> Pixels:
     """Make the picture that a condition asks for; its random choices are the picture's own."""
-    pixels = decode(picture.data)
+    pixels = decode(image.data)
     if condition == "clean":
         return pixels
-    face = classifier.framer(pixels).face
-    rng = np.random.default_rng(int(picture.digest[:15], 16))
+    face = classifier.aligner(pixels).face
+    rng = np.random.default_rng(int(image.digest[:15], 16))
     return CONDITIONS[condition](pixels, face.landmarks if face else None, rng)
 
 
-def score_peers(pictures: Sequence[Picture], table: Table, console: Console) -> None:
+def score_peers(images: Sequence[Picture], table: Table, console: Console) -> None:
     """Ask every peer about the pictures as they are."""
     for peer in PEERS:
-        todo = table.missing(peer.name, "clean", pictures)
+        todo = table.missing(peer.name, "clean", images)
         if not todo:
             continue
         with console.counting(f"{peer.name} {peer.version}", len(todo)) as count:
@@ -195,16 +193,16 @@ def sources_alone(test: Sequence[Picture], other: Sequence[Picture]) -> dict[str
     )
     model = make_pipeline(facts, LogisticRegression(max_iter=1000))
 
-    def columns(pictures: Sequence[Picture]) -> NDArray[Any]:
-        rows = [[p.width, p.height, len(p.data), p.sample.source] for p in pictures]
+    def columns(images: Sequence[Picture]) -> NDArray[Any]:
+        rows = [[p.width, p.height, len(p.data), p.sample.source] for p in images]
         return np.array(rows, dtype=object)
 
     model.fit(columns(other), [p.sample.label for p in other])
     told = model.predict(columns(test))
-    return share(np.array([p.sample.label for p in test]) == told)
+    return proportion(np.array([p.sample.label for p in test]) == told)
 
 
-def figures(
+def metrics(
     samples: Sequence[Sample], p_male: NDArray[np.float64], chosen: Chosen
 ) -> dict[str, Any]:
     """Measure the chosen pictures; those without an answer count as wrong."""
@@ -212,7 +210,9 @@ def figures(
     truth = np.array([LABELS.index(samples[row].label) for row in rows], np.int64)
     given = p_male[rows]
     given = np.where(np.isnan(given), 1.0 - truth, given)
-    table = measure([samples[row] for row in rows], np.column_stack([1 - given, given]), truth)
+    table = compute_metrics(
+        [samples[row] for row in rows], np.column_stack([1 - given, given]), truth
+    )
     if len(rows) < len(samples):  # the groups are given once, for all pictures
         for grouping in ("sources", "ages", "races"):
             table.pop(grouping, None)
@@ -238,12 +238,12 @@ def groups(samples: Sequence[Sample], p_male: NDArray[np.float64]) -> dict[str, 
         if sample.source == "utkface" and sample.race and years and 18 <= years <= 60:
             group = f"{sample.race}, {'men' if sample.label == 'male' else 'women'}"
             table.setdefault(group, []).append((value > 0.5) == (sample.label == "male"))
-    return {name: share(np.array(table[name])) for name in sorted(table)}
+    return {name: proportion(np.array(table[name])) for name in sorted(table)}
 
 
-def drawn(pictures: Sequence[Picture], count: int) -> list[Picture]:
+def drawn(images: Sequence[Picture], count: int) -> list[Picture]:
     """Draw pictures by their digests, the same for ever; copies only once."""
-    single = {item.digest: item for item in pictures}
+    single = {item.digest: item for item in images}
     order = sorted(single, key=lambda digest: sha256(digest.encode()).digest())
     return [single[digest] for digest in order[:count]]
 
@@ -258,22 +258,22 @@ def main() -> None:
     parser.add_argument(
         "--peers", type=int, default=2_000, metavar="N", help="Pictures for the peers; 0: none."
     )
-    parser.add_argument("--conditions", type=int, default=CONDITION_PICTURES, metavar="N")
+    parser.add_argument("--conditions", type=int, default=CONDITION_IMAGES, metavar="N")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     console = Console()
-    test, other = read_pictures(given.data, console)
+    test, other = read_images(given.data, console)
     raw = [item.sample for item in test]
     repairs = read_corrections(REPAIRED)
     repaired = [
         sample or item.sample
         for item, sample in zip(
-            test, correct(raw, [item.digest for item in test], repairs), strict=True
+            test, apply_corrections(raw, [item.digest for item in test], repairs), strict=True
         )
     ]
     looked = sum(item.digest[:16] in repairs for item in test)
     changed = sum(a.label != b.label for a, b in zip(raw, repaired, strict=True))
-    table = Table(given.output / "scores.csv")
+    table = Table(given.output / "predictions.csv")
     result: dict[str, Any] = {
         "test": {"pictures": len(test), "looked_at": looked, "labels_changed": changed},
         "size_bytes_and_source_alone": sources_alone(test, other),
@@ -328,14 +328,14 @@ def report(
             target.name: {
                 "least": target.least,
                 "labels": target.labels,
-                **{kind: figures(labels[kind], p_male, target.chosen) for kind in labels},
+                **{kind: metrics(labels[kind], p_male, target.chosen) for kind in labels},
             }
             for target in TARGETS
         },
         "groups": {kind: groups(labels[kind], p_male) for kind in labels},
         "conditions": {
             condition: {
-                **share(
+                **proportion(
                     (table.p_male(name, condition, some) > 0.5)
                     == np.array([truth[item.digest] == "male" for item in some])
                 ),
@@ -364,7 +364,7 @@ def beside(
         compared[system] = {
             "note": notes.get(system, ""),
             "found": table.found(system, "clean", common),
-            "targets": {target.name: figures(samples, given, target.chosen) for target in TARGETS},
+            "targets": {target.name: metrics(samples, given, target.chosen) for target in TARGETS},
             "against_first": against(samples, ours, given),
         }
     return compared
@@ -383,7 +383,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
                     f"  {target:38} {kind:9} {found['share']:7.2%} of {found['count']:6,} "
                     f"[{low:.2%}, {high:.2%}]{aim}"
                 )
-        clean = system["conditions"]["clean"]["share"]
+        clean = system["conditions"]["clean"]["value"]
         for condition, values in system["conditions"].items():
             yield f"  {condition:20} {values['share']:7.2%} ({values['share'] - clean:+.2%})"
     for name, values in result.get("peers", {}).items():

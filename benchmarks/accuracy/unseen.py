@@ -30,9 +30,9 @@ from facegender.model.model_file import MODEL_NAME
 from facegender.training.console import Console
 from facegender.training.data.samples import age_in_years
 from facegender.training.data.split import SPLIT_NAME, read_split, write_split
-from facegender.training.evaluation.evaluate import score
-from facegender.training.evaluation.metrics import measure
-from facegender.training.prepare import open_pictures
+from facegender.training.evaluation.evaluate import predict_cached
+from facegender.training.evaluation.metrics import compute_metrics
+from facegender.training.prepare import load_images
 from facegender.training.run_folder import open_run
 
 SOURCES = ("scut", "bollywood", "googleface", "adience", "utkface")
@@ -50,15 +50,15 @@ def train(without: str, given: argparse.Namespace) -> Path:
     else:
         split = given.runs / f"without-{without}.csv"
         rows = [
-            replace(row, part="test") if row.sample.source == without and row.part else row
+            replace(row, subset="test") if row.sample.source == without and row.subset else row
             for row in read_split(given.split)
         ]
         # a group that has a picture of the source goes with it: nobody stands on two sides
-        gone = {row.group for row in rows if row.part == "test" and row.group}
-        rows = [replace(row, part="test") if row.group in gone else row for row in rows]
+        gone = {row.group for row in rows if row.subset == "test" and row.group}
+        rows = [replace(row, subset="test") if row.group in gone else row for row in rows]
         given.runs.mkdir(parents=True, exist_ok=True)
         write_split(split, rows)
-        command += [*map(str, archives(given.data)), "--table", str(given.data / "faces.csv")]
+        command += [*map(str, archives(given.data)), "--metadata", str(given.data / "faces.csv")]
         command += ["--recipe", given.recipe, "--epochs", str(given.epochs), "--split", str(split)]
         command += ["--corrections", str(CORRECTIONS), "--pretrained", "dlib"]
     subprocess.run(command, check=True)
@@ -77,25 +77,27 @@ def measured(model: Path, run: Path, source: str) -> dict[str, Any]:
     """
     request, recipe = open_run(None, None, run, resume=True)
     console = Console()
-    store = open_pictures(request, recipe, run, console)
+    cache = load_images(request, recipe, run, console)
     split = read_split(run / SPLIT_NAME)
-    parts = {(row.sample.archive, row.sample.file): row.part for row in split}
+    subsets = {(row.sample.archive, row.sample.file): row.subset for row in split}
     rows = np.array(
         [
             row
-            for row, sample in enumerate(store.samples)
-            if sample.source == source and parts[sample.archive, sample.file] == "test"
+            for row, sample in enumerate(cache.samples)
+            if sample.source == source and subsets[sample.archive, sample.file] == "test"
         ]
     )
     with console.counting(f"{model.name} on {source}", len(rows)) as count:
-        probabilities = score(Classifier.load(model), store, rows, on_picture=count)
-    samples, labels = [store.samples[row] for row in rows], store.labels[rows]
+        probabilities = predict_cached(Classifier.load(model), cache, rows, on_image=count)
+    samples, labels = [cache.samples[row] for row in rows], cache.labels[rows]
     ages = [age_in_years(sample.age) for sample in samples]
     grown = np.flatnonzero([age is None or age >= 13 for age in ages])
     return {
         "groups": groups(samples, probabilities[:, 1]),
-        "all": measure(samples, probabilities, labels),
-        "from_13": measure([samples[row] for row in grown], probabilities[grown], labels[grown]),
+        "all": compute_metrics(samples, probabilities, labels),
+        "from_13": compute_metrics(
+            [samples[row] for row in grown], probabilities[grown], labels[grown]
+        ),
     }
 
 
@@ -141,12 +143,12 @@ def main() -> None:
             models["committee"] = committee(run, beside)
         result["sources"][source] = {}
         for name, model in models.items():
-            figures = measured(model, run, source)
-            result["sources"][source][name] = figures
+            metrics = measured(model, run, source)
+            result["sources"][source][name] = metrics
             write_json(given.output, result)
             for ages in ("all", "from_13"):
-                those = figures[ages]
-                recall = {label: share["share"] for label, share in those["recall"].items()}
+                those = metrics[ages]
+                recall = {label: share["value"] for label, share in those["recall"].items()}
                 print(source, name, ages, those["balanced_accuracy"], recall, flush=True)
 
 

@@ -1,6 +1,6 @@
 """Measure the audit on faults that are made: copies put in, labels turned over.
 
-    python benchmarks/audit/run.py ARCHIVE... --table faces.csv --split runs/best/split.csv \\
+    python benchmarks/audit/run.py ARCHIVE... --metadata faces.csv --split runs/best/split.csv \\
         --runs runs --corrections recipes/corrections-seen.csv -o benchmarks/results/audit.json
 
 Only pictures of the split's training and validation parts are used: the audit's thresholds were
@@ -26,12 +26,17 @@ from PIL import Image
 
 from facegender.files import write_json
 from facegender.model.model_file import LABELS
-from facegender.training.audit.audit import FRAMER
-from facegender.training.audit.embeddings import read_features
+from facegender.training.audit.audit import AUDIT_ALIGNER
+from facegender.training.audit.embeddings import read_embeddings
 from facegender.training.audit.label_issues import FLAGGED, out_of_fold, weigh
-from facegender.training.audit.near_duplicates import Pictures, chain, find_copies, join
-from facegender.training.data.corrections import correct, read_corrections
-from facegender.training.data.image_cache import Store, decoded, open_store
+from facegender.training.audit.near_duplicates import (
+    ComparedImages,
+    chain,
+    find_near_duplicates,
+    join,
+)
+from facegender.training.data.corrections import apply_corrections, read_corrections
+from facegender.training.data.image_cache import ImageCache, decode_samples, open_image_cache
 from facegender.training.data.image_rows import read_rows
 from facegender.training.data.samples import stream_samples
 from facegender.training.data.split import read_split
@@ -44,7 +49,7 @@ KINDS = ("resized", "recompressed", "cropped", "mirrored", "grey")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("archives", nargs="+", type=Path)
-    parser.add_argument("--table", type=Path)
+    parser.add_argument("--metadata", type=Path)
     parser.add_argument("--split", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where .store is")
     parser.add_argument("--pictures", type=int, default=6000)
@@ -57,21 +62,21 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
     rng = np.random.default_rng(given.seed)
-    store = open_store(given.archives, given.table, FRAMER, given.runs / ".store")
-    part = {(row.sample.archive, row.sample.file): row.part for row in read_split(given.split)}
+    cache = open_image_cache(given.archives, given.table, AUDIT_ALIGNER, given.runs / ".store")
+    subset = {(row.sample.archive, row.sample.file): row.subset for row in read_split(given.split)}
     usable = [
         row
-        for row, sample in enumerate(store.samples)
-        if part.get((sample.archive, sample.file)) in ("train", "validation")
+        for row, sample in enumerate(cache.samples)
+        if subset.get((sample.archive, sample.file)) in ("train", "validation")
     ]
-    rows = np.sort(rng.permutation(usable)[: given.pictures])
-    some = take(store, rows)
+    rows = np.sort(rng.permutation(usable)[: given.images])
+    some = take(cache, rows)
     results = json.loads(given.output.read_text()) if len(given.only) < len(FAULTS) else {}
     results |= {"pictures": len(rows), "seed": given.seed}
     with tempfile.TemporaryDirectory() as folder:
         if "copies" in given.only:
             results["copies"] = measure_copies(some, given, rng, Path(folder))
-    features = read_rows(read_features(store, given.runs / ".store"), rows)
+    features = read_rows(read_embeddings(cache, given.runs / ".store"), rows)
     if "labels" in given.only:
         known = read_corrections(given.corrections) if given.corrections else {}
         results["labels"] = measure_labels(some, features, known, given.seed)
@@ -81,13 +86,13 @@ def main() -> None:
     print(given.output.read_text())
 
 
-def take(store: Store, rows: np.ndarray) -> Store:
+def take(cache: ImageCache, rows: np.ndarray) -> ImageCache:
     """Give some pictures of a store as a store in memory."""
     lists = (
-        [values[row] for row in rows] for values in (store.samples, store.digests, store.errors)
+        [values[row] for row in rows] for values in (cache.samples, cache.digests, cache.errors)
     )
-    pixels, wide = read_rows(store.pixels, rows), read_rows(store.wide, rows)
-    return Store(*lists, pixels, wide, store.frames[rows])
+    pixels, context_pixels = read_rows(cache.pixels, rows), read_rows(cache.context_pixels, rows)
+    return ImageCache(*lists, pixels, context_pixels, cache.crop_matrices[rows])
 
 
 def made_over(image: Image.Image, rng: np.random.Generator) -> tuple[bytes, list[str]]:
@@ -115,12 +120,16 @@ def made_over(image: Image.Image, rng: np.random.Generator) -> tuple[bytes, list
     return file.getvalue(), kinds
 
 
-def measure_copies(store: Store, given: argparse.Namespace, rng: np.random.Generator, folder: Path):
+def measure_copies(
+    cache: ImageCache, given: argparse.Namespace, rng: np.random.Generator, folder: Path
+):
     """Put made copies in and see which are found, and what else is taken for a copy of them."""
-    place = {(s.archive, s.file): row for row, s in enumerate(store.samples)}
-    wanted = set(rng.permutation(len(store.samples))[: given.copies].tolist())
+    place = {(s.archive, s.file): row for row, s in enumerate(cache.samples)}
+    wanted = set(rng.permutation(len(cache.samples))[: given.copies].tolist())
     sources, kinds = [], []
-    for sample, _, pixels, _ in decoded(stream_samples(given.archives, given.table), lambda p: p):
+    for sample, _, pixels, _ in decode_samples(
+        stream_samples(given.archives, given.table), lambda p: p
+    ):
         row = place.get((sample.archive, sample.file))
         if row in wanted and pixels is not None:
             data, how = made_over(Image.fromarray(pixels), rng)
@@ -129,22 +138,22 @@ def measure_copies(store: Store, given: argparse.Namespace, rng: np.random.Gener
             path.write_bytes(data)
             sources.append(row)
             kinds.append(how)
-    made = open_store([folder / "made"], None, FRAMER, folder)
+    made = open_image_cache([folder / "made"], None, AUDIT_ALIGNER, folder)
     order = [int(Path(sample.file).stem) for sample in made.samples]
-    count = len(store.samples)
-    both = Store(
-        store.samples + made.samples,
-        store.digests + made.digests,
-        store.errors + made.errors,
+    count = len(cache.samples)
+    both = ImageCache(
+        cache.samples + made.samples,
+        cache.digests + made.digests,
+        cache.errors + made.errors,
         *(
-            np.concatenate([getattr(store, name), getattr(made, name)])
+            np.concatenate([getattr(cache, name), getattr(made, name)])
             for name in ("pixels", "wide", "frames")
         ),
     )
-    features = np.concatenate([read_features(each, folder) for each in (store, made)])
+    features = np.concatenate([read_embeddings(each, folder) for each in (cache, made)])
     began = time.monotonic()
-    pairs = find_copies(
-        Pictures(both, [""] * len(both.samples), features, np.ones(len(both.samples), bool))
+    pairs = find_near_duplicates(
+        ComparedImages(both, [""] * len(both.samples), features, np.ones(len(both.samples), bool))
     )
     seconds = time.monotonic() - began
     own = join(count, ((p.row, p.other) for p in pairs if p.other < count))
@@ -177,18 +186,18 @@ def measure_copies(store: Store, given: argparse.Namespace, rng: np.random.Gener
     }
 
 
-def measure_labels(store: Store, features: np.ndarray, known: dict[str, str], seed: int):
+def measure_labels(cache: ImageCache, features: np.ndarray, known: dict[str, str], seed: int):
     """Turn labels over and see which are flagged, with the table and without, from several limits.
 
     Wrong are labels that were turned, and those that ``known`` corrects, unless they were turned.
     """
-    labels, use = store.labels, np.ones(len(store.samples), bool)
-    corrected = correct(store.samples, store.digests, known)
+    labels, use = cache.labels, np.ones(len(cache.samples), bool)
+    corrected = apply_corrections(cache.samples, cache.digests, known)
     counted = np.array([sample is not None for sample in corrected])
     true = np.array(
         [
             LABELS.index((sample or old).label)
-            for sample, old in zip(corrected, store.samples, strict=True)
+            for sample, old in zip(corrected, cache.samples, strict=True)
         ]
     )
     rng = np.random.default_rng([seed, 1])
@@ -204,7 +213,7 @@ def measure_labels(store: Store, features: np.ndarray, known: dict[str, str], se
                     file=Path(sample.file).name,
                     **({} if has_table else {"person": "", "source": "", "age": ""}),
                 )
-                for sample, label in zip(store.samples, given, strict=True)
+                for sample, label in zip(cache.samples, given, strict=True)
             ]
             groups = join(len(samples), chain(sample.person for sample in samples))
             doubts = weigh(samples, out_of_fold(features, given, groups, use), use)
@@ -237,7 +246,7 @@ def measure_labels(store: Store, features: np.ndarray, known: dict[str, str], se
     return results
 
 
-def measure_batches(store: Store, features: np.ndarray, rng: np.random.Generator):
+def measure_batches(cache: ImageCache, features: np.ndarray, rng: np.random.Generator):
     """Turn the labels of whole batches over, beside 3 % of all others, and see what is named.
 
     A batch is of pictures of one label: so many that follow each other in the archives, or drawn
@@ -245,8 +254,8 @@ def measure_batches(store: Store, features: np.ndarray, rng: np.random.Generator
     picture lies in the folder of its new label, as far down as it lay in the old one; a batch stays
     together there.
     """
-    labels, use = store.labels, np.ones(len(store.samples), bool)
-    groups = join(len(labels), chain(sample.person for sample in store.samples))
+    labels, use = cache.labels, np.ones(len(cache.samples), bool)
+    groups = join(len(labels), chain(sample.person for sample in cache.samples))
     results = []
     for kind, size in [("none", 0), *itertools.product(("order", "prefix"), (10, 25, 100))]:
         turned = rng.random(len(labels)) < 0.03
@@ -260,7 +269,7 @@ def measure_batches(store: Store, features: np.ndarray, rng: np.random.Generator
         given = labels ^ turned
         samples = [
             replace(sample, label=LABELS[label], file=Path(sample.file).name)
-            for sample, label in zip(store.samples, given, strict=True)
+            for sample, label in zip(cache.samples, given, strict=True)
         ]
         if kind == "prefix":
             for row in batch:

@@ -29,8 +29,8 @@ import PIL
 from playwright.sync_api import sync_playwright
 
 from facegender.inference.classifier import Classifier
-from facegender.inference.pipeline import predict_folder
-from facegender.inputs.paths import gather
+from facegender.inference.predict import predict_folder
+from facegender.inputs.paths import collect_inputs
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 SAME = ("status", "label", "crop", "width", "height")
@@ -58,8 +58,8 @@ def draw(archive: Path, count: int, seed: int, place: Path) -> None:
     """Put some of an archive's pictures into a folder, each as likely as any other."""
     rng = random.Random(seed)
     kept: list[tuple[str, bytes]] = []
-    pictures = (item for item in gather([archive], recursive=True) if item.is_picture)
-    for number, item in enumerate(pictures):
+    images = (item for item in collect_inputs([archive], recursive=True) if item.is_image)
+    for number, item in enumerate(images):
         at = number if number < count else rng.randrange(number + 1)
         if at < count:
             kept[at : at + 1] = [(item.key, item.data or item.path.read_bytes())]
@@ -98,7 +98,7 @@ def compare(folder: Path, found: dict[str, list[dict[str, str]]]) -> dict[str, A
         if len(there) != sum(one.file == row.file for one in rows):
             other.append(f"{row.file}: {len(there)} rows")
             continue
-        mine = there[row.face or 0]
+        mine = there[row.face_index or 0]
         said = {name: getattr(row, name) for name in SAME}
         if any((mine[name] or "None") != str(value) for name, value in said.items()):
             other.append(f"{row.file}: {[mine[name] for name in SAME]}, not {[*said.values()]}")
@@ -107,7 +107,7 @@ def compare(folder: Path, found: dict[str, list[dict[str, str]]]) -> dict[str, A
             shifts += [abs(int(mine[f"box_{side}"]) - getattr(row.box, side)) for side in SIDES]
     return {
         "pictures": len({row.file for row in rows}),
-        "faces": sum(row.face is not None for row in rows),
+        "faces": sum(row.face_index is not None for row in rows),
         "other": other,
         "probability_apart_at_most": round(max(apart), 4),
         "box_pixels_apart_at_most": max(shifts),

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import facegender
-from facegender.faces.detection import search
+from facegender.faces.detection import detect_multi_orientation
 from facegender.faces.yunet import Face, YuNet
 from facegender.images.pixels import Pixels
 
@@ -51,7 +51,7 @@ class Peer:
     family: str
     package: str
     files: tuple[str, ...]
-    licence: str
+    license: str
     runs_on: str
     landmarks: int
     load: Callable[[], Look]
@@ -78,7 +78,7 @@ def _yunet() -> Look:
 
 def _searched() -> Look:
     detector = YuNet()
-    return lambda pixels: _rows(search(pixels, detector))
+    return lambda pixels: _rows(detect_multi_orientation(pixels, detector))
 
 
 def _rows(faces: Sequence[Face]) -> Boxes:

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scenes import Scene, judge
 
-from facegender.faces.alignment import ALIGNED, place
-from facegender.faces.detection import largest
+from facegender.faces.alignment import ALIGNED_CROP, estimate_similarity
+from facegender.faces.detection import select_main_face
 from facegender.faces.yunet import Face, FaceDetector
 from facegender.images.decode import decode
 from facegender.images.pixels import Pixels
@@ -73,7 +73,7 @@ def see(scene: Scene, detector: FaceDetector) -> Seen:
     height, width = scene.pixels.shape[:2]
     right, missed, _ = judge(boxes(faces), scene)
     sure = [face for face in faces if face.score > 0.5]
-    shown = largest(sure, width, height)
+    shown = select_main_face(sure, width, height)
     upright: list[float] = []
     if scene.condition.startswith(TURNED_TOO):
         upright = [_best(faces)]
@@ -219,9 +219,12 @@ def _quantiles(values: NDArray[np.floating]) -> dict[str, Any]:
 
 def _of_store(store: Path) -> dict[str, Any]:
     """Of every crop of the data: no face found, and the share that the crop rule cuts."""
-    frames = _frames(store).astype(np.float64)
+    crop_matrices = _frames(store).astype(np.float64)
     sources = np.array([row["source"] for row in _rows(store)])
-    area = np.abs(frames[:, 0, 0] * frames[:, 1, 1] - frames[:, 0, 1] * frames[:, 1, 0])
+    area = np.abs(
+        crop_matrices[:, 0, 0] * crop_matrices[:, 1, 1]
+        - crop_matrices[:, 0, 1] * crop_matrices[:, 1, 0]
+    )
     return {
         source: {
             "crops": int((sources == source).sum()),
@@ -258,5 +261,5 @@ def _padded(scene: Scene, detector: FaceDetector) -> Iterator[tuple[float, bool]
 
 
 def _cut_share(face: Face, pixels: Pixels) -> float:
-    area = abs(float(np.linalg.det(place(face.landmarks, ALIGNED)[:, :2])))
+    area = abs(float(np.linalg.det(estimate_similarity(face.landmarks, ALIGNED_CROP)[:, :2])))
     return area / (pixels.shape[0] * pixels.shape[1])

@@ -42,7 +42,7 @@ class Tally:
     faces: int = 0
     missed: int = 0
     wrong: int = 0
-    pictures: int = 0
+    images: int = 0
     milliseconds: list[float] = field(default_factory=list)
 
     def add(self, look: Look, scene: Scene) -> None:
@@ -55,15 +55,15 @@ class Tally:
         self.faces += int(right.sum()) + missed
         self.missed += missed
         self.wrong += wrong
-        self.pictures += 1
+        self.images += 1
 
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """Counts and shares, with a Wilson interval of 95 % around the share of exact pictures."""
-        interval = binomtest(self.exact, self.pictures).proportion_ci(method="wilson")
+        interval = binomtest(self.exact, self.images).proportion_ci(method="wilson")
         return {
-            "pictures": self.pictures,
+            "pictures": self.images,
             "exact": self.exact,
-            "exact_share": round(self.exact / self.pictures, 4),
+            "exact_share": round(self.exact / self.images, 4),
             "exact_interval": [round(interval.low, 4), round(interval.high, 4)],
             "faces": self.faces,
             "missed": self.missed,
@@ -85,7 +85,7 @@ def describe(peer: Peer) -> dict[str, Any]:
     return {
         "package": f"{peer.package} {version(peer.package)}",
         **peer.sizes(),
-        "licence": peer.licence,
+        "license": peer.license,
         "runs_on": peer.runs_on,
         "landmarks": peer.landmarks,
     }
@@ -122,7 +122,7 @@ def main() -> None:
         "detectors": kept
         | {
             peer.name: describe(peer)
-            | {"conditions": {name: t.figures() for name, t in tallies[peer.name].items()}}
+            | {"conditions": {name: t.metrics() for name, t in tallies[peer.name].items()}}
             for peer, _ in peers
         },
         "rules": report(seen, arguments.store),

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from skimage import data as pictures
+from skimage import data as images
 
 from facegender.images.decode import decode
-from facegender.images.pixels import Pixels, Resize, fit
+from facegender.images.pixels import Pixels, Resize, resize
 
 TRUTH = Path(__file__).parent / "photos.csv"
 SEED = 4
@@ -171,7 +171,7 @@ def shrunk(photo: Scene) -> Scene:
     return Scene(
         f"shrunk to {SMALL} px",
         photo.name,
-        fit(photo.pixels, size),
+        resize(photo.pixels, size),
         photo.faces * ratio,
     )
 
@@ -236,7 +236,7 @@ def crowd(photos: Sequence[Scene], count: int, number: int) -> Scene:
             slice(start, start + side)
             for start, side in zip(corner[::-1], (size.height, size.width), strict=True)
         )
-        canvas[rows, columns] = fit(head, size)
+        canvas[rows, columns] = resize(head, size)
         place = (np.array([x - left, y - top]) * scale + corner).tolist()
         boxes.append([*place, across * scale, down * scale])
     return Scene(f"crowd of {count}", f"{number}", canvas, np.array(boxes))
@@ -250,7 +250,7 @@ def faceless(photos: Sequence[Scene]) -> Iterator[Scene]:
         if (patch := _patch(photo, rng)) is not None:
             yield Scene("no face: patch of a photo", photo.name, patch, nothing)
     for name in FACELESS:
-        values = getattr(pictures, name)()
+        values = getattr(images, name)()
         if values.dtype != np.uint8:
             values = (values.astype(np.float64) / max(values.max(), 1e-9) * 255).astype(np.uint8)
         image = Image.fromarray(values).convert("RGB")

@@ -40,13 +40,13 @@ class Cluster:
 
 
 def main() -> None:
-    looks = {peer.name: peer.load() for peer in installed() if "," not in peer.name}
+    scales = {peer.name: peer.load() for peer in installed() if "," not in peer.name}
     with TRUTH.open("w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["file", "x", "y", "width", "height", "detectors"])
         for name, pixels in read_files(Path(sys.argv[1])):
             clusters: list[Cluster] = []
-            for detector, look in looks.items():
+            for detector, look in scales.items():
                 for box in look(pixels):
                     near = [
                         cluster

@@ -25,11 +25,11 @@ from PIL import Image
 from rich.progress import track
 
 from facegender import Classifier
-from facegender.faces.face_aligner import FACES
+from facegender.faces.face_aligner import FACE_MODES
 from facegender.files import write_json
 from facegender.images.decode import decode
 from facegender.images.pixels import Pixels
-from facegender.training.evaluation.metrics import share
+from facegender.training.evaluation.metrics import proportion
 
 PHOTO = (960, 720)
 
@@ -66,9 +66,9 @@ def photos(data: Path) -> Iterator[tuple[str, str, Pixels]]:
 
 def set_in(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     """Paste a crop into a larger picture of a plain colour with noise, and keep it as JPEG."""
-    colour = rng.integers(60, 200, 3)
+    color = rng.integers(60, 200, 3)
     noise = rng.normal(0, 6, (PHOTO[1], PHOTO[0], 3))
-    photo = Image.fromarray(np.clip(colour + noise, 0, 255).astype(np.uint8))
+    photo = Image.fromarray(np.clip(color + noise, 0, 255).astype(np.uint8))
     scale = rng.uniform(0.5, 1.0) * 300 / max(pixels.shape[:2])
     size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
     at = (int(rng.integers(PHOTO[0] - size[0])), int(rng.integers(PHOTO[1] - size[1])))
@@ -90,9 +90,9 @@ def main() -> None:
     classifier, rng = Classifier.load(), np.random.default_rng(0)
     right: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     unanswered: dict[str, Counter[str]] = defaultdict(Counter)
-    pictures = [*validation(given.data, given.split, given.per_source), *photos(given.data)]
-    for source, label, pixels in track(pictures, "answering"):
-        views = {faces: (pixels, faces) for faces in FACES}
+    images = [*validation(given.data, given.split, given.per_source), *photos(given.data)]
+    for source, label, pixels in track(images, "answering"):
+        views = {faces: (pixels, faces) for faces in FACE_MODES}
         if source != "photos":
             views["set in, detect"] = (set_in(pixels, rng), "detect")
         for name, (view, faces) in views.items():
@@ -101,14 +101,14 @@ def main() -> None:
             unanswered[source][name] += row.label is None
     result: dict[str, Any] = {
         source: {
-            name: share(np.array(hits)) | {"unanswered": unanswered[source][name]}
+            name: proportion(np.array(hits)) | {"unanswered": unanswered[source][name]}
             for name, hits in columns.items()
         }
         for source, columns in right.items()
     }
     crops = [columns for source, columns in right.items() if source != "photos"]
     result["all crops"] = {
-        name: share(np.concatenate([columns[name] for columns in crops])) for name in crops[0]
+        name: proportion(np.concatenate([columns[name] for columns in crops])) for name in crops[0]
     }
     write_json(given.output, result)
     print(json.dumps(result, indent=1))

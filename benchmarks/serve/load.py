@@ -26,10 +26,10 @@ from statistics import median
 from typing import Any
 
 from facegender.inference.classifier import Classifier
-from facegender.inference.pipeline import SECONDS, predict_items
-from facegender.inference.worker_pool import Pool
-from facegender.inputs.paths import gather
-from facegender.model.runtime import cores
+from facegender.inference.pipeline import TIMEOUT_SECONDS, predict_files
+from facegender.inference.worker_pool import WorkerPool
+from facegender.inputs.paths import collect_inputs
+from facegender.model.runtime import count_cores
 
 BOUNDARY = "a-boundary-of-the-benchmark"
 ONE_AT_ONCE = 32
@@ -90,22 +90,22 @@ def load(address: str, bodies: Sequence[bytes], clients: int) -> dict[str, Any]:
         thread.join()
     wall = time.perf_counter() - started
     seconds = sorted(second for one in made for second in one.seconds)
-    pictures = sum(one.rows for one in made)
+    images = sum(one.rows for one in made)
     return {
         "clients": clients,
         "requests": len(bodies),
         "statuses": dict(sum((one.statuses for one in made), Counter())),
-        "pictures": pictures,
-        "pictures_per_second": round(pictures / wall, 2),
+        "pictures": images,
+        "pictures_per_second": round(images / wall, 2),
         "seconds_p50": round(seconds[len(seconds) // 2], 3),
         "seconds_p99": round(seconds[min(len(seconds) - 1, int(0.99 * len(seconds)))], 3),
     }
 
 
-def predict_rate(folder: Path, classifier: Classifier, pool: Pool) -> float:
+def predict_rate(folder: Path, classifier: Classifier, pool: WorkerPool) -> float:
     """Pictures a second of `predict`, whose processes are up already, as the server's are."""
     started = time.perf_counter()
-    count = sum(1 for _ in predict_items(gather([folder]), classifier, pool=pool))
+    count = sum(1 for _ in predict_files(collect_inputs([folder]), classifier, pool=pool))
     return count / (time.perf_counter() - started)
 
 
@@ -184,13 +184,16 @@ def main() -> None:
     parser.add_argument("--output", "-o", type=Path, required=True)
     options = parser.parse_args()
     given = [path.read_bytes() for path in sorted(options.folder.glob("*.jpg"))]
-    files = [given[at % len(given)] for at in range(options.pictures)]
+    files = [given[at % len(given)] for at in range(options.images)]
     singles = [body([one]) for one in files]
     bundles = [body(files[at : at + FILES]) for at in range(0, len(files), FILES)]
     classifier = Classifier.load()
     process, address = start_server()
     turns: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as name, Pool(cores(), seconds=SECONDS) as pool:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        WorkerPool(count_cores(), seconds=TIMEOUT_SECONDS) as pool,
+    ):
         for at, data in enumerate(files):
             (Path(name) / f"{at:05}.jpg").write_bytes(data)
         load(address, bundles[:1], 1)

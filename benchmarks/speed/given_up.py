@@ -17,16 +17,16 @@ from PIL import Image
 from facegender.images.decode import decode
 from facegender.images.pixels import Pixels
 from facegender.inference.classifier import Classifier
-from facegender.inference.preprocess import Reader, read_picture, read_pixels
+from facegender.inference.preprocess import PreprocessOptions, preprocess_file, preprocess_pixels
 from facegender.model.model_file import LABELS
-from facegender.model.runtime import cores
-from facegender.training.data.image_cache import decoded
+from facegender.model.runtime import count_cores
+from facegender.training.data.image_cache import decode_samples
 from facegender.training.data.samples import Sample, stream_samples
 from facegender.training.data.split import read_split
 from facegender.training.export.quantize import (
-    MOST_POINTS_LOST,
-    MOST_UNKNOWN_MOVED,
-    Loss,
+    MAX_ACCURACY_LOSS,
+    MAX_UNKNOWN_CHANGE,
+    QuantizationLoss,
 )
 
 
@@ -37,7 +37,7 @@ def validation(
     wanted = {
         (row.sample.archive, row.sample.file)
         for row in read_split(split)
-        if row.part == "validation"
+        if row.subset == "validation"
     }
     found = (
         (sample, data)
@@ -48,7 +48,7 @@ def validation(
 
 
 def of_arithmetic(
-    pictures: Iterator[tuple[Sample, bytes]], models: dict[str, Path], runtimes: tuple[str, ...]
+    images: Iterator[tuple[Sample, bytes]], models: dict[str, Path], runtimes: tuple[str, ...]
 ) -> Row:
     """Every network by every runtime, against the first of its size by ONNX Runtime (float32)."""
     classifiers = {
@@ -56,13 +56,13 @@ def of_arithmetic(
         for name, model in models.items()
         for runtime in dict.fromkeys(("onnxruntime", *runtimes))
     }
-    framers = {each.framer.resize: each.framer for each in classifiers.values()}
+    framers = {each.aligner.resize: each.aligner for each in classifiers.values()}
 
-    def cut(picture: Pixels) -> list[Pixels]:
-        return [framer(picture).pixels for framer in framers.values()]
+    def cut(image: Pixels) -> list[Pixels]:
+        return [aligner(image).pixels for aligner in framers.values()]
 
     labels, crops = [], []
-    for sample, _, cuts, _ in decoded(pictures, cut):
+    for sample, _, cuts, _ in decode_samples(images, cut):
         if cuts is not None:
             labels.append(LABELS.index(sample.label))
             crops.append(cuts)
@@ -70,36 +70,40 @@ def of_arithmetic(
     result: Row = {}
     full: dict[int, tuple[str, NDArray[np.float32]]] = {}
     for name, classifier in classifiers.items():
-        at = sizes.index(classifier.framer.resize)
+        at = sizes.index(classifier.aligner.resize)
         found = classifier.probabilities(np.stack([cuts[at] for cuts in crops]))
         reference, answers = full.setdefault(at, (name, found))
         if name != reference:
             result[name] = {"runs": classifier.runtime, "against": reference} | judged(
-                answers, found, np.array(labels), classifier.description.unknown_below
+                answers, found, np.array(labels), classifier.description.min_confidence
             )
     return result
 
 
-def of_decoding(pictures: Iterator[tuple[Sample, bytes]], side: int, model: Path) -> Row:
+def of_decoding(images: Iterator[tuple[Sample, bytes]], side: int, model: Path) -> Row:
     """Pictures enlarged to ``side`` pixels, read as ``predict`` does and decoded whole first."""
     classifier = Classifier.load(model, runtime="onnxruntime")
     described = classifier.description
-    readers = [Reader(described.crop, described.resize, faces) for faces in ("whole", "auto")]
+    readers = [
+        PreprocessOptions(described.crop, described.resize, faces) for faces in ("whole", "auto")
+    ]
 
-    def both_ways(picture: tuple[Sample, bytes]) -> list[tuple[int, list[Pixels]]]:
+    def both_ways(image: tuple[Sample, bytes]) -> list[tuple[int, list[Pixels]]]:
         """For each reader the label and the face as decoded whole and smaller."""
-        sample, data = picture
+        sample, data = image
         large = _enlarged(data, side)
         whole = decode(large)
         found = []
         for reader in readers:
-            readings = (read_pixels(whole, reader), read_picture(large, reader))
-            faces = [each.frames[0].pixels for each in readings if each and each.frames]
+            readings = (preprocess_pixels(whole, reader), preprocess_file(large, reader))
+            faces = [
+                each.crop_matrices[0].pixels for each in readings if each and each.crop_matrices
+            ]
             found.append((LABELS.index(sample.label), faces))
         return found
 
-    with ThreadPoolExecutor(cores()) as pool:
-        read = list(pool.map(both_ways, pictures))
+    with ThreadPoolExecutor(count_cores()) as pool:
+        read = list(pool.map(both_ways, images))
     result: Row = {}
     for at, reader in enumerate(readers):
         kept = [found[at] for found in read if len(found[at][1]) == 2]
@@ -109,7 +113,7 @@ def of_decoding(pictures: Iterator[tuple[Sample, bytes]], side: int, model: Path
         )
         against = {"against": "decoding whole", "side": side}
         result[f"decoding smaller, {reader.faces}"] = against | judged(
-            whole, smaller, labels, described.unknown_below
+            whole, smaller, labels, described.min_confidence
         )
     return result
 
@@ -130,11 +134,11 @@ def judged(
     threshold: float,
 ) -> Row:
     """Accuracy and share of ``unknown`` in percent, and by how many points they moved."""
-    loss = Loss.between(before, after, labels, threshold)
+    loss = QuantizationLoss.between(before, after, labels, threshold)
     lost = round(loss.accuracy_before - loss.accuracy_after, 3)
     moved = round(abs(loss.unknown_after - loss.unknown_before), 3)
     return asdict(loss) | {
         "points_lost": lost,
         "unknown_moved": moved,
-        "within": lost <= MOST_POINTS_LOST and moved <= MOST_UNKNOWN_MOVED,
+        "within": lost <= MAX_ACCURACY_LOSS and moved <= MAX_UNKNOWN_CHANGE,
     }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 
-def training_rates(data: Path, pictures: int, steps: int) -> tuple[float, float]:
+def training_rates(data: Path, images: int, steps: int) -> tuple[float, float]:
     """Steps of training as ``train`` does them, and the same on tensors that are ready; in turns.
 
     Gives pictures a second of both. The network and its recipe are ``best``.
@@ -20,7 +20,7 @@ def training_rates(data: Path, pictures: int, steps: int) -> tuple[float, float]
     import tarfile
     import tempfile
 
-    from facegender.training.data.image_cache import store_in_memory
+    from facegender.training.data.image_cache import cache_in_memory
     from facegender.training.data.samples import Sample
     from facegender.training.loop import fit
     from facegender.training.loop.devices import make_fabric
@@ -35,15 +35,15 @@ def training_rates(data: Path, pictures: int, steps: int) -> tuple[float, float]
             if stream is not None and member.name.endswith(".webp"):
                 label = "male" if "male" in member.name.split("/")[:-1] else "female"
                 some.append((Sample("faces-0", member.name, label), stream.read()))
-            if len(some) == pictures:
+            if len(some) == images:
                 break
-    store = store_in_memory(some, recipe.input.framer)
-    batch = recipe.fit.batch
-    order = np.resize(np.arange(len(store.labels)), batch * (steps + 1))
+    cache = cache_in_memory(some, recipe.input.aligner)
+    batch = recipe.train.batch_size
+    order = np.resize(np.arange(len(cache.labels)), batch * (steps + 1))
     network = build_network(recipe.network.name)
     seconds = [0.0, 0.0]
     with tempfile.TemporaryDirectory() as folder:
-        loop = fit._Loop(network, store, recipe, Path(folder), make_fabric(recipe, 1))
+        loop = fit._Loop(network, cache, recipe, Path(folder), make_fabric(recipe, 1))
         batches = loop.loader.of_epoch(order, 0)
         ready = next(batches)
         loop.step(ready, 10, 1)  # warms up
@@ -57,7 +57,7 @@ def training_rates(data: Path, pictures: int, steps: int) -> tuple[float, float]
     return batch * steps / seconds[0], batch * steps / seconds[1]
 
 
-def audit_stages(archives: list[Path], table: Path, stores: Path) -> dict[str, Any]:
+def audit_stages(archives: list[Path], table: Path, cache_root: Path) -> dict[str, Any]:
     """Audit some archives for the first time: seconds of each stage, and the peak in MB.
 
     The peak counts what is mapped of the decoded pictures, which the system takes back at will.
@@ -87,7 +87,11 @@ def audit_stages(archives: list[Path], table: Path, stores: Path) -> dict[str, A
         setattr(module, name, timed(stage, getattr(module, name)))
     began = time.perf_counter()
     found = module.audit(
-        archives, stores / "audit", table=table, stores=stores, console=Console(quiet=True)
+        archives,
+        cache_root / "audit",
+        table=table,
+        cache_root=cache_root,
+        console=Console(quiet=True),
     )
     whole = time.perf_counter() - began
     reading = seconds.pop("reading everything")
@@ -95,7 +99,7 @@ def audit_stages(archives: list[Path], table: Path, stores: Path) -> dict[str, A
     seconds["decoding again, to look at pictures"] = reading - sum(map(seconds.__getitem__, within))
     seconds["all else"] = whole - sum(seconds.values())
     return {
-        "pictures": len(found.subject.store.samples),
+        "pictures": len(found.subject.cache.samples),
         "seconds": round(whole, 1),
         "stages": {stage: round(value, 2) for stage, value in seconds.items()},
         "megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
@@ -110,6 +114,6 @@ if __name__ == "__main__":
     if what == "training":
         print(json.dumps(training_rates(Path(data), *map(int, arguments))))
     else:
-        with tempfile.TemporaryDirectory(dir=data) as stores:
+        with tempfile.TemporaryDirectory(dir=data) as cache_root:
             table, *archives = map(Path, arguments)
-            print(json.dumps(audit_stages(archives, table, Path(stores))))
+            print(json.dumps(audit_stages(archives, table, Path(cache_root))))

@@ -25,14 +25,14 @@ def decode_rate(files: Sequence[Path], cores: int, reduced: int = 0) -> float:
     """
     read = _decoder(reduced)
 
-    def some(part: Sequence[Path]) -> None:
-        for file in part:
+    def some(subset: Sequence[Path]) -> None:
+        for file in subset:
             read(file.read_bytes())
 
-    parts = [files[at :: 4 * cores] for at in range(4 * cores)]
+    subsets = [files[at :: 4 * cores] for at in range(4 * cores)]
     began = time.perf_counter()
     with ThreadPoolExecutor(cores) as pool:
-        list(pool.map(some, parts))
+        list(pool.map(some, subsets))
     return len(files) / (time.perf_counter() - began)
 
 
@@ -94,9 +94,9 @@ def network_rates(
 
 def shown(model: Path, files: Sequence[Path], faces: str) -> np.ndarray:
     """Bring pictures before a model as ``predict --faces`` does: ``uint8 [N, H, W, 3]``."""
-    framer = Classifier.load(model).framer
-    pictures = (decode(file.read_bytes()) for file in files)
-    framed = [framer(one) if faces == "auto" else framer.frame(one, None) for one in pictures]
+    aligner = Classifier.load(model).aligner
+    images = (decode(file.read_bytes()) for file in files)
+    framed = [aligner(one) if faces == "auto" else aligner.align(one, None) for one in images]
     return np.stack([one.pixels for one in framed])
 
 

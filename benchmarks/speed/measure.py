@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pictures import say
+from images import say
 
 Row = dict[str, Any]
 

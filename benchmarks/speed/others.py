@@ -25,18 +25,18 @@ def peer_rate(peer: Any, files: Sequence[Path], whole: bool) -> float:
     """
     from facegender.images.decode import decode
 
-    pictures = [decode(file.read_bytes()) for file in files]
+    images = [decode(file.read_bytes()) for file in files]
     began = 0.0
 
     def coming():  # type: ignore[no-untyped-def]
         nonlocal began
-        yield pictures[0]  # its answer comes when all is loaded
+        yield images[0]  # its answer comes when all is loaded
         began = time.perf_counter()
-        yield from pictures
+        yield from images
 
     answers = list(peer.run(coming(), whole=whole))
-    assert len(answers) == len(pictures) + 1
-    return len(pictures) / (time.perf_counter() - began)
+    assert len(answers) == len(images) + 1
+    return len(images) / (time.perf_counter() - began)
 
 
 def user_way(files: Sequence[Path]) -> tuple[float, float]:

@@ -24,7 +24,7 @@ class Bench:
     split: Path | None
     models: dict[str, Path]
     runtimes: tuple[str, ...]
-    pictures: int
+    images: int
     some: int
     few: int
     photos: int
@@ -95,10 +95,10 @@ class Bench:
 
     def _take(self, folder: Path) -> None:
         first = self.archives()[0]
-        with tarfile.open(first) as whole, tarfile.open(folder / first.name, "w:gz") as part:
-            pictures = (member for member in whole if member.isfile())
-            for member in islice(pictures, self.audited):
-                part.addfile(member, whole.extractfile(member))
+        with tarfile.open(first) as whole, tarfile.open(folder / first.name, "w:gz") as subset:
+            images = (member for member in whole if member.isfile())
+            for member in islice(images, self.audited):
+                subset.addfile(member, whole.extractfile(member))
 
 
 def _made(folder: Path, make: Callable[[Path], None]) -> Path:

@@ -61,9 +61,9 @@ def draw(rows: dict[str, Any], place: Path) -> None:
     for at, found in enumerate(bars.values()):
         for shift, name in ((-0.2, "floor"), (0.2, "predict")):
             rate = statistics.median(found["runs"][name])
-            colour = "lightgrey" if name == "floor" else "tab:blue"
+            color = "lightgrey" if name == "floor" else "tab:blue"
             label = name if at == 0 else None
-            bounds.barh(at + shift, rate, 0.38, color=colour, label=label)
+            bounds.barh(at + shift, rate, 0.38, color=color, label=label)
     bounds.set_yticks(range(len(bars)), list(bars))
     bounds.invert_yaxis()
     _finish(bounds, "pictures/s", "")

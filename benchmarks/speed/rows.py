@@ -16,13 +16,13 @@ import given_up
 import limits
 import others
 import profiles
+from images import Bench, say
 from measure import Row, floor, in_turns, predict, ratios
-from pictures import Bench, say
 from PIL import Image
 
-from facegender.faces.yunet import Canvas, YuNet
-from facegender.inference.preprocess import LOOK
-from facegender.model.runtime import cores
+from facegender.faces.yunet import Letterbox, YuNet
+from facegender.inference.preprocess import DETECTION_SIDE
+from facegender.model.runtime import count_cores
 
 HERE = Path(__file__).resolve().parent
 SHOWN = 512
@@ -53,31 +53,31 @@ def row_auto(bench: Bench) -> Row:
 
 
 def _over_floor(bench: Bench, name: str, runtime: str, faces: str) -> Row:
-    model, folder = bench.models[name], bench.crops(bench.pictures)
+    model, folder = bench.models[name], bench.crops(bench.images)
     files = sorted(folder.iterdir())[: bench.some]
     pixels = limits.shown(model, _spread(folder), faces)
-    tried = limits.network_rates(model, runtime, cores(), bench.seconds, (16, 32, 64), pixels)
+    tried = limits.network_rates(model, runtime, count_cores(), bench.seconds, (16, 32, 64), pixels)
     best = max(tried, key=lambda key: tried[key])
     batch = int(best.split()[1].rstrip(","))
     bounds: dict[str, Callable[[], float]] = {
-        "decode": lambda: limits.decode_rate(files, cores()),
+        "decode": lambda: limits.decode_rate(files, count_cores()),
         "network": lambda: limits.network_rates(
-            model, runtime, cores(), bench.seconds, (batch,), pixels, best
+            model, runtime, count_cores(), bench.seconds, (batch,), pixels, best
         )[best],
     }
     if faces == "auto":
         with Image.open(files[0]) as crop:
-            side = len(Canvas.of(crop, *YuNet.looks(crop)[0]).pixels)
-        bounds["detector"] = lambda: limits.detector_rate(side, cores(), bench.seconds)
-    say(f"  {name}, {runtime}, {bench.pictures:,} pictures")
+            side = len(Letterbox.of(crop, *YuNet.scales(crop)[0]).pixels)
+        bounds["detector"] = lambda: limits.detector_rate(side, count_cores(), bench.seconds)
+    say(f"  {name}, {runtime}, {bench.images:,} pictures")
     found = in_turns(
         bench.rounds,
         **bounds,
-        predict=lambda: bench.pictures / predict(folder, model, runtime, faces=faces)[0],
+        predict=lambda: bench.images / predict(folder, model, runtime, faces=faces)[0],
     )
     lowest = floor(*(found[bound] for bound in bounds))
     return {
-        "pictures": bench.pictures,
+        "pictures": bench.images,
         "network_tried": tried,
         "network_best": best,
         "decoder": limits.decoder_name(),
@@ -96,7 +96,7 @@ def row_peak(bench: Bench) -> Row:
     """A large matrix product on all cores by several libraries, G multiply-adds a second."""
     rates = {
         name: partial(limits.product_rate, product, bench.seconds)
-        for name, product in limits.products(bench.runtimes, cores()).items()
+        for name, product in limits.products(bench.runtimes, count_cores()).items()
     }
     return {"unit": "G multiply-adds/s", "runs": in_turns(bench.rounds, **rates)}
 
@@ -107,7 +107,7 @@ def row_peers(bench: Bench) -> Row:
     Peers are asked twice: to find the face first, and to take each picture as the face. Ours by
     ``auto`` is held against the first, by ``whole`` against both.
     """
-    files = sorted(bench.crops(bench.pictures).iterdir())[: bench.few]
+    files = sorted(bench.crops(bench.images).iterdir())[: bench.few]
     them: dict[str, Callable[[], float]] = {}
     missing: Row = {}
     for peer in others.published():
@@ -129,7 +129,7 @@ def row_peers(bench: Bench) -> Row:
 
 def _against(bench: Bench, them: dict[str, Callable[[], float]], ways: tuple[str, ...]) -> Row:
     """Hold every network by every runtime against others; ``auto`` over fewer pictures."""
-    counts = {"whole": bench.pictures, "auto": bench.some}
+    counts = {"whole": bench.images, "auto": bench.some}
     memory: dict[str, list[float]] = {}
 
     def rate(key: str, model: Path, runtime: str, faces: str) -> float:
@@ -159,7 +159,7 @@ def _against(bench: Bench, them: dict[str, Callable[[], float]], ways: tuple[str
 
 def row_user(bench: Bench) -> Row:
     """``predict`` over a torch script that loads all and asks a ResNet-18 at 224 one by one."""
-    folder = bench.crops(bench.pictures)
+    folder = bench.crops(bench.images)
     memory: list[float] = []
 
     def user() -> float:
@@ -177,7 +177,7 @@ def row_user(bench: Bench) -> Row:
         "megabytes_of_the_user": memory,
         "megabytes_a_picture_of_the_user": round(each, 2),
         "megabytes_of_the_user_with_all_pictures": round(
-            statistics.median(memory) + each * (bench.pictures - bench.few)
+            statistics.median(memory) + each * (bench.images - bench.few)
         ),
     }
 
@@ -186,11 +186,11 @@ def row_photos(bench: Bench) -> Row:
     """Photos of 12 megapixels, faces found, over decoding alone at the scale that is looked at."""
     folder = bench.large()
     files = sorted(folder.iterdir())
-    result: Row = {"target": 0.6, "photos": len(files), "decoded_to_at_least": LOOK}
+    result: Row = {"target": 0.6, "photos": len(files), "decoded_to_at_least": DETECTION_SIDE}
     for runtime in bench.runtimes:
         found = in_turns(
             bench.rounds,
-            decode=lambda: limits.decode_rate(files, cores(), reduced=LOOK),
+            decode=lambda: limits.decode_rate(files, count_cores(), reduced=DETECTION_SIDE),
             predict=lambda: (
                 len(files) / predict(folder, bench.models["default"], runtime, faces="detect")[0]  # noqa: B023
             ),
@@ -203,11 +203,11 @@ def row_accuracy(bench: Bench) -> Row:
     """Points of accuracy and of ``unknown`` given up for speed, on the validation split."""
     if bench.split is None:
         raise ValueError("name the split of the run: --split runs/best/split.csv")
-    pictures = partial(given_up.validation, bench.archives(), bench.split)
+    images = partial(given_up.validation, bench.archives(), bench.split)
     return {
         "target": "at most 0.1 points lost, unknown moved by at most 1",
-        **given_up.of_arithmetic(pictures(bench.judged), bench.models, bench.runtimes),
-        **given_up.of_decoding(pictures(bench.some), 1600, bench.models["default"]),
+        **given_up.of_arithmetic(images(bench.judged), bench.models, bench.runtimes),
+        **given_up.of_decoding(images(bench.some), 1600, bench.models["default"]),
     }
 
 
@@ -270,7 +270,7 @@ def row_growth(bench: Bench) -> Row:
 
 def row_cores(bench: Bench) -> Row:
     """Throughput on two cores over one, by everything that runs."""
-    if cores() < 2 or shutil.which("taskset") is None:
+    if count_cores() < 2 or shutil.which("taskset") is None:
         raise OSError("needs two cores and taskset")
     first = tuple(sorted(os.sched_getaffinity(0))[:2])
     rate = partial(_without_start, bench, 5 * bench.some, 200)
@@ -332,9 +332,9 @@ def row_shapes(bench: Bench) -> Row:
         rate = partial(_without_start, bench, count, side, bench.runtimes[0])
         sizes[str(side)] = {"pictures": count, **in_turns(bench.rounds, runs=rate)}
     model, tried = bench.models["default"], (1, 2, 4, 8, 16, 32, 64)
-    pixels = limits.shown(model, _spread(bench.crops(bench.pictures)), "whole")
+    pixels = limits.shown(model, _spread(bench.crops(bench.images)), "whole")
     batches = {
-        runtime: limits.network_rates(model, runtime, cores(), bench.seconds, tried, pixels)
+        runtime: limits.network_rates(model, runtime, count_cores(), bench.seconds, tried, pixels)
         for runtime in bench.runtimes
     }
     return {"sizes": sizes, "batches": batches}
@@ -343,7 +343,7 @@ def row_shapes(bench: Bench) -> Row:
 def row_profile(bench: Bench) -> Row:
     """Where the time goes, by py-spy: percent of its samples in each stage."""
     folders = {
-        "whole": bench.crops(bench.pictures),
+        "whole": bench.crops(bench.images),
         "auto": bench.crops(bench.some),
         "detect": bench.large(),
     }

@@ -31,15 +31,15 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from images import Bench, say
 from measure import Row
-from pictures import Bench, say
 from plots import draw
 from rows import ROWS
 from table import table
 
 import facegender
 from facegender.model.model_file import shipped_model
-from facegender.model.runtime import cores
+from facegender.model.runtime import count_cores
 
 PACKAGES = ("onnxruntime", "openvino", "simplejpeg", "pillow", "numpy", "torch", "torchvision")
 
@@ -77,7 +77,7 @@ def machine() -> Row:
     flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
     return {
         "processor": model or platform.processor(),
-        "cores": cores(),
+        "cores": count_cores(),
         "arithmetic": [flag for flag in flags if flag.startswith(("avx", "amx", "fma"))],
         "system": platform.platform(),
     }
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.json")
     given = parser.parse_args()
     if given.small:
-        given.pictures, given.some, given.few, given.photos = 120, 60, 8, 4
+        given.images, given.some, given.few, given.photos = 120, 60, 8, 4
         given.steps, given.growth, given.rounds, given.seconds = 1, [100, 400], 2, 0.1
         given.audited, given.judged = 400, 100
     models = {"default": given.model} | ({"fast": given.fast} if given.fast else {})
@@ -153,7 +153,7 @@ def main() -> None:
             split=given.split and given.split.resolve(),
             models={name: path.resolve() for name, path in models.items()},
             runtimes=tuple(given.runtimes or there),
-            pictures=given.pictures,
+            images=given.images,
             some=given.some,
             few=given.few,
             photos=given.photos,

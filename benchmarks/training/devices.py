@@ -1,6 +1,6 @@
 """Training by two processes beside training by one, with three seeds each.
 
-    python benchmarks/training/devices.py faces-0.tar.gz --table faces.csv \\
+    python benchmarks/training/devices.py faces-0.tar.gz --metadata faces.csv \\
         --split runs/best/split.csv --runs runs -o benchmarks/results/devices.json
 
 Six runs of ``quick``, two to three minutes each on two idle cores: by one process and by two (gloo)
@@ -29,7 +29,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("archives", nargs="+", type=Path)
-    parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--metadata", type=Path, required=True)
     parser.add_argument("--split", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--epochs", type=int, default=4)
@@ -40,7 +40,7 @@ def main() -> None:
         run = given.runs / f"quick-{seed}-{devices}"
         if not (run / METRICS_NAME).is_file():
             command = [sys.executable, "-m", "facegender", "train", *map(str, given.archives)]
-            command += ["--table", str(given.table), "--split", str(given.split)]
+            command += ["--metadata", str(given.table), "--split", str(given.split)]
             command += ["--recipe", "quick", "--epochs", str(given.epochs), "--seed", str(seed)]
             subprocess.run([*command, "--devices", str(devices), "-o", str(run)], check=True)
         measured = json.loads((run / METRICS_NAME).read_text())["validation"]
@@ -48,7 +48,7 @@ def main() -> None:
             "accuracy": measured["accuracy"],
             "log_loss": measured["log_loss"],
         }
-    shares = [run["accuracy"]["share"] for run in found.values()]
+    shares = [run["accuracy"]["value"] for run in found.values()]
     by_one, by_two = shares[: len(SEEDS)], shares[len(SEEDS) :]
     result = {
         "epochs": given.epochs,

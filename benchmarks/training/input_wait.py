@@ -1,6 +1,6 @@
 """How long the loop waits for pictures: the share of an epoch's time spent on reading them.
 
-    python benchmarks/training/input_wait.py ARCHIVE... --table faces.csv --recipe best \\
+    python benchmarks/training/input_wait.py ARCHIVE... --metadata faces.csv --recipe best \\
         --runs runs --steps 40 -o benchmarks/results/input_wait.json
 
 Steps are the loop's own, on pictures drawn as an epoch draws them. Waiting is the time from asking
@@ -25,8 +25,8 @@ import torch
 from facegender.errors import StoppedError
 from facegender.files import write_json
 from facegender.training.data import dataloader as loader
-from facegender.training.data.dataloader import Loader
-from facegender.training.data.image_cache import Store, open_store, store_path
+from facegender.training.data.dataloader import BatchLoader
+from facegender.training.data.image_cache import ImageCache, cache_path, open_image_cache
 from facegender.training.loop.devices import make_fabric
 from facegender.training.loop.fit import fit_network
 from facegender.training.models.networks import build_network
@@ -38,19 +38,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("archives", nargs="+", type=Path)
-    parser.add_argument("--table", type=Path)
+    parser.add_argument("--metadata", type=Path)
     parser.add_argument("--recipe", default="best")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where .store is")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
-    recipe, stores = read_recipe(given.recipe), given.runs / ".store"
-    store = open_store(given.archives, given.table, recipe.input.framer, stores)
-    forget(store_path(given.archives, given.table, recipe.input.framer, stores))
+    recipe, cache_root = read_recipe(given.recipe), given.runs / ".store"
+    cache = open_image_cache(given.archives, given.table, recipe.input.aligner, cache_root)
+    forget(cache_path(given.archives, given.table, recipe.input.aligner, cache_root))
     spent = {"getting": 0.0, "preparing": 0.0}
     watch(spent)
     result = {
-        name: measured(store, recipe, given.steps, spent)
+        name: measured(cache, recipe, given.steps, spent)
         for name in ("from the disk", "again, the same pictures")
     }
     write_json(given.output, result)
@@ -78,7 +78,7 @@ def watch(spent: dict[str, float]) -> None:
 
         return call
 
-    epoch_of = Loader.of_epoch
+    epoch_of = BatchLoader.of_epoch
 
     def timed_epoch(*args, **kwargs):
         batches = epoch_of(*args, **kwargs)
@@ -88,10 +88,12 @@ def watch(spent: dict[str, float]) -> None:
                 yield take(batches)
 
     loader.training_batch = timed("preparing", loader.training_batch)
-    Loader.of_epoch = timed_epoch
+    BatchLoader.of_epoch = timed_epoch
 
 
-def measured(store: Store, recipe: Recipe, steps: int, spent: dict[str, float]) -> dict[str, Any]:
+def measured(
+    cache: ImageCache, recipe: Recipe, steps: int, spent: dict[str, float]
+) -> dict[str, Any]:
     """Take some steps of a new run; what they waited for, as shares of their time."""
     ends: list[float] = []
     seen: list[dict[str, float]] = []
@@ -100,11 +102,11 @@ def measured(store: Store, recipe: Recipe, steps: int, spent: dict[str, float]) 
         ends.append(time.perf_counter())
         seen.append(dict(spent))
 
-    rows = np.arange(len(store.samples))
+    rows = np.arange(len(cache.samples))
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(StoppedError):
         fit_network(
             build_network(recipe.network.name, dropout=recipe.network.dropout),
-            store,
+            cache,
             rows,
             rows[:1],
             recipe,
@@ -119,11 +121,13 @@ def measured(store: Store, recipe: Recipe, steps: int, spent: dict[str, float]) 
     return {
         "recipe": recipe.name,
         "pictures in the store": len(rows),
-        "gigabytes of the store": round((store.pixels.nbytes + store.wide.nbytes) / 1e9, 2),
-        "batch": recipe.fit.batch,
+        "gigabytes of the store": round(
+            (cache.pixels.nbytes + cache.context_pixels.nbytes) / 1e9, 2
+        ),
+        "batch": recipe.train.batch_size,
         "steps": done,
         "seconds": round(seconds, 2),
-        "pictures per second": round(done * recipe.fit.batch / seconds, 1),
+        "pictures per second": round(done * recipe.train.batch_size / seconds, 1),
         "waiting for pictures": round((spans["getting"] - spans["preparing"]) / seconds, 5),
         "cutting and augmenting them": round(spans["preparing"] / seconds, 5),
         "device": "cuda" if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores",

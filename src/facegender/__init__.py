@@ -25,14 +25,18 @@ if TYPE_CHECKING:
         ModelFileError,
         OutputError,
         StoppedError,
-        UnreadablePictureError,
+        UnreadableImageError,
     )
     from facegender.faces.yunet import Face
+    from facegender.images.formats import ImageLimits
     from facegender.inference.classifier import Classifier
-    from facegender.inference.pipeline import predict_folder
+    from facegender.inference.outputs import PredictOutputs
+    from facegender.inference.pipeline import PredictOptions
+    from facegender.inference.predict import predict_folder, predict_to_files
     from facegender.model.model_file import ModelDescription
     from facegender.results.predictions import Box, Prediction, Status
     from facegender.results.process_results import write_process_results
+    from facegender.results.summary import RunSummary
 
     __version__: str
 
@@ -41,17 +45,22 @@ __all__ = [
     "Classifier",
     "Face",
     "FacegenderError",
+    "ImageLimits",
     "InputError",
     "MissingExtraError",
     "ModelDescription",
     "ModelFileError",
     "OutputError",
+    "PredictOptions",
+    "PredictOutputs",
     "Prediction",
+    "RunSummary",
     "Status",
     "StoppedError",
-    "UnreadablePictureError",
+    "UnreadableImageError",
     "__version__",
     "predict_folder",
+    "predict_to_files",
     "write_process_results",
 ]
 
@@ -64,13 +73,17 @@ _HOMES = {
         "ModelFileError",
         "OutputError",
         "StoppedError",
-        "UnreadablePictureError",
+        "UnreadableImageError",
     ),
     "faces.yunet": ("Face",),
     "model.model_file": ("ModelDescription",),
-    "inference.pipeline": ("predict_folder",),
+    "images.formats": ("ImageLimits",),
+    "inference.outputs": ("PredictOutputs",),
+    "inference.pipeline": ("PredictOptions",),
+    "inference.predict": ("predict_folder", "predict_to_files"),
     "results.predictions": ("Box", "Prediction", "Status"),
     "results.process_results": ("write_process_results",),
+    "results.summary": ("RunSummary",),
 }
 
 

@@ -29,7 +29,7 @@ class ModelFileError(FacegenderError):
     """A model file is missing, damaged, of another kind, or does not fit its description."""
 
 
-class UnreadablePictureError(FacegenderError):
+class UnreadableImageError(FacegenderError):
     """A picture cannot be decoded whole; nothing is ever answered from a part of it."""
 
 

@@ -14,16 +14,16 @@ from typing import Any, TextIO
 
 from natsort import natsorted
 
-from facegender.errors import OutputError, UnreadablePictureError
-from facegender.images.formats import read_file
+from facegender.errors import OutputError, UnreadableImageError
+from facegender.images.formats import read_image_file
 
 
-def in_natural_order(names: Iterable[str]) -> list[str]:
+def natural_sort(names: Iterable[str]) -> list[str]:
     """Sort names as people do, ``2.jpg`` before ``10.jpg``; the same on every machine."""
     return list(natsorted(sorted(names)))
 
 
-def check_output(path: Path) -> None:
+def check_output_path(path: Path) -> None:
     """Say now what would go wrong when ``path`` is written later; leave nothing behind.
 
     Raises:
@@ -39,7 +39,7 @@ def check_output(path: Path) -> None:
             raise OutputError(f"cannot write {path}: it is a folder; name a file")
         if path.exists() and not path.is_file():
             raise OutputError(f"cannot write {path}: it is not a regular file")
-        if path.is_file() and _is_picture(path):
+        if path.is_file() and _is_image(path):
             raise OutputError(f"cannot write {path}: it is a picture and would be lost")
         temporary, file = _create_beside(path)
         file.close()
@@ -48,14 +48,14 @@ def check_output(path: Path) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def remove_leftovers(path: Path) -> None:
+def remove_temporary_files(path: Path) -> None:
     """Remove what a killed run left beside ``path``; only while no other run may write it."""
     place = Path(realpath(path))
     for left in place.parent.glob(f".facegender-{escape(place.name)}-*.tmp"):
         left.unlink(missing_ok=True)
 
 
-def check_distinct(paths: Mapping[str, Path | None]) -> None:
+def check_distinct_paths(paths: Mapping[str, Path | None]) -> None:
     """Refuse two options that name one file, for one would be written over the other.
 
     Raises:
@@ -67,15 +67,15 @@ def check_distinct(paths: Mapping[str, Path | None]) -> None:
             raise OutputError(f"{other} and {option} are the same file, {path}. Name two files")
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     try:
-        return read_file(path) is not None
-    except UnreadablePictureError:
+        return read_image_file(path) is not None
+    except UnreadableImageError:
         return False
 
 
 @contextmanager
-def replacing(path: Path, errors: str = "backslashreplace") -> Iterator[TextIO]:
+def atomic_write(path: Path, errors: str = "backslashreplace") -> Iterator[TextIO]:
     """Give a text file that becomes ``path`` at a clean end; its ``buffer`` takes bytes.
 
     ``errors`` is what happens to lone surrogates in names. The file stands under a temporary name
@@ -115,10 +115,10 @@ _NUMBERS = re.compile(r"\[\n\s*(-?[\d.][^\[\]{}\"]*?)\n\s*\]")
 def write_json(path: Path, values: Any) -> None:
     """Write JSON for people, lists of numbers on one line, whole or not at all."""
     text = json.dumps(values, indent=2, ensure_ascii=False)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         # a line break is only ever between values: in a text it is written as \n
         file.write(_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
 
 
-OWN_FILES = ".facegender-"
+OWN_FILE_PREFIX = ".facegender-"
 """How the names of our own files begin; they are no input."""

@@ -29,7 +29,7 @@ def face(astronaut: Pixels) -> Pixels:
     return np.ascontiguousarray(astronaut[20:220, 140:310])
 
 
-def test_each_makes_another_picture(conditions: ModuleType, face: Pixels) -> None:
+def test_each_makes_another_image(conditions: ModuleType, face: Pixels) -> None:
     (found,) = default_detector().detect(face)
     for landmarks in (found.landmarks, None):
         for name, change in conditions.CONDITIONS.items():

@@ -17,14 +17,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from made import build_model, encode, picture
+from made import build_model, encode, image
 
 from facegender import cli
 from facegender.errors import MissingExtraError
 from facegender.inference.journal import Journal
 
 Photos = Callable[..., Path]
-MALE, FEMALE = encode(picture("male", seed=1)), encode(picture("female", seed=2))
+MALE, FEMALE = encode(image("male", seed=1)), encode(image("female", seed=2))
 COMMAND = (sys.executable, "-m", "facegender", "predict")
 TWO = {"10.png": MALE, "2.png": FEMALE}
 
@@ -64,7 +64,7 @@ def test_predict(
     assert written() == ["process_results.json"]
 
 
-def test_unreadable_pictures(
+def test_unreadable_images(
     run: Callable[..., int], photos: Photos, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = photos({**TWO, **{f"bad {n}[red].jpg": b"text" for n in range(7)}})
@@ -108,7 +108,7 @@ def test_another_model_or_option_begins_anew(
 ) -> None:
     folder = photos({**TWO, "bad.jpg": b"text"})
     assert run("predict", folder) == 1
-    assert run("predict", folder, "--unknown-below", "0.6") == 1
+    assert run("predict", folder, "--min-confidence", "0.6") == 1
     out, err = capsys.readouterr()
     assert "begun anew" in err and "run before" not in out
 
@@ -125,7 +125,7 @@ def test_a_second_run_into_the_same_output_stops(
 def test_unknown_is_a_guess_unless_asked_for(run: Callable[..., int], photos: Photos) -> None:
     folder = photos(TWO)
     for options, labels in (((), ["female", "male"]), (("--unknown",), ["unknown"] * 2)):
-        assert run("predict", folder, "--unknown-below", "1", *options) == 0
+        assert run("predict", folder, "--min-confidence", "1", *options) == 0
         assert list(json.loads(Path("process_results.json").read_text()).values()) == labels
 
 
@@ -139,7 +139,7 @@ def test_several_inputs(run: Callable[..., int], photos: Photos) -> None:
 
 
 @pytest.mark.parametrize("files", [{}, {"notes.txt": b"hello"}])
-def test_no_pictures(
+def test_no_images(
     files: dict[str, bytes],
     run: Callable[..., int],
     photos: Photos,
@@ -186,7 +186,7 @@ WRONG_USE: dict[str, tuple[list[str], str]] = {
     "output is a folder": (["predict", "photos", "-o", "photos"], "it is a folder"),
     "over a picture": (["predict", "photos", "-o", "photos/2.png"], "is a picture"),
     "same file": (["predict", "photos", "-o", "a", "--details", "./a"], "are the same file"),
-    "threshold": (["predict", "photos", "--unknown-below", "0.3"], "0.5"),
+    "threshold": (["predict", "photos", "--min-confidence", "0.3"], "0.5"),
     "unknown verb": (["predikt", "photos"], "predict"),
 }
 
@@ -264,8 +264,8 @@ def rows_in(journal: Path) -> int:
 def test_a_stopped_run_goes_on_and_ends_like_an_unbroken_one(
     number: signal.Signals, code: int, photos: Photos, model_path: Path, tmp_path: Path
 ) -> None:
-    names = {f"{n}.png": encode(picture("male" if n % 3 else "female", seed=n)) for n in range(60)}
-    large = encode(picture(size=(1600, 1200), seed=1))
+    names = {f"{n}.png": encode(image("male" if n % 3 else "female", seed=n)) for n in range(60)}
+    large = encode(image(size=(1600, 1200), seed=1))
     folder = photos(names | {"x0.png": large, "9.jpg": b"x"})
     for n in range(1, 100):  # one file by many names: 5 MB on the disk, not 500
         (folder / f"x{n}.png").hardlink_to(folder / "x0.png")
@@ -364,7 +364,7 @@ def test_version_and_help_import_nothing_heavy() -> None:
 
 def test_a_report_and_copies(run: Callable[..., int], photos: Photos) -> None:
     folder = photos({**TWO, "in/é #1.png": MALE, "bad.jpg": b"text"})
-    options = ("--recursive", "--report", "r.html", "--annotate", "copies", "--blur")
+    options = ("--recursive", "--report", "r.html", "--annotate", "copies", "--anonymize")
     assert run("predict", folder, *options) == 1
     copies = Path("copies")
     assert sorted(path.relative_to(copies).as_posix() for path in copies.rglob("*.jpg")) == [
@@ -403,7 +403,7 @@ def test_another_folder_never_gets_the_answers_of_the_one_before(
     labels = ["male", "female"]
     for folder, order in (("one", labels), ("two", labels[::-1])):
         files = {
-            f"{at + 1}.bmp": encode(picture(label, seed=3), "BMP") for at, label in enumerate(order)
+            f"{at + 1}.bmp": encode(image(label, seed=3), "BMP") for at, label in enumerate(order)
         }
         made = photos(files | {"bad.jpg": b"text"}, name=folder)
         for path in made.iterdir():
@@ -423,7 +423,7 @@ def test_wrong_use_takes_nothing_from_a_stopped_run(
     folder = photos({**TWO, "bad.jpg": b"text"})
     assert run("predict", folder) == 1
     assert run("predict", folder, "--faces", "typo") == 2
-    assert run("predict", "nowhere", "--unknown-below", "0.9") == 2
+    assert run("predict", "nowhere", "--min-confidence", "0.9") == 2
     capsys.readouterr()
     assert run("predict", folder) == 1
     assert "3 of them were answered by the run before" in capsys.readouterr().out

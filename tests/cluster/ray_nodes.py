@@ -130,21 +130,21 @@ def rows_of(answers: Path | str) -> Any:
     import pyarrow
     from pyarrow import parquet
 
-    from facegender.cluster.storage import Place
+    from facegender.cluster.storage import OutputLocation
 
-    place = Place(str(answers))
-    manifest = json.loads(place.read("manifest.json") or b"")
-    files = [part["file"] for part in manifest["parts"]]
-    assert sorted([*files, "manifest.json", "run.json"]) == sorted(place.names())
-    tables = [parquet.read_table(pyarrow.BufferReader(place.read(file))) for file in files]
-    assert [table.num_rows for table in tables] == [part["rows"] for part in manifest["parts"]]
+    location = OutputLocation(str(answers))
+    manifest = json.loads(location.read("manifest.json") or b"")
+    files = [shard["file"] for shard in manifest["parts"]]
+    assert sorted([*files, "manifest.json", "run.json"]) == sorted(location.names())
+    tables = [parquet.read_table(pyarrow.BufferReader(location.read(file))) for file in files]
+    assert [table.num_rows for table in tables] == [shard["rows"] for shard in manifest["parts"]]
     return pyarrow.concat_tables(tables)
 
 
-def rows_of_one_machine(place: Path, *arguments: str | Path) -> Any:
+def rows_of_one_machine(location: Path, *arguments: str | Path) -> Any:
     """The same without Ray."""
     from pyarrow import parquet
 
-    ended = facegender(*arguments, "-o", place / "r.json", "--details", place / "r.parquet")
+    ended = facegender(*arguments, "-o", location / "r.json", "--details", location / "r.parquet")
     assert ended.returncode in (0, 1), ended.stderr
-    return parquet.read_table(place / "r.parquet")
+    return parquet.read_table(location / "r.parquet")

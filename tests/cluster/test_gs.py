@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import encode, picture
+from made import encode, image
 
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # what no emulator has
 gcsfs = pytest.importorskip("gcsfs", reason="gcsfs and gcp-storage-emulator are not installed")
@@ -19,16 +19,16 @@ emulator = pytest.importorskip(
     "gcp_storage_emulator.server", reason="gcsfs and gcp-storage-emulator are not installed"
 )
 
-from facegender.cluster.scheduler import MANIFEST, begin, finish  # noqa: E402
-from facegender.cluster.shards import plan  # noqa: E402
-from facegender.cluster.storage import Place  # noqa: E402
-from facegender.cluster.worker import Task, Worker  # noqa: E402
-from facegender.images.formats import LIMITS  # noqa: E402
+from facegender.cluster.scheduler import MANIFEST_NAME, open_output, write_manifest  # noqa: E402
+from facegender.cluster.shards import plan_shards  # noqa: E402
+from facegender.cluster.storage import OutputLocation  # noqa: E402
+from facegender.cluster.worker import Job, Worker  # noqa: E402
+from facegender.images.formats import DEFAULT_IMAGE_LIMITS  # noqa: E402
 from facegender.inference.classifier import Classifier  # noqa: E402
 
 # The libraries' own warnings are not ours to answer for
 pytestmark = pytest.mark.filterwarnings("default")
-GOOD = encode(picture("male", seed=1))
+GOOD = encode(image("male", seed=1))
 FILES = {"1.png": GOOD, "2.png": GOOD, "10.png": GOOD, "empty.png": b"", "é中.png": GOOD}
 
 
@@ -56,24 +56,32 @@ def bucket() -> Iterator[Any]:
 
 
 def test_a_bucket(bucket: Any, model_path: Path, classifier: Classifier) -> None:
-    place = Place("gs://bucket/answers")
-    begin(place, "a run", {})
-    task = Task(
-        place, "a run", model_path.read_bytes(), classifier.digest, "whole", 0.5, LIMITS, 60.0, 1
+    location = OutputLocation("gs://bucket/answers")
+    open_output(location, "a run", {})
+    job = Job(
+        location,
+        "a run",
+        model_path.read_bytes(),
+        classifier.digest,
+        "whole",
+        0.5,
+        DEFAULT_IMAGE_LIMITS,
+        60.0,
+        1,
     )
-    parts = plan(["gs://bucket/photos"], part=2)
-    with Worker(task) as worker:
-        done = [worker.do(part) for part in parts]
-        assert all(worker.do(part).is_kept for part in parts)
-    finish(place, done, {})
-    manifest = json.loads(place.read(MANIFEST) or b"")
+    shards = plan_shards(["gs://bucket/photos"], shard=2)
+    with Worker(job) as worker:
+        done = [worker.do(shard) for shard in shards]
+        assert all(worker.do(shard).is_cached for shard in shards)
+    write_manifest(location, done, {})
+    manifest = json.loads(location.read(MANIFEST_NAME) or b"")
     assert (manifest["counts"]["male"], manifest["counts"]["unreadable"]) == (4, 1)
-    assert [part.names for part in parts] == [
+    assert [shard.names for shard in shards] == [
         ("1.png", "2.png"),
         ("10.png", "empty.png"),
         ("é中.png",),
     ]
-    bucket.pipe_file("bucket/photos/2.png", encode(picture("female", seed=2)))
-    again = plan(["gs://bucket/photos"], part=2)
-    same = [before.state == after.state for before, after in zip(parts, again, strict=True)]
+    bucket.pipe_file("bucket/photos/2.png", encode(image("female", seed=2)))
+    again = plan_shards(["gs://bucket/photos"], shard=2)
+    same = [before.state == after.state for before, after in zip(shards, again, strict=True)]
     assert same == [False, True, True]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made import encode, picture
+from made import encode, image
 from PIL import Image
 from ray_nodes import (
     SECONDS,
@@ -34,16 +34,16 @@ server = pytest.importorskip("moto.server", reason="moto, boto3 and s3fs are not
 
 from pyarrow import parquet  # noqa: E402
 
-from facegender.cluster.scheduler import MANIFEST, begin, finish  # noqa: E402
-from facegender.cluster.shards import plan  # noqa: E402
-from facegender.cluster.storage import Place, fetch  # noqa: E402
-from facegender.cluster.worker import Task, Worker  # noqa: E402
-from facegender.images.formats import LIMITS  # noqa: E402
+from facegender.cluster.scheduler import MANIFEST_NAME, open_output, write_manifest  # noqa: E402
+from facegender.cluster.shards import plan_shards  # noqa: E402
+from facegender.cluster.storage import OutputLocation, fetch  # noqa: E402
+from facegender.cluster.worker import Job, Worker  # noqa: E402
+from facegender.images.formats import DEFAULT_IMAGE_LIMITS  # noqa: E402
 from facegender.inference.classifier import Classifier  # noqa: E402
 
 # The libraries' own warnings are not ours to answer for
 pytestmark = pytest.mark.filterwarnings("default")
-GOOD = encode(picture("male", seed=1))
+GOOD = encode(image("male", seed=1))
 FILES = {"1.png": GOOD, "2.png": GOOD, "10.png": GOOD, "empty.png": b"", "é中.png": GOOD}
 
 
@@ -91,23 +91,31 @@ def nodes(bucket: Any) -> Iterator[Nodes]:
 def test_a_bucket(
     named: str, bucket: Any, model_path: Path, classifier: Classifier, tmp_path: Path
 ) -> None:
-    place = Place(f"s3://bucket/answers of {named.rpartition('/')[2]}")
+    location = OutputLocation(f"s3://bucket/answers of {named.rpartition('/')[2]}")
     lines = "".join(f"s3://bucket/photos/{name}\n" for name in (*FILES, "gone.png"))
-    parts = plan(["-" if named == "list" else named], part=2, listed=lines.encode())
-    begin(place, "a run", {})
-    task = Task(
-        place, "a run", model_path.read_bytes(), classifier.digest, "whole", 0.5, LIMITS, 60.0, 1
+    shards = plan_shards(["-" if named == "list" else named], shard=2, listed=lines.encode())
+    open_output(location, "a run", {})
+    job = Job(
+        location,
+        "a run",
+        model_path.read_bytes(),
+        classifier.digest,
+        "whole",
+        0.5,
+        DEFAULT_IMAGE_LIMITS,
+        60.0,
+        1,
     )
-    with Worker(task) as worker:
-        done = [worker.do(part) for part in parts]
-        assert all(worker.do(part).is_kept for part in parts)
-    finish(place, done, {})
-    manifest = json.loads(place.read(MANIFEST) or b"")
+    with Worker(job) as worker:
+        done = [worker.do(shard) for shard in shards]
+        assert all(worker.do(shard).is_cached for shard in shards)
+    write_manifest(location, done, {})
+    manifest = json.loads(location.read(MANIFEST_NAME) or b"")
     assert manifest["counts"]["male"] == 4
     assert manifest["counts"]["unreadable"] == (2 if named == "list" else 1)
     rows: dict[str, str] = {}
-    for part in manifest["parts"]:
-        (data,) = fetch([f"{place.address}/{part['file']}"])
+    for shard in manifest["parts"]:
+        (data,) = fetch([f"{location.address}/{shard['file']}"])
         assert isinstance(data, bytes)
         for row in parquet.read_table(io.BytesIO(data)).to_pylist():
             rows[row["file"].rpartition("/")[2]] = row["status"]
@@ -134,17 +142,17 @@ def test_ray_reads_a_bucket_and_writes_into_one_also_when_a_worker_is_killed(
     options = ("--cluster", "auto", "--part", "2", "--output", "s3://bucket/killed/answers")
     line = command("s3://bucket/slow", *common, *options)
 
-    def parts() -> int:
+    def shards() -> int:
         found = bucket.list_objects_v2(Bucket="bucket", Prefix="killed/answers/part-")
         return int(found["KeyCount"])
 
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         until = time.monotonic() + SECONDS
-        while parts() < 3 or not nodes.actors_of_other():
+        while shards() < 3 or not nodes.actors_of_other():
             assert run.poll() is None, run.communicate()
             assert time.monotonic() < until, "no part comes"
             time.sleep(0.05)
-        assert parts() < 17, "too late to kill anything"
+        assert shards() < 17, "too late to kill anything"
         os.kill(nodes.actors_of_other()[0], signal.SIGKILL)
         said, errors = run.communicate(timeout=SECONDS)
     assert run.returncode == 1, errors.decode()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made import encode, picture
+from made import encode, image
 from PIL import Image
 from ray_nodes import (
     SECONDS,
@@ -26,8 +26,8 @@ from ray_nodes import (
     rows_of_one_machine,
 )
 
-GOOD = encode(picture("male", seed=1))
-JPEG = encode(picture("female", size=(160, 120), seed=2), "JPEG")
+GOOD = encode(image("male", seed=1))
+JPEG = encode(image("female", size=(160, 120), seed=2), "JPEG")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_two_machines_give_the_rows_of_one(
     (photos / "inner").mkdir(parents=True)
     for number in range(20):
         kind = ("PNG", "JPEG", "WEBP")[number % 3]
-        image = picture("male" if number % 2 else "female", (60 + number, 80), seed=number)
+        image = image("male" if number % 2 else "female", (60 + number, 80), seed=number)
         (photos / f"{number}.{kind.lower()}").write_bytes(encode(image, kind))
     (photos / "inner" / "é中.jpg").write_bytes(encode(Image.fromarray(astronaut), "JPEG"))
     (photos / "cut.jpg").write_bytes(JPEG[: len(JPEG) // 2])
@@ -118,15 +118,15 @@ def test_a_stopped_run_leaves_whole_parts_and_goes_on(
         assert time.monotonic() < until, left
         time.sleep(0.1)
     names = [path.name for path in answers.iterdir()]
-    parts = sorted(name for name in names if name.endswith(".parquet"))
-    assert sorted(names) == sorted([*parts, "run.json"]) and 4 <= len(parts) < 60
-    before = {name: (answers / name).stat().st_mtime_ns for name in parts}
+    shards = sorted(name for name in names if name.endswith(".parquet"))
+    assert sorted(names) == sorted([*shards, "run.json"]) and 4 <= len(shards) < 60
+    before = {name: (answers / name).stat().st_mtime_ns for name in shards}
 
     ended = facegender(*common, *options)
     assert ended.returncode == 0, ended.stderr
-    kept = 4 * len(parts)
-    assert f"{kept} of them were answered by the run before" in ended.stdout
-    assert {name: (answers / name).stat().st_mtime_ns for name in parts} == before
+    cached = 4 * len(shards)
+    assert f"{cached} of them were answered by the run before" in ended.stdout
+    assert {name: (answers / name).stat().st_mtime_ns for name in shards} == before
     assert rows_of(answers).equals(rows_of_one_machine(tmp_path, *common))
 
 

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import encode, picture
+from made import encode, image
 
 fsspec = pytest.importorskip("fsspec", reason="the extra 'cluster' is not installed")
 
-from facegender.cluster.shards import Part, plan  # noqa: E402
+from facegender.cluster.shards import Shard, plan_shards  # noqa: E402
 from facegender.errors import FacegenderError, InputError  # noqa: E402
-from facegender.inputs.paths import gather  # noqa: E402
+from facegender.inputs.paths import collect_inputs  # noqa: E402
 
 Photos = Callable[..., Path]
-GOOD = encode(picture("male", seed=1))
+GOOD = encode(image("male", seed=1))
 NAMES = [f"{number}.png" for number in range(1, 12)]
 
 
@@ -29,24 +29,26 @@ def store() -> Iterator[Any]:
     memory.store.clear()
 
 
-def keys_of(parts: list[Part]) -> list[str]:
-    return [part.prefix + name for part in parts for name in part.names]
+def keys_of(shards: list[Shard]) -> list[str]:
+    return [shard.prefix + name for shard in shards for name in shard.names]
 
 
 def test_a_folder_in_parts(photos: Photos) -> None:
     folder = photos(dict.fromkeys(NAMES, GOOD))
-    parts = plan([str(folder)], part=4)
-    assert [len(part.names) for part in parts] == [4, 4, 3]
-    assert [part.number for part in parts] == [0, 1, 2]
-    assert keys_of(parts) == [item.key for item in gather([folder])] == NAMES
-    assert plan([f"file://{folder}"], part=4) == parts == plan([str(folder)], part=4)
+    shards = plan_shards([str(folder)], shard=4)
+    assert [len(shard.names) for shard in shards] == [4, 4, 3]
+    assert [shard.number for shard in shards] == [0, 1, 2]
+    assert keys_of(shards) == [item.key for item in collect_inputs([folder])] == NAMES
+    assert (
+        plan_shards([f"file://{folder}"], shard=4) == shards == plan_shards([str(folder)], shard=4)
+    )
 
 
 def test_the_state_is_that_of_the_part(photos: Photos) -> None:
     folder = photos(dict.fromkeys(NAMES, GOOD))
-    before = plan([str(folder)], part=4)
+    before = plan_shards([str(folder)], shard=4)
     os.utime(folder / "5.png", ns=(1, 1))
-    after = plan([str(folder)], part=4)
+    after = plan_shards([str(folder)], shard=4)
     assert [a.state == b.state for a, b in zip(before, after, strict=True)] == [True, False, True]
     assert before[0].file_name("one model") != before[0].file_name("another")
     assert before[0].file_name("one model") == after[0].file_name("one model")
@@ -60,39 +62,48 @@ def test_archives_are_parts(photos: Photos, tmp_path: Path) -> None:
     for name in ("one.tar", "two.tar"):
         with tarfile.open(tmp_path / name, "w") as archive:
             archive.add(folder / "a.png", "a.png")
-    parts = plan([str(tmp_path / "*.tar"), str(folder)])
-    assert [part.is_archive for part in parts] == [True, True, False]
-    assert [part.prefix for part in parts][:2] == [f"{tmp_path}/one.tar/", f"{tmp_path}/two.tar/"]
+    shards = plan_shards([str(tmp_path / "*.tar"), str(folder)])
+    assert [shard.is_archive for shard in shards] == [True, True, False]
+    assert [shard.prefix for shard in shards][:2] == [
+        f"{tmp_path}/one.tar/",
+        f"{tmp_path}/two.tar/",
+    ]
 
 
 def test_a_list_from_standard_input(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = photos(dict.fromkeys(NAMES, GOOD))
     monkeypatch.chdir(folder)
-    (part,) = plan(["-"], listed=b"10.png\n2.png\n2.png\n")
-    assert part.names == ("2.png", "10.png") and part.is_list
-    assert part.root == str(folder)  # so that it means the same on another machine
+    (shard,) = plan_shards(["-"], listed=b"10.png\n2.png\n2.png\n")
+    assert shard.names == ("2.png", "10.png") and shard.is_list
+    assert shard.root == str(folder)  # so that it means the same on another machine
 
 
 def test_a_folder_of_a_store(store: Any) -> None:
     for name in NAMES:
         store.pipe_file(f"/bucket/photos/{name}", GOOD)
     store.pipe_file("/bucket/photos/inner/12.png", GOOD)
-    parts = plan(["memory://bucket/photos"], part=4)
-    assert keys_of(parts) == NAMES
-    assert parts[0].sizes == (len(GOOD),) * 4
-    assert keys_of(plan(["memory://bucket/photos/"], recursive=True)) == [*NAMES, "inner/12.png"]
-    assert parts == plan(["memory://bucket/photos"], part=4)
+    shards = plan_shards(["memory://bucket/photos"], shard=4)
+    assert keys_of(shards) == NAMES
+    assert shards[0].sizes == (len(GOOD),) * 4
+    assert keys_of(plan_shards(["memory://bucket/photos/"], recursive=True)) == [
+        *NAMES,
+        "inner/12.png",
+    ]
+    assert shards == plan_shards(["memory://bucket/photos"], shard=4)
     store.pipe_file("/bucket/photos/3.png", GOOD + b"0")
-    assert parts[0].state != plan(["memory://bucket/photos"], part=4)[0].state
+    assert shards[0].state != plan_shards(["memory://bucket/photos"], shard=4)[0].state
 
 
 def test_patterns_archives_and_lists_of_a_store(store: Any) -> None:
     for name in ("2.tar", "10.tar", "a.png"):
         store.pipe_file(f"/bucket/{name}", GOOD)
-    archives = plan(["memory://bucket/*.tar"])
-    assert [part.root for part in archives] == ["memory:///bucket/2.tar", "memory:///bucket/10.tar"]
+    archives = plan_shards(["memory://bucket/*.tar"])
+    assert [shard.root for shard in archives] == [
+        "memory:///bucket/2.tar",
+        "memory:///bucket/10.tar",
+    ]
     store.pipe_file("/bucket/all.txt", b"memory://bucket/a.png\nmemory://bucket/2.tar\n")
-    archive, files = plan(["memory://bucket/all.txt"])
+    archive, files = plan_shards(["memory://bucket/all.txt"])
     assert archive.is_archive and archive.prefix == "memory://bucket/2.tar/"
     assert files.names == ("memory://bucket/a.png",) and files.root == ""
 
@@ -115,9 +126,9 @@ def test_what_cannot_be_planned(
     store: Any, names: list[str], listed: bytes | None, reason: str
 ) -> None:
     with pytest.raises(InputError, match=reason):
-        plan(names, listed=listed)
+        plan_shards(names, listed=listed)
 
 
 def test_a_store_without_its_library() -> None:
     with pytest.raises(FacegenderError, match="dropbox"):  # nobody here has that one
-        plan(["dropbox://bucket/photos/"])
+        plan_shards(["dropbox://bucket/photos/"])

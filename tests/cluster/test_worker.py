@@ -9,26 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import build_model, encode, picture
+from made import build_model, encode, image
 
 fsspec = pytest.importorskip("fsspec", reason="the extra 'cluster' is not installed")
 pyarrow = pytest.importorskip("pyarrow", reason="the extra 'cluster' is not installed")
 
 from pyarrow import parquet  # noqa: E402
 
-from facegender.cluster.scheduler import MANIFEST, begin, finish  # noqa: E402
-from facegender.cluster.shards import Part, plan  # noqa: E402
-from facegender.cluster.storage import Place  # noqa: E402
-from facegender.cluster.worker import Done, Task, Worker, items_of  # noqa: E402
+from facegender.cluster.scheduler import MANIFEST_NAME, open_output, write_manifest  # noqa: E402
+from facegender.cluster.shards import Shard, plan_shards  # noqa: E402
+from facegender.cluster.storage import OutputLocation  # noqa: E402
+from facegender.cluster.worker import Job, ShardResult, Worker, shard_files  # noqa: E402
 from facegender.errors import FacegenderError, InputError, OutputError  # noqa: E402
-from facegender.images.formats import LIMITS, Limits  # noqa: E402
+from facegender.images.formats import DEFAULT_IMAGE_LIMITS, ImageLimits  # noqa: E402
 from facegender.inference.classifier import Classifier  # noqa: E402
-from facegender.inference.pipeline import predict_items  # noqa: E402
+from facegender.inference.pipeline import PredictOptions, predict_files  # noqa: E402
 from facegender.results.details import DetailsWriter  # noqa: E402
 
 Photos = Callable[..., Path]
-GOOD = encode(picture("male", seed=1))
-JPEG = encode(picture("female", size=(160, 120), seed=2), "JPEG")
+GOOD = encode(image("male", seed=1))
+JPEG = encode(image("female", size=(160, 120), seed=2), "JPEG")
 FILES: dict[str, bytes] = {
     "1.png": GOOD,
     "2.jpg": JPEG,
@@ -53,39 +53,39 @@ def store() -> Iterator[Any]:
     memory.store.clear()
 
 
-def task_for(place: Place, model: bytes, **changes: Any) -> Task:
-    begin(place, "a run", {"model": "mean", "options": {}})
+def task_for(location: OutputLocation, model: bytes, **changes: Any) -> Job:
+    open_output(location, "a run", {"model": "mean", "options": {}})
     values: dict[str, Any] = {
-        "output": place,
+        "output": location,
         "binding": "a run",
         "model": model,
         "digest": changes.pop("digest"),
         "faces": "whole",
-        "unknown_below": 0.5,
-        "limits": LIMITS,
+        "min_confidence": 0.5,
+        "limits": DEFAULT_IMAGE_LIMITS,
         "seconds": 60.0,
         "cores": 1,
     }
-    return Task(**(values | changes))
+    return Job(**(values | changes))
 
 
 @pytest.fixture
 def worker(tmp_path: Path, model_path: Path, classifier: Classifier) -> Iterator[Worker]:
-    place = Place(str(tmp_path / "answers"))
-    with Worker(task_for(place, model_path.read_bytes(), digest=classifier.digest)) as worker:
+    location = OutputLocation(str(tmp_path / "answers"))
+    with Worker(task_for(location, model_path.read_bytes(), digest=classifier.digest)) as worker:
         yield worker
 
 
-def table_of(place: Path, parts: list[Done]) -> Any:
-    return pyarrow.concat_tables([parquet.read_table(place / part.name) for part in parts])
+def table_of(location: Path, shards: list[ShardResult]) -> Any:
+    return pyarrow.concat_tables([parquet.read_table(location / shard.name) for shard in shards])
 
 
-def local_table(inputs: Any, classifier: Classifier, place: Path) -> Any:
-    with DetailsWriter(place) as details:
-        for each in predict_items(inputs, classifier, faces="whole"):
+def local_table(inputs: Any, classifier: Classifier, location: Path) -> Any:
+    with DetailsWriter(location) as details:
+        for each in predict_files(inputs, classifier, PredictOptions(faces="whole")):
             for row in each.rows:
                 details.append(row)
-    return parquet.read_table(place)
+    return parquet.read_table(location)
 
 
 def packed(kind: str) -> bytes:
@@ -106,16 +106,18 @@ def packed(kind: str) -> bytes:
 def test_parts_have_the_rows_of_one_machine(
     worker: Worker, classifier: Classifier, photos: Photos, tmp_path: Path
 ) -> None:
-    from facegender.inputs.paths import gather
+    from facegender.inputs.paths import collect_inputs
 
     folder = photos(FILES)
-    done = [worker.do(part) for part in plan([str(folder)], part=3)]
+    done = [worker.do(shard) for shard in plan_shards([str(folder)], shard=3)]
     table = table_of(tmp_path / "answers", done)
-    assert table.equals(local_table(gather([folder]), classifier, tmp_path / "local.parquet"))
-    assert sum(part.rows for part in done) == table.num_rows == 9 - 1
-    assert sum(part.counts["unreadable"] for part in done) == 3
-    assert sum(part.counts["skipped"] for part in done) == 3
-    reasons = {reason.partition(":")[0] for part in done for reason in part.reasons}
+    assert table.equals(
+        local_table(collect_inputs([folder]), classifier, tmp_path / "local.parquet")
+    )
+    assert sum(shard.rows for shard in done) == table.num_rows == 9 - 1
+    assert sum(shard.counts["unreadable"] for shard in done) == 3
+    assert sum(shard.counts["skipped"] for shard in done) == 3
+    reasons = {reason.partition(":")[0] for shard in done for reason in shard.reasons}
     assert reasons == {"cut.jpg", "empty.jpg", "text.png"}
 
 
@@ -123,22 +125,22 @@ def test_parts_have_the_rows_of_one_machine(
 def test_a_store_gives_the_rows_of_a_disk(
     kind: str, worker: Worker, classifier: Classifier, photos: Photos, tmp_path: Path, store: Any
 ) -> None:
-    from facegender.inputs.paths import gather
+    from facegender.inputs.paths import collect_inputs
 
     folder = photos(FILES)
     (tmp_path / f"all.{kind}").write_bytes(b"" if kind in ("folder", "list") else packed(kind))
     for name, data in FILES.items():
         store.pipe_file(f"/bucket/photos/{name}", data)
     if kind == "folder":
-        parts, local = plan(["memory://bucket/photos"], part=4), gather([folder])
+        shards, local = plan_shards(["memory://bucket/photos"], shard=4), collect_inputs([folder])
     elif kind == "list":
         lines = "".join(f"memory://bucket/photos/{name}\n" for name in FILES)
-        parts, local = plan(["-"], part=4, listed=lines.encode()), gather([folder])
+        shards, local = plan_shards(["-"], shard=4, listed=lines.encode()), collect_inputs([folder])
     else:
         store.pipe_file(f"/bucket/all.{kind}", packed(kind))
-        parts = plan([f"memory://bucket/all.{kind}"])
-        local = gather([tmp_path / f"all.{kind}"])
-    table = table_of(tmp_path / "answers", [worker.do(part) for part in parts])
+        shards = plan_shards([f"memory://bucket/all.{kind}"])
+        local = collect_inputs([tmp_path / f"all.{kind}"])
+    table = table_of(tmp_path / "answers", [worker.do(shard) for shard in shards])
     expected = local_table(local, classifier, tmp_path / "local.parquet")
     if kind == "list":
         keys = [f"memory://bucket/photos/{name}" for name in expected["file"].to_pylist()]
@@ -149,8 +151,8 @@ def test_a_store_gives_the_rows_of_a_disk(
 
 def test_what_a_store_does_not_give(worker: Worker, tmp_path: Path, store: Any) -> None:
     store.pipe_file("/bucket/a.png", GOOD)
-    (part,) = plan(["-"], listed=b"memory://bucket/a.png\nmemory://bucket/gone.jpg\n")
-    done = worker.do(part)
+    (shard,) = plan_shards(["-"], listed=b"memory://bucket/a.png\nmemory://bucket/gone.jpg\n")
+    done = worker.do(shard)
     rows = parquet.read_table(tmp_path / "answers" / done.name).to_pylist()
     assert [row["status"] for row in rows] == ["ok", "unreadable"]
     assert rows[1]["error"] == "is not there"
@@ -158,18 +160,18 @@ def test_what_a_store_does_not_give(worker: Worker, tmp_path: Path, store: Any) 
 
 def test_limits_hold_in_a_store(store: Any) -> None:
     store.pipe_file("/bucket/photos/a.png", GOOD)
-    (listed,) = plan(["-"], listed=b"memory://bucket/photos/a.png")
-    for part in (*plan(["memory://bucket/photos"]), listed):
-        (item,) = items_of(part, Limits(bytes=10))
+    (listed,) = plan_shards(["-"], listed=b"memory://bucket/photos/a.png")
+    for shard in (*plan_shards(["memory://bucket/photos"]), listed):
+        (item,) = shard_files(shard, ImageLimits(bytes=10))
         assert "over the limit of 10" in item.problem and not item.data
     store.pipe_file("/bucket/all.tar", packed("tar"))
-    found = items_of(plan(["memory://bucket/all.tar"])[0], Limits(bytes=10))
+    found = shard_files(plan_shards(["memory://bucket/all.tar"])[0], ImageLimits(bytes=10))
     assert any("over the limit of 10" in item.problem for item in found)
 
 
 def test_a_damaged_archive_of_a_store_says_so(worker: Worker, tmp_path: Path, store: Any) -> None:
     store.pipe_file("/bucket/all.tar.gz", packed("tar.gz")[:-40])
-    done = worker.do(plan(["memory://bucket/all.tar.gz"])[0])
+    done = worker.do(plan_shards(["memory://bucket/all.tar.gz"])[0])
     assert done.counts["unreadable"] >= 1
     assert any("damaged" in reason for reason in done.reasons)
 
@@ -178,41 +180,41 @@ def test_a_finished_part_is_not_done_again(
     worker: Worker, photos: Photos, tmp_path: Path, model_path: Path, classifier: Classifier
 ) -> None:
     folder = photos(FILES)
-    parts = plan([str(folder)], part=4)
-    first = [worker.do(part) for part in parts]
-    again = [worker.do(part) for part in parts]
-    assert all(part.is_kept for part in again) and not any(part.is_kept for part in first)
-    assert [(part.name, part.rows, part.counts) for part in again] == [
-        (part.name, part.rows, part.counts) for part in first
+    shards = plan_shards([str(folder)], shard=4)
+    first = [worker.do(shard) for shard in shards]
+    again = [worker.do(shard) for shard in shards]
+    assert all(shard.is_cached for shard in again) and not any(shard.is_cached for shard in first)
+    assert [(shard.name, shard.rows, shard.counts) for shard in again] == [
+        (shard.name, shard.rows, shard.counts) for shard in first
     ]
     # a part that was cut off by something else than us is done again
     broken = tmp_path / "answers" / first[0].name
     broken.write_bytes(broken.read_bytes()[:-20])
-    assert not worker.do(parts[0]).is_kept and worker.do(parts[0]).is_kept
-    task = task_for(
-        Place(str(tmp_path / "answers")),
+    assert not worker.do(shards[0]).is_cached and worker.do(shards[0]).is_cached
+    job = task_for(
+        OutputLocation(str(tmp_path / "answers")),
         model_path.read_bytes(),
         digest=classifier.digest,
         retry_errors=True,
     )
-    with Worker(task) as retrying:
-        kept = [retrying.do(part).is_kept for part in parts]
-    assert kept == [not part.counts["unreadable"] for part in first]
-    assert True in kept and False in kept
+    with Worker(job) as retrying:
+        cached = [retrying.do(shard).is_cached for shard in shards]
+    assert cached == [not shard.counts["unreadable"] for shard in first]
+    assert True in cached and False in cached
 
 
 def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
-    place = Place(str(tmp_path / "answers"))
-    begin(place, "a run", {"model": "mean", "options": {"faces": "auto"}})
-    begin(place, "a run", {})
+    location = OutputLocation(str(tmp_path / "answers"))
+    open_output(location, "a run", {"model": "mean", "options": {"faces": "auto"}})
+    open_output(location, "a run", {})
     with pytest.raises(OutputError, match="another model or of other options"):
-        begin(place, "another run", {})
+        open_output(location, "another run", {})
     (tmp_path / "answers" / "run.json").write_text("{}")
     with pytest.raises(OutputError, match="of something else"):
-        begin(place, "a run", {})
+        open_output(location, "a run", {})
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write into"):
-        begin(Place(str(tmp_path / "file" / "answers")), "a run", {})
+        open_output(OutputLocation(str(tmp_path / "file" / "answers")), "a run", {})
 
 
 @pytest.mark.parametrize("address", ["memory://bucket/answers", "{tmp}/answers"])
@@ -225,44 +227,44 @@ def test_the_manifest_is_there_only_when_all_is(
     store: Any,
 ) -> None:
     folder = photos(FILES)
-    place = Place(address.format(tmp=tmp_path))
-    with Worker(task_for(place, model_path.read_bytes(), digest=classifier.digest)) as worker:
-        done = [worker.do(part) for part in plan([str(folder)], part=4)]
-        assert place.read(MANIFEST) is None
-        finish(place, done, {"inputs": [str(folder)]})
-        manifest = json.loads(place.read(MANIFEST) or b"")
-        assert manifest["pictures"] == sum(part.pictures for part in done) == 8
-        assert [part["file"] for part in manifest["parts"]] == [part.name for part in done]
-        begin(place, "a run", {})
-        assert place.read(MANIFEST) is None
+    location = OutputLocation(address.format(tmp=tmp_path))
+    with Worker(task_for(location, model_path.read_bytes(), digest=classifier.digest)) as worker:
+        done = [worker.do(shard) for shard in plan_shards([str(folder)], shard=4)]
+        assert location.read(MANIFEST_NAME) is None
+        write_manifest(location, done, {"inputs": [str(folder)]})
+        manifest = json.loads(location.read(MANIFEST_NAME) or b"")
+        assert manifest["pictures"] == sum(shard.images for shard in done) == 8
+        assert [shard["file"] for shard in manifest["parts"]] == [shard.name for shard in done]
+        open_output(location, "a run", {})
+        assert location.read(MANIFEST_NAME) is None
         # a picture more: parts of what was there before go when the new ones are all there
         (folder / "0.png").write_bytes(GOOD)
-        more = [worker.do(part) for part in plan([str(folder)], part=4)]
-        finish(place, more, {})
-    names = [name for name in place.names() if name.startswith("part-")]
-    assert sorted(names) == [part.name for part in more]
-    assert not [name for name in place.names() if name.endswith(".tmp")]
+        more = [worker.do(shard) for shard in plan_shards([str(folder)], shard=4)]
+        write_manifest(location, more, {})
+    names = [name for name in location.names() if name.startswith("part-")]
+    assert sorted(names) == [shard.name for shard in more]
+    assert not [name for name in location.names() if name.endswith(".tmp")]
 
 
 def test_a_machine_that_is_not_like_the_others(
     tmp_path: Path, model_path: Path, classifier: Classifier
 ) -> None:
-    place = Place(str(tmp_path / "answers"))
+    location = OutputLocation(str(tmp_path / "answers"))
     model = model_path.read_bytes()
-    task = task_for(place, model, digest=classifier.digest, version="9.9")
+    job = task_for(location, model, digest=classifier.digest, version="9.9")
     with pytest.raises(FacegenderError, match="same version"):
-        Worker(task)
+        Worker(job)
     with pytest.raises(FacegenderError, match="damaged"):
-        Worker(task_for(place, build_model({"name": "other"}), digest=classifier.digest))
+        Worker(task_for(location, build_model({"name": "other"}), digest=classifier.digest))
     (tmp_path / "answers" / "run.json").unlink()
     with pytest.raises(OutputError, match="does not see the folder"):
-        Worker(Task(**{**_values(task), "version": Task.__dataclass_fields__["version"].default}))
+        Worker(Job(**{**_values(job), "version": Job.__dataclass_fields__["version"].default}))
 
 
-def _values(task: Task) -> dict[str, Any]:
-    return {name: getattr(task, name) for name in Task.__dataclass_fields__}
+def _values(job: Job) -> dict[str, Any]:
+    return {name: getattr(job, name) for name in Job.__dataclass_fields__}
 
 
-def test_a_machine_that_does_not_see_the_pictures(worker: Worker, tmp_path: Path) -> None:
+def test_a_machine_that_does_not_see_the_images(worker: Worker, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not see"):
-        worker.do(Part(0, str(tmp_path / "elsewhere"), names=("a.jpg",)))
+        worker.do(Shard(0, str(tmp_path / "elsewhere"), names=("a.jpg",)))

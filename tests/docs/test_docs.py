@@ -153,7 +153,7 @@ def test_every_figure_of_the_readme_is_in_both() -> None:
     """Line by line of all tables; each language writes numbers its own way (2,940 and 97.25)."""
     english, russian = (
         [
-            figures(row, page)
+            metrics(row, page)
             for row in (ROOT / page).read_text("utf-8").splitlines()
             if row[:1] == "|"
         ]
@@ -163,7 +163,7 @@ def test_every_figure_of_the_readme_is_in_both() -> None:
     assert sum(map(len, english)) > 200
 
 
-def figures(row: str, page: str) -> list[str]:
+def metrics(row: str, page: str) -> list[str]:
     """Give the numbers of a line without code and links: digits, and a point before a fraction."""
     thousands, point = (",", ".") if page == "README.md" else ("\u00a0", ",")
     text = re.sub(r"`[^`]*`|\]\([^)]*\)", "", row)

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from facegender.faces.alignment import ALIGNED, Crop, cut, place
-from facegender.faces.detection import largest, search
-from facegender.faces.face_aligner import Framer
+from facegender.faces.alignment import ALIGNED_CROP, Crop, align_crop, estimate_similarity
+from facegender.faces.detection import detect_multi_orientation, select_main_face
+from facegender.faces.face_aligner import FaceAligner
 from facegender.faces.yunet import Face, YuNet, default_detector
-from facegender.images.pixels import Pixels, Resize, fit
+from facegender.images.pixels import Pixels, Resize, resize
 
 EYES = ((200.0, 102.0), (247.0, 103.0))
 """Of the astronaut, in pixels of the 512x512 picture."""
@@ -36,19 +36,19 @@ def test_it_finds_the_one_face(astronaut: Pixels, yunet: YuNet) -> None:
 def test_it_finds_a_turned_face(astronaut: Pixels, yunet: YuNet, degrees: int) -> None:
     """Its place is right; landmarks show only a part of the turn, the network stands the rest."""
     turned = np.asarray(Image.fromarray(astronaut).rotate(degrees, center=(223, 120)))
-    face = largest(yunet.detect(turned), 512, 512)
+    face = select_main_face(yunet.detect(turned), 512, 512)
     assert face is not None
     np.testing.assert_allclose(face.landmarks.mean(0), (223, 120), atol=20)
 
 
 @pytest.mark.parametrize("size", [24, 64, 90, 200])
-def test_it_finds_a_face_that_fills_the_picture(astronaut: Pixels, yunet: YuNet, size: int) -> None:
+def test_it_finds_a_face_that_fills_the_image(astronaut: Pixels, yunet: YuNet, size: int) -> None:
     tight = Image.fromarray(astronaut[66:176, 176:272]).resize((size, size * 110 // 96))
     (face,) = yunet.detect(np.asarray(tight))
     assert face.width > 0.7 * size
 
 
-def test_it_finds_small_faces_in_a_large_picture(astronaut: Pixels, yunet: YuNet) -> None:
+def test_it_finds_small_faces_in_a_large_image(astronaut: Pixels, yunet: YuNet) -> None:
     crowd = np.zeros((900, 1200, 3), np.uint8)
     head = np.asarray(Image.fromarray(astronaut[20:220, 130:330]).resize((100, 100)))
     for x, y in ((50, 60), (500, 300), (1050, 750)):
@@ -67,29 +67,31 @@ def test_the_largest_face_is_chosen_and_the_middle_one_of_equals() -> None:
         return Face(x, 100, width, width, 0.9, np.zeros((5, 2), np.float32))
 
     small, aside, middle = face(130, 20), face(0, 60), face(120, 58)
-    assert largest([small, aside, middle], 300, 300) is middle
-    assert largest([small, aside], 300, 300) is aside
-    assert largest([aside, face(125, 49)], 300, 300) is aside
-    assert largest([], 300, 300) is None
+    assert select_main_face([small, aside, middle], 300, 300) is middle
+    assert select_main_face([small, aside], 300, 300) is aside
+    assert select_main_face([aside, face(125, 49)], 300, 300) is aside
+    assert select_main_face([], 300, 300) is None
 
 
 def test_a_crop_lies_where_its_landmarks_say() -> None:
     """Landmarks made by a known turn, size and shift are led back to exactly that."""
     turn, side, corner = np.radians(30), 80.0, np.array([20.0, 45.0])
     axes = side * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    landmarks = np.array(ALIGNED.points) @ axes.T + corner
-    np.testing.assert_allclose(place(landmarks, ALIGNED), np.column_stack([axes, corner]))
+    landmarks = np.array(ALIGNED_CROP.template) @ axes.T + corner
+    np.testing.assert_allclose(
+        estimate_similarity(landmarks, ALIGNED_CROP), np.column_stack([axes, corner])
+    )
     with pytest.raises(ValueError, match="one point"):
-        place(np.ones((5, 2)), ALIGNED)
+        estimate_similarity(np.ones((5, 2)), ALIGNED_CROP)
 
 
-def test_a_cut_is_the_part_of_the_picture_that_it_frames() -> None:
+def test_a_cut_is_the_part_of_the_image_that_it_frames() -> None:
     """Without a turn, and one to one, a cut is a plain slice; beyond the edge, the edge."""
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
-    landmarks = np.array(ALIGNED.points) * 64
+    landmarks = np.array(ALIGNED_CROP.template) * 64
 
     def cut_at(x: int, y: int) -> Pixels:
-        return cut(pixels, landmarks + np.array((x, y)), ALIGNED, Resize(64, 64))
+        return align_crop(pixels, landmarks + np.array((x, y)), ALIGNED_CROP, Resize(64, 64))
 
     inside = cut_at(30, 20)
     assert np.abs(inside.astype(int) - pixels[20:84, 30:94]).max() <= 1
@@ -102,27 +104,29 @@ def test_a_cut_is_the_part_of_the_picture_that_it_frames() -> None:
 def test_a_large_face_is_cut_without_aliasing() -> None:
     stripes = np.zeros((800, 800, 3), np.uint8)
     stripes[:, ::2] = 255
-    small = cut(stripes, np.array(ALIGNED.points) * 700 + 50, ALIGNED, Resize(64, 64))
+    small = align_crop(
+        stripes, np.array(ALIGNED_CROP.template) * 700 + 50, ALIGNED_CROP, Resize(64, 64)
+    )
     assert np.abs(small.astype(int) - 128).max() < 20
 
 
 def test_a_turned_face_comes_out_upright(astronaut: Pixels, yunet: YuNet) -> None:
     """By landmarks that are known: the upright face's own, turned with the picture."""
     (face,) = yunet.detect(astronaut)
-    upright = cut(astronaut, face.landmarks, ALIGNED, Resize(128, 128))
+    upright = align_crop(astronaut, face.landmarks, ALIGNED_CROP, Resize(128, 128))
     turned = np.asarray(Image.fromarray(astronaut).rotate(40, Image.Resampling.BICUBIC))
     angle, middle = np.radians(-40), np.array((256, 256))
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     landmarks = (face.landmarks - middle) @ turn + middle
-    again = cut(turned, landmarks, ALIGNED, Resize(128, 128))
+    again = align_crop(turned, landmarks, ALIGNED_CROP, Resize(128, 128))
     assert np.abs(upright.astype(int) - again).mean() < 6
 
 
-def test_a_picture_without_a_face_is_taken_whole() -> None:
+def test_a_image_without_a_face_is_taken_whole() -> None:
     coffee = np.ascontiguousarray(data.coffee())
-    framed = Framer(ALIGNED, Resize(32, 48))(coffee)
+    framed = FaceAligner(ALIGNED_CROP, Resize(32, 48))(coffee)
     assert framed.face is None
-    assert np.array_equal(framed.pixels, fit(coffee, Resize(32, 48)))
+    assert np.array_equal(framed.pixels, resize(coffee, Resize(32, 48)))
 
 
 def test_the_rule_whole_asks_no_detector(astronaut: Pixels) -> None:
@@ -130,21 +134,21 @@ def test_the_rule_whole_asks_no_detector(astronaut: Pixels) -> None:
         def detect(self, pixels: Pixels, *, min_score: float = 0.5) -> list[Face]:
             raise AssertionError
 
-    framed = Framer(Crop(), Resize(32, 32), Never())(astronaut)
+    framed = FaceAligner(Crop(), Resize(32, 32), Never())(astronaut)
     assert framed.face is None and framed.pixels.shape == (32, 32, 3)
     assert default_detector() is default_detector()
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_a_picture_on_its_side_is_searched_at_its_four_turns(
+def test_a_image_on_its_side_is_searched_at_its_four_turns(
     astronaut: Pixels, yunet: YuNet, turns: int
 ) -> None:
-    (upright,) = search(astronaut, yunet)
+    (upright,) = detect_multi_orientation(astronaut, yunet)
     lying = np.ascontiguousarray(np.rot90(astronaut, turns))
-    (found,) = search(lying, yunet)
+    (found,) = detect_multi_orientation(lying, yunet)
     assert found.score == pytest.approx(upright.score, abs=0.05)
     straight, back = (
-        cut(pixels, face.landmarks, ALIGNED, Resize(64, 64))
+        align_crop(pixels, face.landmarks, ALIGNED_CROP, Resize(64, 64))
         for pixels, face in ((astronaut, upright), (lying, found))
     )
     assert np.abs(straight.astype(int) - back).mean() < 4  # cut out upright all the same
@@ -158,17 +162,17 @@ def test_a_face_cut_off_at_all_sides_is_found_with_more_around(
     astronaut: Pixels, yunet: YuNet
 ) -> None:
     tight = np.ascontiguousarray(astronaut[88:162, 186:262])
-    found = search(tight, yunet)
+    found = detect_multi_orientation(tight, yunet)
     assert len(found) == 1 and found[0].landmarks[:2].mean() == pytest.approx(
         np.subtract(EYES, (186, 88)).mean(), abs=6
     )
 
 
 @pytest.mark.parametrize("shape", [(2, 60_000), (20_000, 10), (9000, 9000)])
-def test_no_shape_of_picture_takes_much_memory(yunet: YuNet, shape: tuple[int, int]) -> None:
-    grey = np.full((*shape, 3), 90, np.uint8)
+def test_no_shape_of_image_takes_much_memory(yunet: YuNet, shape: tuple[int, int]) -> None:
+    grayscale = np.full((*shape, 3), 90, np.uint8)
     tracemalloc.start()
-    assert search(grey, yunet) == []
+    assert detect_multi_orientation(grayscale, yunet) == []
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6
@@ -176,17 +180,17 @@ def test_no_shape_of_picture_takes_much_memory(yunet: YuNet, shape: tuple[int, i
 
 def test_nothing_is_found_where_no_one_is(yunet: YuNet) -> None:
     for name in ("coffee", "brick", "grass", "coins", "chelsea"):
-        picture = np.asarray(Image.fromarray(getattr(data, name)()).convert("RGB"))
-        assert search(picture, yunet) == [], name
+        image = np.asarray(Image.fromarray(getattr(data, name)()).convert("RGB"))
+        assert detect_multi_orientation(image, yunet) == [], name
 
 
-def test_auto_leaves_out_what_stands_beside_a_face_that_fills_the_picture(
+def test_auto_leaves_out_what_stands_beside_a_face_that_fills_the_image(
     astronaut: Pixels,
 ) -> None:
     face_crop = astronaut[40:200, 150:300].copy()
     small = Image.fromarray(astronaut[66:176, 176:272]).resize((26, 30))
     face_crop[2:32, 2:28] = np.asarray(small)
-    aligned, whole = Framer(ALIGNED, Resize(64, 64)), Framer(Crop(), Resize(64, 64))
+    aligned, whole = FaceAligner(ALIGNED_CROP, Resize(64, 64)), FaceAligner(Crop(), Resize(64, 64))
     assert len(aligned.find(face_crop, "detect")) == 2
     (shown,) = aligned.find(face_crop, "auto")
     assert shown is not None and shown.width > 60
@@ -197,9 +201,14 @@ def test_auto_leaves_out_what_stands_beside_a_face_that_fills_the_picture(
 
 
 @pytest.mark.parametrize(
-    ("rule", "points"),
-    [("tight", ()), ("whole", ALIGNED.points), ("aligned", ()), ("aligned", ((0.5, 0.5),) * 5)],
+    ("rule", "template"),
+    [
+        ("tight", ()),
+        ("whole", ALIGNED_CROP.template),
+        ("aligned", ()),
+        ("aligned", ((0.5, 0.5),) * 5),
+    ],
 )
-def test_a_crop_refuses(rule: str, points: tuple[tuple[float, float], ...]) -> None:
+def test_a_crop_refuses(rule: str, template: tuple[tuple[float, float], ...]) -> None:
     with pytest.raises(ValueError, match="crop rule"):
-        Crop(rule, points)
+        Crop(rule, template)

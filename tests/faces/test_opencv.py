@@ -139,11 +139,11 @@ def test_it_finds_nothing_in_nothing(detector: OpenCVYuNet, shape: tuple[int, in
 
 def test_threads_do_not_disturb_each_other(astronaut: Pixels, detector: OpenCVYuNet) -> None:
     """Pictures of many sizes at once: each gets the answer that it gets alone."""
-    pictures = [np.ascontiguousarray(astronaut[: 260 + 20 * n, : 330 + 10 * n]) for n in range(12)]
-    alone = [detector.detect(picture) for picture in pictures]
+    images = [np.ascontiguousarray(astronaut[: 260 + 20 * n, : 330 + 10 * n]) for n in range(12)]
+    alone = [detector.detect(image) for image in images]
     assert all(alone)
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(detector.detect, pictures))
+        together = list(pool.map(detector.detect, images))
     for expected, faces in zip(alone, together, strict=True):
         places = [(face.x, face.y, face.width, face.height) for face in faces]
         wanted = [(face.x, face.y, face.width, face.height) for face in expected]

@@ -19,16 +19,16 @@ from made import SIDE, encode
 from PIL import Image
 from skimage.data import astronaut
 
-from facegender.errors import UnreadablePictureError
+from facegender.errors import UnreadableImageError
 from facegender.faces.alignment import Crop
-from facegender.images.formats import Limits
+from facegender.images.formats import ImageLimits
 from facegender.images.pixels import Resize
-from facegender.inference.preprocess import Reader, Reading, read_picture
-from facegender.inference.worker_pool import DiedError, Pool
+from facegender.inference.preprocess import PreprocessedImage, PreprocessOptions, preprocess_file
+from facegender.inference.worker_pool import WorkerDiedError, WorkerPool
 
 EXAMPLES = int(os.environ.get("FACEGENDER_DAMAGED", "300"))
 SECONDS = 5.0
-READER = Reader(Crop(), Resize(SIDE, SIDE), "whole", Limits(pixels=50_000_000))
+READER = PreprocessOptions(Crop(), Resize(SIDE, SIDE), "whole", ImageLimits(pixels=50_000_000))
 KINDS = {
     "jpeg": ("JPEG", {}),
     "progressive": ("JPEG", {"progressive": True}),
@@ -86,8 +86,8 @@ def seen() -> Iterator[Counter[str]]:
 
 
 @pytest.fixture(scope="module")
-def pool(seen: Counter[str]) -> Iterator[Pool]:
-    with Pool(1, seconds=SECONDS) as pool:
+def pool(seen: Counter[str]) -> Iterator[WorkerPool]:
+    with WorkerPool(1, seconds=SECONDS) as pool:
         yield pool
 
 
@@ -103,22 +103,26 @@ def test_a_damaged_file_gets_a_row_of_its_own(
     changes: list[tuple[str, float, int, int]],
     head: bool,
     files: dict[str, bytes],
-    pool: Pool,
+    pool: WorkerPool,
     seen: Counter[str],
 ) -> None:
     data = damaged(files[kind], changes, head)
     began = time.monotonic()
     before, work, after = (
-        pool.submit(read_picture, each, READER) for each in (files["png"], data, files["png"])
+        pool.submit(preprocess_file, each, READER) for each in (files["png"], data, files["png"])
     )
     try:
         found = work.result()
-        assert isinstance(found, Reading) and found.frames[0].pixels.shape == (SIDE, SIDE, 3)
+        assert isinstance(found, PreprocessedImage) and found.frames[0].pixels.shape == (
+            SIDE,
+            SIDE,
+            3,
+        )
         seen["answered"] += 1
-    except UnreadablePictureError as error:
+    except UnreadableImageError as error:
         assert str(error)
         seen["unreadable"] += 1
-    except DiedError as error:  # still a row, but it should not come to that
+    except WorkerDiedError as error:  # still a row, but it should not come to that
         seen["died"] += 1
         pytest.fail(f"{kind} {changes} {head}: {error}")
     seen["microseconds"] = max(seen["microseconds"], int((time.monotonic() - began) * 1e6))
@@ -127,13 +131,13 @@ def test_a_damaged_file_gets_a_row_of_its_own(
         assert reading is not None and (reading.frames[0].pixels == good(files)).all()
 
 
-_good: list[Reading] = []
+_good: list[PreprocessedImage] = []
 
 
 def good(files: dict[str, bytes]) -> object:
     """The whole file's pixels, as they are without any neighbours."""
     if not _good:
-        reading = read_picture(files["png"], READER)
+        reading = preprocess_file(files["png"], READER)
         assert reading is not None
         _good.append(reading)
     return _good[0].frames[0].pixels

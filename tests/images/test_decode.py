@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made import encode, picture
+from made import encode, image
 from PIL import Image, ImageCms, ImageOps
 
-from facegender.errors import UnreadablePictureError
+from facegender.errors import UnreadableImageError
 from facegender.images import decode as decode_module
-from facegender.images.decode import decode, decode_reduced, from_image
-from facegender.images.formats import Limits, looks_like_picture, read_file
-from facegender.images.pixels import Resize, fit
+from facegender.images.decode import decode, decode_downscaled, from_pil_image
+from facegender.images.formats import ImageLimits, looks_like_image, read_image_file
+from facegender.images.pixels import Resize, resize
 
 SHADES = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 SMOOTH = np.asarray(Image.linear_gradient("L").resize((90, 70)))
@@ -94,7 +94,7 @@ def test_transparent_parts_become_white() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_of_several_frames_the_first_is_taken(kind: str) -> None:
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert decode(data)[8, 8].tolist() == [255, 0, 0]
@@ -113,8 +113,8 @@ def test_one_pixel() -> None:
     ],
 )
 def test_cut_off_is_unreadable(kind: str, options: dict[str, Any], share: float) -> None:
-    data = encode(picture(size=(160, 120), seed=1), kind, **options)
-    with pytest.raises(UnreadablePictureError):
+    data = encode(image(size=(160, 120), seed=1), kind, **options)
+    with pytest.raises(UnreadableImageError):
         decode(data[: int(len(data) * share)])
 
 
@@ -125,21 +125,21 @@ def test_cut_off_is_unreadable(kind: str, options: dict[str, Any], share: float)
 )
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_jpeg_cut_off_with_an_end_marker(mode: str, options: dict[str, Any]) -> None:
-    data = encode(picture(size=(150, 120), seed=1).convert(mode), "JPEG", **options)
+    data = encode(image(size=(150, 120), seed=1).convert(mode), "JPEG", **options)
     decode(data)
     decode(data + b"trailing bytes of a camera\xff\xd9")
     # In the middle of the last scan's data; of a sequential JPEG that is all of it.
     start = data.rindex(b"\xff\xda") + 20
     for share in (0.0, 0.2, 0.5, 0.8, 0.95):
         cut = start + int(share * (len(data) - start))
-        with pytest.raises(UnreadablePictureError, match="cut off"):
+        with pytest.raises(UnreadableImageError, match="cut off"):
             decode(data[:cut].rstrip(b"\xff") + b"\xff\xd9")
 
 
 def test_whole_grey_jpeg_is_no_false_alarm() -> None:
-    grey = Image.new("RGB", (70, 50), (128, 128, 128))
+    grayscale = Image.new("RGB", (70, 50), (128, 128, 128))
     for options in ({}, {"progressive": True}, {"optimize": True}):
-        assert decode(encode(grey, "JPEG", **options)).shape == (50, 70, 3)
+        assert decode(encode(grayscale, "JPEG", **options)).shape == (50, 70, 3)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def test_whole_grey_jpeg_is_no_false_alarm() -> None:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
     ],
 )
-def test_no_picture_is_unreadable(data: bytes, message: str) -> None:
-    with pytest.raises(UnreadablePictureError, match=message):
+def test_no_image_is_unreadable(data: bytes, message: str) -> None:
+    with pytest.raises(UnreadableImageError, match=message):
         decode(data)
 
 
@@ -164,10 +164,10 @@ def heic(image: Image.Image) -> bytes:
 
 def test_heic_is_read_by_its_content() -> None:
     data = heic(Image.fromarray(COLOUR))
-    assert looks_like_picture("IMG_0001", data[:16])
+    assert looks_like_image("IMG_0001", data[:16])
     pixels = decode(data)
     assert pixels.shape == (70, 90, 3) and np.abs(pixels.astype(int) - COLOUR).mean() < 12
-    with pytest.raises(UnreadablePictureError):
+    with pytest.raises(UnreadableImageError):
         decode(data[: len(data) // 2])
 
 
@@ -175,7 +175,7 @@ def test_heic_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyP
     data = heic(Image.fromarray(COLOUR))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     decode_module._can_read_heic.cache_clear()
-    with pytest.raises(UnreadablePictureError, match=r"pip install '\.\[heif\]'"):
+    with pytest.raises(UnreadableImageError, match=r"pip install '\.\[heif\]'"):
         decode(data)
     decode_module._can_read_heic.cache_clear()
 
@@ -185,19 +185,19 @@ def test_a_large_jpeg_is_decoded_smaller(turn: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = turn
     data = encode(Image.fromarray(COLOUR).resize((1800, 1400)), "JPEG", exif=exif.tobytes())
-    whole, half = decode(data), decode_reduced(data, 900)
+    whole, half = decode(data), decode_downscaled(data, 900)
     upright = (1800, 1400) if turn == 1 else (1400, 1800)
     assert (half.width, half.height) == upright == whole.shape[1::-1]
     assert half.pixels.shape[:2] == (upright[1] // 2, upright[0] // 2) and half.scale == 2.0
-    small = fit(whole, Resize(*half.pixels.shape[:2]))
+    small = resize(whole, Resize(*half.pixels.shape[:2]))
     assert np.abs(half.pixels.astype(int) - small).mean() < 2
-    same = decode_reduced(data, 1801)
+    same = decode_downscaled(data, 1801)
     assert same.scale == 1.0 and np.array_equal(same.pixels, whole)
-    png = decode_reduced(encode(Image.fromarray(COLOUR)), 10)
+    png = decode_downscaled(encode(Image.fromarray(COLOUR)), 10)
     assert png.scale == 1.0 and np.array_equal(png.pixels, COLOUR)
     for cut in (0.3, 0.7, 0.95):
-        with pytest.raises(UnreadablePictureError):
-            decode_reduced(data[: int(len(data) * cut)] + b"\xff\xd9", 900)
+        with pytest.raises(UnreadableImageError):
+            decode_downscaled(data[: int(len(data) * cut)] + b"\xff\xd9", 900)
 
 
 def test_colours_are_brought_to_srgb() -> None:
@@ -215,29 +215,29 @@ def test_colours_are_brought_to_srgb() -> None:
 
 
 def test_limits() -> None:
-    data = encode(picture(size=(40, 30), seed=1))
-    with pytest.raises(UnreadablePictureError, match="40x30 is over the limit of 1,000 pixels"):
-        decode(data, Limits(pixels=1000))
-    assert decode(data, Limits(pixels=1200)).shape == (30, 40, 3)
+    data = encode(image(size=(40, 30), seed=1))
+    with pytest.raises(UnreadableImageError, match="40x30 is over the limit of 1,000 pixels"):
+        decode(data, ImageLimits(pixels=1000))
+    assert decode(data, ImageLimits(pixels=1200)).shape == (30, 40, 3)
     with pytest.raises(ValueError, match="limits"):
-        Limits(pixels=0)
+        ImageLimits(pixels=0)
 
 
 def test_too_many_pixels() -> None:
     head = b"P5\n20000 20000\n255\n"
-    with pytest.raises(UnreadablePictureError, match="limit"):
+    with pytest.raises(UnreadableImageError, match="limit"):
         decode(head + b"\0")
 
 
-def test_from_image_leaves_the_picture_alone() -> None:
+def test_from_image_leaves_the_image_alone() -> None:
     image = Image.new("RGBA", (3, 2), (1, 2, 3, 255))
-    assert from_image(image).tolist() == [[[1, 2, 3]] * 3] * 2
+    assert from_pil_image(image).tolist() == [[[1, 2, 3]] * 3] * 2
     assert image.mode == "RGBA"
-    with pytest.raises(UnreadablePictureError, match="without pixels"):
-        from_image(Image.new("RGB", (0, 5)))
-    data = encode(picture(seed=1), "JPEG")
-    with pytest.raises(UnreadablePictureError, match="cannot be decoded"):
-        from_image(Image.open(io.BytesIO(data[:-50])))
+    with pytest.raises(UnreadableImageError, match="without pixels"):
+        from_pil_image(Image.new("RGB", (0, 5)))
+    data = encode(image(seed=1), "JPEG")
+    with pytest.raises(UnreadableImageError, match="cannot be decoded"):
+        from_pil_image(Image.open(io.BytesIO(data[:-50])))
 
 
 @pytest.mark.parametrize(
@@ -255,8 +255,8 @@ def test_from_image_leaves_the_picture_alone() -> None:
         ("notes.txt", b"hello", False),
     ],
 )
-def test_looks_like_picture(name: str, head: bytes, expected: bool) -> None:
-    assert looks_like_picture(name, head) is expected
+def test_looks_like_image(name: str, head: bytes, expected: bool) -> None:
+    assert looks_like_image(name, head) is expected
 
 
 def refuse(path: Path, *args: object, **kwargs: object) -> None:
@@ -264,45 +264,47 @@ def refuse(path: Path, *args: object, **kwargs: object) -> None:
 
 
 def test_read_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encode(picture(seed=1))
+    data = encode(image(seed=1))
     (tmp_path / "a.png").write_bytes(data)
     (tmp_path / "._a.png").write_bytes(b"\x00\x05\x16\x07" + bytes(60))
     (tmp_path / "notes").write_bytes(b"hello")
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert read_file(tmp_path / "a.png") == data
-    assert read_file(tmp_path / "._a.png") is None
-    assert read_file(tmp_path / "notes") is None
-    assert read_file(tmp_path / "pipe.jpg") is None
-    with pytest.raises(UnreadablePictureError, match="limit of 9"):
-        read_file(tmp_path / "a.png", Limits(bytes=9))
+    assert read_image_file(tmp_path / "a.png") == data
+    assert read_image_file(tmp_path / "._a.png") is None
+    assert read_image_file(tmp_path / "notes") is None
+    assert read_image_file(tmp_path / "pipe.jpg") is None
+    with pytest.raises(UnreadableImageError, match="limit of 9"):
+        read_image_file(tmp_path / "a.png", ImageLimits(bytes=9))
     with monkeypatch.context() as refusing:
         refusing.setattr(Path, "open", refuse)
-        with pytest.raises(UnreadablePictureError, match="cannot be read: Permission denied"):
-            read_file(tmp_path / "a.png")
+        with pytest.raises(UnreadableImageError, match="cannot be read: Permission denied"):
+            read_image_file(tmp_path / "a.png")
     for name, reason in {"": "folder", "no.jpg": "not there", "a\0.jpg": "cannot be read"}.items():
-        with pytest.raises(UnreadablePictureError, match=reason):
-            read_file(tmp_path / name)
+        with pytest.raises(UnreadableImageError, match=reason):
+            read_image_file(tmp_path / name)
 
 
 @pytest.mark.parametrize("aspect", ["stretch", "pad", "crop"])
 @pytest.mark.parametrize("size", [(1, 1), (90, 70), (5, 400), (32, 24)])
 def test_fit(aspect: str, size: tuple[int, int]) -> None:
-    image = picture(size=size, seed=1)
-    pixels = fit(np.asarray(image), Resize(24, 32, aspect=aspect))
+    image = image(size=size, seed=1)
+    pixels = resize(np.asarray(image), Resize(24, 32, resize_mode=aspect))
     assert pixels.shape == (24, 32, 3) and pixels.dtype == np.uint8
 
 
 def test_fit_is_antialiased_and_follows_its_rule() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    assert np.abs(fit(stripes, Resize(16, 16)).astype(int) - 128).max() < 20
+    assert np.abs(resize(stripes, Resize(16, 16)).astype(int) - 128).max() < 20
     wide = Image.fromarray(COLOUR)
     for aspect, expected in {
         "stretch": wide.resize((20, 20), Image.Resampling.BICUBIC),
         "pad": ImageOps.pad(wide, (20, 20), Image.Resampling.BICUBIC),
         "crop": ImageOps.fit(wide, (20, 20), Image.Resampling.BICUBIC),
     }.items():
-        assert np.array_equal(fit(COLOUR, Resize(20, 20, "bicubic", aspect)), np.asarray(expected))
+        assert np.array_equal(
+            resize(COLOUR, Resize(20, 20, "bicubic", aspect)), np.asarray(expected)
+        )
 
 
 @pytest.mark.parametrize(

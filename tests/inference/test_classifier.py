@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made import SIDE, build_model, encode, picture
+from made import SIDE, build_model, encode, image
 from PIL import Image
 
 from facegender.errors import InputError, ModelFileError
-from facegender.faces.face_aligner import Framed
+from facegender.faces.face_aligner import FaceCrop
 from facegender.images.pixels import Pixels
-from facegender.inference.classifier import BATCH, Classifier
-from facegender.inference.preprocess import Reading
+from facegender.inference.classifier import BATCH_SIZE, Classifier
+from facegender.inference.preprocess import PreprocessedImage
 from facegender.results.predictions import Box, Prediction, Status
 
 FRAME = (SIDE, SIDE, 3)
@@ -30,11 +30,11 @@ def test_probabilities(classifier: Classifier) -> None:
 
 
 def test_rows_do_not_depend_on_neighbours(classifier: Classifier) -> None:
-    batch = np.random.default_rng(1).integers(0, 256, (3 * BATCH + 5, *FRAME), dtype=np.uint8)
+    batch = np.random.default_rng(1).integers(0, 256, (3 * BATCH_SIZE + 5, *FRAME), dtype=np.uint8)
     together = classifier.probabilities(batch)
     order = np.random.default_rng(2).permutation(len(batch))
     assert np.array_equal(classifier.probabilities(batch[order]), together[order])
-    for index in (0, 7, BATCH, len(batch) - 1):
+    for index in (0, 7, BATCH_SIZE, len(batch) - 1):
         alone = classifier.probabilities(batch[index : index + 1])
         assert np.array_equal(alone[0], together[index])
 
@@ -55,11 +55,11 @@ def test_probabilities_refuse(classifier: Classifier, batch: Any, error: type[Ex
 def test_a_network_without_probabilities(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(build_model(has_softmax=False))
     with pytest.raises(ModelFileError, match="no probabilities"):
-        Classifier.load(tmp_path, threads=1).predict(picture(seed=1))
+        Classifier.load(tmp_path, threads=1).predict(image(seed=1))
 
 
 def test_every_kind_of_input_has_the_same_answer(classifier: Classifier, tmp_path: Path) -> None:
-    image = picture("female", size=(SIDE, SIDE), seed=1)
+    image = image("female", size=(SIDE, SIDE), seed=1)
     path = tmp_path / "é 中.png"
     path.write_bytes(encode(image))
     rows = classifier.predict([path, str(path), image, np.asarray(image)])
@@ -73,20 +73,20 @@ def test_every_kind_of_input_has_the_same_answer(classifier: Classifier, tmp_pat
 
 
 def test_values_are_plain(classifier: Classifier) -> None:
-    row = classifier.predict(np.asarray(picture("male", (50, 30), seed=1)))
+    row = classifier.predict(np.asarray(image("male", (50, 30), seed=1)))
     assert type(row.probability) is float and row.probability == round(row.probability, 4)
     assert (row.width, row.height) == (50, 30) and type(row.width) is int
 
 
 def test_grey_array_is_three_equal_channels(classifier: Classifier) -> None:
-    grey = np.random.default_rng(1).integers(0, 256, (20, 30), dtype=np.uint8)
-    expected = classifier.predict(np.repeat(grey[:, :, None], 3, axis=2))
-    assert classifier.predict(grey) == expected
-    assert classifier.predict(Image.fromarray(grey)) == expected
+    grayscale = np.random.default_rng(1).integers(0, 256, (20, 30), dtype=np.uint8)
+    expected = classifier.predict(np.repeat(grayscale[:, :, None], 3, axis=2))
+    assert classifier.predict(grayscale) == expected
+    assert classifier.predict(Image.fromarray(grayscale)) == expected
 
 
 def test_a_view_is_not_changed(classifier: Classifier) -> None:
-    pixels = np.asarray(picture(seed=1))[::-1, ::2]
+    pixels = np.asarray(image(seed=1))[::-1, ::2]
     before = pixels.copy()
     classifier.predict(pixels)
     assert np.array_equal(pixels, before)
@@ -104,25 +104,23 @@ def test_a_view_is_not_changed(classifier: Classifier) -> None:
         ([None], TypeError, "NoneType is no picture"),
     ],
 )
-def test_no_picture(
-    classifier: Classifier, value: Any, error: type[Exception], message: str
-) -> None:
+def test_no_image(classifier: Classifier, value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         classifier.predict(value)
 
 
 @pytest.mark.parametrize("name", ["missing.jpg", "broken.jpg", "notes.txt", "."])
 def test_unreadable_path_is_a_row(classifier: Classifier, tmp_path: Path, name: str) -> None:
-    (tmp_path / "broken.jpg").write_bytes(encode(picture(seed=1), "JPEG")[:-40])
+    (tmp_path / "broken.jpg").write_bytes(encode(image(seed=1), "JPEG")[:-40])
     (tmp_path / "notes.txt").write_text("hello")
-    (tmp_path / "good.png").write_bytes(encode(picture(seed=1)))
+    (tmp_path / "good.png").write_bytes(encode(image(seed=1)))
     rows = classifier.predict([tmp_path / name, tmp_path / "good.png"])
     assert [row.status for row in rows] == [Status.UNREADABLE, Status.OK]
     assert rows[0].error and rows[0].file == str(tmp_path / name)
 
 
 def answer(classifier: Classifier, p: tuple[float, float], below: float | None) -> Prediction:
-    reading = Reading((Framed(np.zeros(FRAME, np.uint8), None),), 4, 4)
+    reading = PreprocessedImage((FaceCrop(np.zeros(FRAME, np.uint8), None),), 4, 4)
     (row,) = classifier.rows("a", reading, iter([np.array(p, np.float32)]), below)
     return row
 
@@ -155,23 +153,23 @@ def test_answer(
 
 
 def test_threshold_of_the_network(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(build_model({"unknown_below": 1.0}))
+    (tmp_path / "model.onnx").write_bytes(build_model({"min_confidence": 1.0}))
     strict = Classifier.load(tmp_path, threads=1)
-    assert strict.predict(picture(seed=1)).status == Status.UNKNOWN
-    assert strict.predict(picture(seed=1), unknown_below=0.5).status == Status.OK
+    assert strict.predict(image(seed=1)).status == Status.UNKNOWN
+    assert strict.predict(image(seed=1), min_confidence=0.5).status == Status.OK
     for wrong in (0.4, 1.1, float("nan")):
         with pytest.raises(ValueError, match="not within"):
-            strict.predict(picture(seed=1), unknown_below=wrong)
+            strict.predict(image(seed=1), min_confidence=wrong)
 
 
 def test_alone_among_forty_and_shuffled(classifier: Classifier) -> None:
-    pictures = [
-        np.asarray(picture(random.Random(n).choice(["male", "female"]), (20 + n, 60 - n), seed=n))
+    images = [
+        np.asarray(image(random.Random(n).choice(["male", "female"]), (20 + n, 60 - n), seed=n))
         for n in range(41)
     ]
-    together = classifier.predict(pictures)
-    assert [classifier.predict(item) for item in pictures[:3]] == together[:3]
-    assert classifier.predict(pictures[::-1]) == together[::-1]
+    together = classifier.predict(images)
+    assert [classifier.predict(item) for item in images[:3]] == together[:3]
+    assert classifier.predict(images[::-1]) == together[::-1]
 
 
 def crowd(astronaut: Pixels) -> Pixels:
@@ -186,7 +184,7 @@ def crowd(astronaut: Pixels) -> Pixels:
 def test_every_face_has_a_row_and_the_largest_is_the_answer(astronaut: Pixels) -> None:
     shipped = Classifier.load(threads=1)
     rows = shipped.predict_faces(crowd(astronaut))
-    assert [row.face for row in rows] == [0, 1, 2]
+    assert [row.face_index for row in rows] == [0, 1, 2]
     assert {row.crop for row in rows} == {"aligned"} and {row.label for row in rows} == {"female"}
     assert [row.box.width > 90 for row in rows if row.box] == [True, False, False]
     assert (
@@ -195,10 +193,10 @@ def test_every_face_has_a_row_and_the_largest_is_the_answer(astronaut: Pixels) -
         == shipped.predict_faces(crowd(astronaut), faces="auto")[0]
     )
     (whole,) = shipped.predict_faces(crowd(astronaut), faces="whole")
-    assert (whole.crop, whole.score, whole.box) == ("whole", None, Box(0, 0, 900, 500))
+    assert (whole.crop, whole.detection_score, whole.box) == ("whole", None, Box(0, 0, 900, 500))
 
 
-def test_a_picture_without_a_face_gets_no_label(astronaut: Pixels) -> None:
+def test_a_image_without_a_face_gets_no_label(astronaut: Pixels) -> None:
     shipped = Classifier.load(threads=1)
     sky = np.full((300, 400, 3), (120, 160, 220), np.uint8)
     rows = shipped.predict([sky, astronaut])

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from made import encode, picture
+from made import encode, image
 
 PEAK = (
     "import resource, sys; from facegender.cli import main\n"
@@ -20,8 +20,8 @@ UNIT = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
-def test_many_pictures_take_little_more_than_few(model_path: Path, tmp_path: Path) -> None:
-    (tmp_path / "one.png").write_bytes(encode(picture(size=(8, 8), seed=1)))
+def test_many_images_take_little_more_than_few(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(encode(image(size=(8, 8), seed=1)))
 
     def peaks(count: int) -> tuple[int, ...]:
         """In bytes: of the command, and of the largest of its reading processes."""

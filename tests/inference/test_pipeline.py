@@ -9,20 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made import encode, picture
+from made import encode, image
 from PIL import Image
 
 from facegender.errors import InputError
 from facegender.inference import pipeline as predict
-from facegender.inference.classifier import BATCH, Classifier
-from facegender.inference.pipeline import LOOK_AHEAD, predict_folder, predict_items
-from facegender.inference.preprocess import Reader, Reading, read_picture
-from facegender.inputs.paths import Item, list_files
+from facegender.inference.classifier import BATCH_SIZE, Classifier
+from facegender.inference.pipeline import READ_AHEAD, predict_files
+from facegender.inference.predict import predict_folder
+from facegender.inference.preprocess import PreprocessedImage, PreprocessOptions, preprocess_file
+from facegender.inputs.paths import InputFile, list_files
 from facegender.results.predictions import Prediction, Status
 
 Photos = Callable[..., Path]
-GOOD = encode(picture("male", seed=1))
-JPEG = encode(picture("female", size=(160, 120), seed=2), "JPEG")
+GOOD = encode(image("male", seed=1))
+JPEG = encode(image("female", size=(160, 120), seed=2), "JPEG")
 
 
 def rows_of(folder: Path, classifier: Classifier, *, recursive: bool = False) -> list[Prediction]:
@@ -35,16 +36,16 @@ BAD_INPUT: dict[str, tuple[bytes, str, str]] = {
     "cut.jpg": (JPEG[: len(JPEG) // 2], "unreadable", "cannot be decoded"),
     "cut with end.jpg": (JPEG[: len(JPEG) // 2] + b"\xff\xd9", "unreadable", "cut off"),
     "cut.png": (GOOD[: len(GOOD) // 2], "unreadable", "cannot be decoded"),
-    "cut.webp": (encode(picture(seed=1), "WEBP")[:-30], "unreadable", "cannot be decoded"),
-    "one.png": (encode(picture(size=(1, 1), seed=1)), "ok", ""),
-    "grey.png": (encode(picture(seed=1).convert("L")), "ok|unknown", ""),  # equal channels
-    "palette.png": (encode(picture(seed=1).convert("P")), "ok", ""),
-    "cmyk.jpg": (encode(picture(seed=1).convert("CMYK"), "JPEG"), "ok", ""),
+    "cut.webp": (encode(image(seed=1), "WEBP")[:-30], "unreadable", "cannot be decoded"),
+    "one.png": (encode(image(size=(1, 1), seed=1)), "ok", ""),
+    "grey.png": (encode(image(seed=1).convert("L")), "ok|unknown", ""),  # equal channels
+    "palette.png": (encode(image(seed=1).convert("P")), "ok", ""),
+    "cmyk.jpg": (encode(image(seed=1).convert("CMYK"), "JPEG"), "ok", ""),
     "16 bit.png": (encode(Image.fromarray(np.full((9, 9), 777, np.uint16))), "ok|unknown", ""),
-    "transparent.png": (encode(picture(seed=1).convert("RGBA")), "ok", ""),
-    "moving.gif": (encode(picture(seed=1), "GIF", save_all=True), "ok", ""),
+    "transparent.png": (encode(image(seed=1).convert("RGBA")), "ok", ""),
+    "moving.gif": (encode(image(seed=1), "GIF", save_all=True), "ok", ""),
     "moving.webp": (
-        encode(picture(seed=1), "WEBP", save_all=True, append_images=[picture(seed=2)]),
+        encode(image(seed=1), "WEBP", save_all=True, append_images=[image(seed=2)]),
         "ok",
         "",
     ),
@@ -138,7 +139,7 @@ def test_archives_give_the_rows_of_their_folder(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(predict, "BYTES_AHEAD", bytes_ahead)
+    monkeypatch.setattr(predict, "READ_AHEAD_BYTES", bytes_ahead)
     files = {
         "2.png": GOOD,
         "10.jpg": JPEG,
@@ -172,7 +173,7 @@ def test_order_and_keys(classifier: Classifier, photos: Photos) -> None:
 
 def test_rows_do_not_depend_on_neighbours(classifier: Classifier, photos: Photos) -> None:
     files = {
-        f"{n}.png": encode(picture("male" if n % 3 else "female", (20 + n, 60 - n), seed=n))
+        f"{n}.png": encode(image("male" if n % 3 else "female", (20 + n, 60 - n), seed=n))
         for n in range(41)
     }
     files |= {"5 broken.png": b"x", "notes": b"x", "7 cut.jpg": JPEG[:500]}
@@ -182,8 +183,8 @@ def test_rows_do_not_depend_on_neighbours(classifier: Classifier, photos: Photos
         [alone] = rows_of(photos({name: files[name]}, name=f"only {name}"), classifier)
         assert alone == together[name]
     names = list_files(folder)[::-1]
-    items = [Item(name, path=folder / name) for name in names]
-    backwards = [row for each in predict_items(items, classifier) for row in each.rows]
+    items = [InputFile(name, path=folder / name) for name in names]
+    backwards = [row for each in predict_files(items, classifier) for row in each.rows]
     assert [row.file for row in backwards] == names
     assert {row.file: row for row in backwards} == together
 
@@ -198,19 +199,19 @@ def test_same_answer_as_the_classifier(classifier: Classifier, photos: Photos) -
 
 
 def test_it_streams(classifier: Classifier, photos: Photos) -> None:
-    folder = photos({f"{n}.png": GOOD for n in range(LOOK_AHEAD * (2 + classifier.threads))})
+    folder = photos({f"{n}.png": GOOD for n in range(READ_AHEAD * (2 + classifier.threads))})
     taken: list[str] = []
 
-    def items() -> Iterator[Item]:
+    def items() -> Iterator[InputFile]:
         for name in list_files(folder):
             taken.append(name)
-            yield Item(name, path=folder / name)
+            yield InputFile(name, path=folder / name)
 
-    rows = predict_items(items(), classifier)
+    rows = predict_files(items(), classifier)
     assert not taken
     next(rows)
     # as many as may be read ahead, and as many as may wait for the network
-    most = LOOK_AHEAD + max(LOOK_AHEAD, 3 * BATCH * classifier.threads)
+    most = READ_AHEAD + max(READ_AHEAD, 3 * BATCH_SIZE * classifier.threads)
     assert len(taken) <= most < len(list(list_files(folder)))
     rows.close()  # type: ignore[attr-defined]
     assert len(taken) <= most
@@ -241,8 +242,8 @@ def test_what_crashes_or_hangs_a_decoder_costs_its_own_row(
     files = {f"{n}.png": GOOD for n in range(40)}
     files |= {"7.png": GOOD + b"CRASH", "8.png": GOOD + b"HANG", "30.png": GOOD + b"CRASH"}
     folder = photos(files)
-    items = [Item(name, path=folder / name) for name in list_files(folder)]
-    rows = {each.item.key: each.rows[0] for each in predict_items(items, classifier, seconds=5.0)}
+    items = [InputFile(name, path=folder / name) for name in list_files(folder)]
+    rows = {each.item.key: each.rows[0] for each in predict_files(items, classifier, seconds=5.0)}
     assert rows["7.png"].error == "the process that read it died (SIGSEGV)" == rows["30.png"].error
     assert rows["8.png"].error == "took longer than 5 seconds"
     assert all(rows[name].label == "male" for name in set(files) - {"7.png", "8.png", "30.png"})
@@ -250,17 +251,17 @@ def test_what_crashes_or_hangs_a_decoder_costs_its_own_row(
 
 def test_wrong_threshold_is_said_at_the_call(classifier: Classifier, photos: Photos) -> None:
     with pytest.raises(ValueError, match="not within"):
-        predict_folder(photos({}), classifier=classifier, unknown_below=0.2)
+        predict_folder(photos({}), classifier=classifier, min_confidence=0.2)
 
 
-def odd(source: Path, reader: Reader) -> Reading | None:
+def odd(source: Path, reader: PreprocessOptions) -> PreprocessedImage | None:
     """Read a picture with a fault that nobody thought of."""
     if source.name == "1.jpg":
         raise IndexError("nobody thought of it")
-    return read_picture(source, reader)
+    return preprocess_file(source, reader)
 
 
-def test_what_nobody_thought_of_costs_one_picture(
+def test_what_nobody_thought_of_costs_one_image(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in range(3):

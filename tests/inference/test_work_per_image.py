@@ -15,22 +15,22 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from made import encode, picture
+from made import encode, image
 from PIL import Image, ImageFile
 
 from facegender.faces import yunet as detector_module
-from facegender.faces.alignment import ALIGNED
-from facegender.faces.face_aligner import Framed
+from facegender.faces.alignment import ALIGNED_CROP
+from facegender.faces.face_aligner import FaceCrop
 from facegender.faces.yunet import default_detector
 from facegender.images.pixels import Pixels, Resize
 from facegender.inference import pipeline as predict
-from facegender.inference.classifier import BATCH, Classifier
-from facegender.inference.pipeline import GROUP, LOOK_AHEAD, predict_items
-from facegender.inference.preprocess import Reader, Reading, read_picture
-from facegender.inference.worker_pool import Pool, _send
-from facegender.inputs.paths import gather
+from facegender.inference.classifier import BATCH_SIZE, Classifier
+from facegender.inference.pipeline import READ_AHEAD, TASK_FILES, PredictOptions, predict_files
+from facegender.inference.preprocess import PreprocessedImage, PreprocessOptions, preprocess_file
+from facegender.inference.worker_pool import WorkerPool, _send
+from facegender.inputs.paths import collect_inputs
 
-JPEG = encode(picture(size=(200, 200), seed=1), "JPEG")
+JPEG = encode(image(size=(200, 200), seed=1), "JPEG")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts what decoding and detecting really do, while they do it."""
     counts: Counter[str] = Counter()
     load, resize = ImageFile.ImageFile.load, Image.Image.resize
-    from_array, look = Image.fromarray, detector_module.YuNet._look
+    from_array, look = Image.fromarray, detector_module.YuNet._detect_at_scale
 
     def note(name: str, really: Callable[..., object]) -> Callable[..., object]:
         def run(*args: object, **kwargs: object) -> object:
@@ -62,8 +62,8 @@ def test_a_crop_taken_whole_is_decoded_once_and_resized_once(
     classifier: Classifier, counted: Counter[str]
 ) -> None:
     described = classifier.description
-    reading = read_picture(JPEG, Reader(described.crop, described.resize, "whole"))
-    assert reading is not None and len(reading.frames) == 1
+    reading = preprocess_file(JPEG, PreprocessOptions(described.crop, described.resize, "whole"))
+    assert reading is not None and len(reading.crops) == 1
     assert counted == {"decodes": 1, "resizes": 1}
 
 
@@ -73,8 +73,8 @@ def test_a_photo_with_a_sure_face_is_looked_at_twice_and_never_turned(
     data = encode(Image.fromarray(astronaut), "JPEG")
     counted.clear()
     described = classifier.description
-    reading = read_picture(data, Reader(described.crop, described.resize, "auto"))
-    assert reading is not None and reading.frames
+    reading = preprocess_file(data, PreprocessOptions(described.crop, described.resize, "auto"))
+    assert reading is not None and reading.crops
     assert counted["decodes"] == 1
     assert counted["looks for faces"] == 2  # close, and far
     assert counted["arrays made pictures"] <= 5
@@ -85,14 +85,14 @@ def test_a_face_crop_is_decoded_once_and_looked_at_once(
 ) -> None:
     data = encode(Image.fromarray(astronaut[51:191, 154:294]).resize((200, 200)), "JPEG")
     counted.clear()
-    reading = read_picture(data, Reader(ALIGNED, Resize(128, 128), "auto"))
-    assert reading is not None and reading.frames[0].face is not None
+    reading = preprocess_file(data, PreprocessOptions(ALIGNED_CROP, Resize(128, 128), "auto"))
+    assert reading is not None and reading.crops[0].face is not None
     assert counted["decodes"] == counted["looks for faces"] == 1
     assert counted["resizes"] == 2  # for the detector, and of the crop
     assert counted["arrays made pictures"] <= 1  # the crop, where it reaches over an edge
 
 
-def test_a_run_decodes_every_picture_once(
+def test_a_run_decodes_every_image_once(
     classifier: Classifier, counted: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Here:
@@ -103,16 +103,20 @@ def test_a_run_decodes_every_picture_once(
 
         def __exit__(self, *error: object) -> None: ...
 
-        def submit_group(self, function: Any, pieces: Any, reader: Reader) -> Future[Any]:
+        def submit_group(
+            self, function: Any, pieces: Any, reader: PreprocessOptions
+        ) -> Future[Any]:
             done: Future[Any] = Future()
             done.set_result([function(piece, reader) for piece in pieces])
             return done
 
-    count = 3 * GROUP + 5
+    count = 3 * TASK_FILES + 5
     for n in range(count):
         (tmp_path / f"{n}.jpg").write_bytes(JPEG)
-    monkeypatch.setattr(predict, "start_reading", lambda *args: Here())
-    answered = list(predict_items(gather([tmp_path]), classifier, faces="whole"))
+    monkeypatch.setattr(predict, "start_workers", lambda *args: Here())
+    answered = list(
+        predict_files(collect_inputs([tmp_path]), classifier, PredictOptions(faces="whole"))
+    )
     assert len(answered) == count
     assert counted == {"decodes": count, "resizes": count}
 
@@ -126,12 +130,12 @@ def test_a_large_photo_is_decoded_small_and_larger_only_for_a_small_face(
     data = encode(photo, "JPEG")
     counted.clear()
     described = classifier.description
-    reading = read_picture(data, Reader(described.crop, Resize(128, 128), "detect"))
+    reading = preprocess_file(data, PreprocessOptions(described.crop, Resize(128, 128), "detect"))
     assert reading is not None and (reading.width, reading.height) == (3200, 3200)
     assert counted["decodes"] == decodes
-    (frame,) = reading.frames
+    (crop,) = reading.crops
     (known,) = default_detector().detect(astronaut)
-    box, times = frame.face, side / 512
+    box, times = crop.face, side / 512
     assert box is not None
     assert [box.x, box.y, box.width, box.height] == pytest.approx(
         [known.x * times + 100, known.y * times + 100, known.width * times, known.height * times],
@@ -141,7 +145,7 @@ def test_a_large_photo_is_decoded_small_and_larger_only_for_a_small_face(
 
 def test_the_network_runs_once_for_every_full_batch(classifier: Classifier, tmp_path: Path) -> None:
     """Also where pictures without answers stand between, and at the end of a look-ahead."""
-    count = 10 * BATCH + 3
+    count = 10 * BATCH_SIZE + 3
     for n in range(count):
         (tmp_path / f"{n}.jpg").write_bytes(JPEG)
         if n % 3 == 0:
@@ -158,14 +162,16 @@ def test_the_network_runs_once_for_every_full_batch(classifier: Classifier, tmp_
 
     classifier._network = Network()
     try:
-        answered = list(predict_items(gather([tmp_path]), classifier, faces="whole"))
+        answered = list(
+            predict_files(collect_inputs([tmp_path]), classifier, PredictOptions(faces="whole"))
+        )
     finally:
         classifier._network = really
     assert sum(each.rows[0].status == "ok" for each in answered) == count
-    assert runs == [(BATCH, *runs[0][1:])] * (count // BATCH + 1)
+    assert runs == [(BATCH_SIZE, *runs[0][1:])] * (count // BATCH_SIZE + 1)
 
 
-def test_faces_of_one_picture_may_lie_in_two_runs(
+def test_faces_of_one_image_may_lie_in_two_runs(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = classifier.description.resize
@@ -179,17 +185,20 @@ def test_faces_of_one_picture_may_lie_in_two_runs(
 
         def __exit__(self, *error: object) -> None: ...
 
-    frames = [
-        tuple(Framed(pixels, None) for pixels in many[low:high]) for low, high in pairwise(cuts)
+    crops = [
+        tuple(FaceCrop(pixels, None) for pixels in many[low:high]) for low, high in pairwise(cuts)
     ]
-    for n in range(len(frames)):
+    for n in range(len(crops)):
         (tmp_path / f"{n}.jpg").write_bytes(JPEG)
-    read = ((item, Reading(frame, 9, 9)) for item, frame in zip(gather([tmp_path]), frames))  # noqa: B905
+    read = (
+        (item, PreprocessedImage(crop, 9, 9))
+        for item, crop in zip(collect_inputs([tmp_path]), crops)
+    )  # noqa: B905
     monkeypatch.setattr(predict, "_read_ahead", lambda *args: read)
-    monkeypatch.setattr(predict, "start_reading", lambda *args: Read())
-    answered = list(predict_items(gather([tmp_path]), classifier))
+    monkeypatch.setattr(predict, "start_workers", lambda *args: Read())
+    answered = list(predict_files(collect_inputs([tmp_path]), classifier))
     rows = [row for each in answered for row in each.rows]
-    found = [row.probability for row in rows if row.face is not None]
+    found = [row.probability for row in rows if row.face_index is not None]
     alone = classifier.probabilities(many).max(1)
     assert found == [pytest.approx(p, abs=5.1e-5) for p in alone.tolist()]
     assert [len(each.rows) for each in answered] == [5, 1, 16, 1, 28]
@@ -200,35 +209,35 @@ def test_what_leaves_a_reading_process_is_little_more_than_its_pixels(
     classifier: Classifier, tmp_path: Path
 ) -> None:
     described = classifier.description
-    reading = read_picture(JPEG, Reader(described.crop, described.resize, "whole"))
+    reading = preprocess_file(JPEG, PreprocessOptions(described.crop, described.resize, "whole"))
     assert reading is not None
-    pixels = reading.frames[0].pixels.nbytes
+    pixels = reading.crops[0].pixels.nbytes
     with (tmp_path / "pipe").open("wb") as pipe:
         _send(pipe, (True, reading))
     assert (tmp_path / "pipe").stat().st_size <= pixels + 700
 
 
-def test_small_pictures_go_to_be_read_together_and_large_ones_alone(
+def test_small_images_go_to_be_read_together_and_large_ones_alone(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    really = Pool.submit_group
+    really = WorkerPool.submit_group
 
-    def submit(pool: Pool, function: Any, pieces: Any, *args: Any) -> Any:
+    def submit(pool: WorkerPool, function: Any, pieces: Any, *args: Any) -> Any:
         asked.append(len(pieces))
         return really(pool, function, pieces, *args)
 
-    monkeypatch.setattr(Pool, "submit_group", submit)
-    for n in range(5 * GROUP + 3):
+    monkeypatch.setattr(WorkerPool, "submit_group", submit)
+    for n in range(5 * TASK_FILES + 3):
         (tmp_path / f"{n}.jpg").write_bytes(JPEG)
-    list(predict_items(gather([tmp_path]), classifier, faces="whole"))
-    assert asked == [GROUP] * 5 + [3]
+    list(predict_files(collect_inputs([tmp_path]), classifier, PredictOptions(faces="whole")))
+    assert asked == [TASK_FILES] * 5 + [3]
     asked.clear()
     large = tmp_path / "large"
     large.mkdir()
     for n in range(3):
         (large / f"{n}.jpg").write_bytes(JPEG + bytes(600_000))
-    list(predict_items(gather([large]), classifier, faces="whole"))
+    list(predict_files(collect_inputs([large]), classifier, PredictOptions(faces="whole")))
     assert asked == [1, 1, 1]
 
 
@@ -240,7 +249,7 @@ def test_a_row_allocates_little(classifier: Classifier, tmp_path: Path) -> None:
         folder.mkdir()
         for n in range(count):
             (folder / f"{n}.jpg").write_bytes(JPEG)
-        answers = predict_items(gather([folder]), classifier, faces="whole")
+        answers = predict_files(collect_inputs([folder]), classifier, PredictOptions(faces="whole"))
         next(answers)
         tracemalloc.start()
         try:
@@ -252,7 +261,7 @@ def test_a_row_allocates_little(classifier: Classifier, tmp_path: Path) -> None:
         return left, peak
 
     size = classifier.description.resize
-    ahead = LOOK_AHEAD + 3 * GROUP * classifier.threads  # pictures that may be under way
+    ahead = READ_AHEAD + 3 * TASK_FILES * classifier.threads  # pictures that may be under way
     few, many = allocated(300), allocated(900)
     assert many[0] - few[0] < 600 * 250  # the text of its path, that of the folder in it
     assert many[1] - few[1] < 500_000
@@ -262,12 +271,12 @@ def test_a_row_allocates_little(classifier: Classifier, tmp_path: Path) -> None:
 def test_reading_a_crop_allocates_little(classifier: Classifier) -> None:
     """Of Python's memory, 64 kB of it Pillow's to copy by; what it decodes into is not counted."""
     described = classifier.description
-    reader = Reader(described.crop, described.resize, "whole")
-    assert read_picture(JPEG, reader) is not None  # loads what is loaded once
+    reader = PreprocessOptions(described.crop, described.resize, "whole")
+    assert preprocess_file(JPEG, reader) is not None  # loads what is loaded once
     pixels = described.resize.height * described.resize.width * 3
     tracemalloc.start()
     try:
-        readings = [read_picture(JPEG, reader) for _ in range(50)]
+        readings = [preprocess_file(JPEG, reader) for _ in range(50)]
         left, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -293,14 +302,17 @@ def test_graphs_are_loaded_once(
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     network = Classifier.load(model_path, runtime="onnxruntime", threads=2)
-    for n in range(3 * BATCH + 1):
+    for n in range(3 * BATCH_SIZE + 1):
         (tmp_path / f"{n}.jpg").write_bytes(JPEG)
-    assert len(list(predict_items(gather([tmp_path]), network, faces="whole"))) == 3 * BATCH + 1
+    assert (
+        len(list(predict_files(collect_inputs([tmp_path]), network, PredictOptions(faces="whole"))))
+        == 3 * BATCH_SIZE + 1
+    )
     assert len(loaded) == 1
     default_detector.cache_clear()
     data = encode(Image.fromarray(astronaut), "JPEG")
     for faces in ("auto", "detect", "auto"):
-        read_picture(data, Reader(ALIGNED, Resize(128, 128), faces))
+        preprocess_file(data, PreprocessOptions(ALIGNED_CROP, Resize(128, 128), faces))
     assert len(loaded) == 2
 
 
@@ -309,10 +321,14 @@ def test_a_reading_process_loads_only_what_it_needs() -> None:
     spared = {"natsort", "typer", "rich", "jinja2", "torch", "scipy", "cv2", "sqlite3"}
     spared |= {"facegender.report", "facegender.inference.classifier", "facegender.results"}
     loaded = "sorted(__import__('sys').modules)"
-    with Pool(1, seconds=60) as pool:
-        pool.submit(read_picture, JPEG, Reader(ALIGNED, Resize(128, 128), "whole")).result()
+    with WorkerPool(1, seconds=60) as pool:
+        pool.submit(
+            preprocess_file, JPEG, PreprocessOptions(ALIGNED_CROP, Resize(128, 128), "whole")
+        ).result()
         assert not (spared | {"onnxruntime"}) & set(pool.submit(eval, loaded).result())
-        pool.submit(read_picture, JPEG, Reader(ALIGNED, Resize(128, 128), "auto")).result()
+        pool.submit(
+            preprocess_file, JPEG, PreprocessOptions(ALIGNED_CROP, Resize(128, 128), "auto")
+        ).result()
         assert not spared & set(pool.submit(eval, loaded).result())
 
 

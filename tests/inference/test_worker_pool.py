@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from facegender.errors import MissingExtraError, UnreadablePictureError
+from facegender.errors import MissingExtraError, UnreadableImageError
 from facegender.images.decode import decode
-from facegender.inference.worker_pool import DiedError, Pool
+from facegender.inference.worker_pool import WorkerDiedError, WorkerPool
 
 
 def test_work_is_done_in_other_processes_side_by_side() -> None:
-    with Pool(2, seconds=60) as pool:
+    with WorkerPool(2, seconds=60) as pool:
         assert pool.submit(divmod, 7, 2).result() == (3, 1)
         assert pool.submit(os.getpid).result() != os.getpid()
         started = time.monotonic()
@@ -27,12 +27,12 @@ def test_work_is_done_in_other_processes_side_by_side() -> None:
 
 
 def test_an_error_comes_back_as_it_was() -> None:
-    with Pool(1, seconds=60) as pool, pytest.raises(UnreadablePictureError, match="empty"):
+    with WorkerPool(1, seconds=60) as pool, pytest.raises(UnreadableImageError, match="empty"):
         pool.submit(decode, b"").result()
 
 
 def test_what_dies_or_hangs_takes_nothing_with_it() -> None:
-    with Pool(1, seconds=2.0) as pool:
+    with WorkerPool(1, seconds=2.0) as pool:
         first, dead, hung, last = (
             pool.submit(function, *arguments)
             for function, arguments in (
@@ -43,9 +43,9 @@ def test_what_dies_or_hangs_takes_nothing_with_it() -> None:
             )
         )
         assert (first.result(), last.result()) == (1, 2)
-        with pytest.raises(DiedError, match="SIGABRT"):
+        with pytest.raises(WorkerDiedError, match="SIGABRT"):
             dead.result()
-        with pytest.raises(DiedError, match="longer than 2 seconds"):
+        with pytest.raises(WorkerDiedError, match="longer than 2 seconds"):
             hung.result()
 
 
@@ -60,34 +60,34 @@ def do(what: str, more: int) -> int:
 def test_what_dies_takes_nothing_of_its_group_with_it(at: int) -> None:
     pieces = ["1", "2", "3", "4"]
     pieces.insert(at, "die")
-    with Pool(1, seconds=60) as pool:
+    with WorkerPool(1, seconds=60) as pool:
         found = pool.submit_group(do, pieces, 10).result()
     died = found.pop(at)
     assert found == [11, 12, 13, 14]
-    assert isinstance(died, DiedError) and "SIGABRT" in str(died)
+    assert isinstance(died, WorkerDiedError) and "SIGABRT" in str(died)
 
 
 @pytest.mark.parametrize("at", [0, 3])
 def test_what_hangs_takes_nothing_of_its_group_with_it(at: int) -> None:
     naps = [0.0, 0.0, 0.0]
     naps.insert(at, 600.0)
-    with Pool(1, seconds=2.0) as pool:
+    with WorkerPool(1, seconds=2.0) as pool:
         found = pool.submit_group(time.sleep, naps).result()
     hung = found.pop(at)
     assert found == [None, None, None]
-    assert isinstance(hung, DiedError) and "longer than 2 seconds" in str(hung)
+    assert isinstance(hung, WorkerDiedError) and "longer than 2 seconds" in str(hung)
 
 
 def test_a_group_with_several_bad_ones_has_an_answer_for_each() -> None:
-    with Pool(1, seconds=60) as pool:
+    with WorkerPool(1, seconds=60) as pool:
         found = pool.submit_group(do, ["die", "1", "die", "no number", "2", "die"], 0).result()
         assert pool.submit_group(do, [], 0).result() == []
     kinds = [type(one) for one in found]
-    assert kinds == [DiedError, int, DiedError, ValueError, int, DiedError]
+    assert kinds == [WorkerDiedError, int, WorkerDiedError, ValueError, int, WorkerDiedError]
 
 
 def test_a_process_that_died_while_it_had_nothing_to_do_costs_nothing() -> None:
-    with Pool(1, seconds=60) as pool:
+    with WorkerPool(1, seconds=60) as pool:
         child = pool.submit(os.getpid).result()
         os.kill(child, signal.SIGKILL)
         assert pool.submit_group(do, ["1", "2"], 10).result() == [11, 12]
@@ -99,17 +99,20 @@ def miss() -> None:
 
 
 def test_a_missing_library_is_said_as_it_is_here() -> None:
-    with Pool(1, seconds=60) as pool, pytest.raises(MissingExtraError, match="'opencv' extra"):
+    with (
+        WorkerPool(1, seconds=60) as pool,
+        pytest.raises(MissingExtraError, match="'opencv' extra"),
+    ):
         pool.submit(miss).result()
 
 
 def test_each_of_a_group_has_the_whole_time() -> None:
-    with Pool(1, seconds=2.0) as pool:
+    with WorkerPool(1, seconds=2.0) as pool:
         assert pool.submit_group(time.sleep, [0.9] * 3).result() == [None] * 3
 
 
 def test_what_prints_does_not_speak_in_between() -> None:
-    with Pool(1, seconds=60) as pool:
+    with WorkerPool(1, seconds=60) as pool:
         assert pool.submit(os.write, 1, b"hello").result() == 5
         assert pool.submit(abs, -3).result() == 3
 

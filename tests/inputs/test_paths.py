@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made import encode, picture
+from made import encode, image
 
 from facegender.errors import InputError
-from facegender.images.formats import Limits
-from facegender.inputs.paths import gather
+from facegender.images.formats import ImageLimits
+from facegender.inputs.paths import collect_inputs
 
 Photos = Callable[..., Path]
-GOOD = encode(picture(seed=1))
+GOOD = encode(image(seed=1))
 
 
 @pytest.fixture
@@ -45,30 +45,33 @@ def here(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> Path:
     ids=str,
 )
 def test_keys(here: Path, named: list[str], keys: list[str]) -> None:
-    inputs = gather(named)
+    inputs = collect_inputs(named)
     found = [item.key for item in inputs]
     assert found == keys and inputs.total == len(keys)
     assert all(item.path and item.path.read_bytes() == GOOD for item in inputs)
-    assert all(item.size == len(GOOD) and item.modified > 0 for item in inputs)
+    assert all(item.size == len(GOOD) and item.mtime_ns > 0 for item in inputs)
 
 
 def test_folders_inside(here: Path) -> None:
-    keys = [item.key for item in gather(["b"], recursive=True)]
+    keys = [item.key for item in collect_inputs(["b"], recursive=True)]
     assert keys == ["1.png", "c/1.png"]
 
 
 def test_lists(here: Path) -> None:
     Path("names.txt").write_bytes(b"b/1.png\r\n\n./1.png\ngone.png\nb/1.png\n")
     keys = ["1.png", "b/1.png", "gone.png"]
-    assert [item.key for item in gather(["names.txt"])] == keys
+    assert [item.key for item in collect_inputs(["names.txt"])] == keys
     listed = io.BytesIO(b"b/1.png\0with\nnewline.png\0")
-    assert [item.key for item in gather(["-"], listed=listed)] == ["b/1.png", "with\nnewline.png"]
+    assert [item.key for item in collect_inputs(["-"], listed=listed)] == [
+        "b/1.png",
+        "with\nnewline.png",
+    ]
     for encoding in ("utf-8-sig", "utf-16"):
         Path("windows.txt").write_text("b/1.png\n", encoding=encoding)
-        assert [item.key for item in gather(["windows.txt"])] == ["b/1.png"]
-    assert gather(["windows.txt"]).lists == (Path("windows.txt"),)
+        assert [item.key for item in collect_inputs(["windows.txt"])] == ["b/1.png"]
+    assert collect_inputs(["windows.txt"]).lists == (Path("windows.txt"),)
     Path("picture.txt").write_bytes(GOOD)  # by content no list
-    assert [item.key for item in gather(["picture.txt"])] == ["picture.txt"]
+    assert [item.key for item in collect_inputs(["picture.txt"])] == ["picture.txt"]
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.xz", "a.zip", "no suffix"])
@@ -93,16 +96,16 @@ def test_archives(here: Path, name: str) -> None:
             link = tarfile.TarInfo("x/link.png")
             link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
             tar.addfile(link)
-    inputs = gather([name], limits=Limits(bytes=len(GOOD)))
+    inputs = collect_inputs([name], limits=ImageLimits(bytes=len(GOOD)))
     found = {item.key: item for item in inputs}
     assert inputs.total is None
     assert found["x/2.png"].data == GOOD and found["x/2.png"].path is None
-    assert not found["x/notes.txt"].is_picture and not found["__MACOSX/x/._2.png"].is_picture
+    assert not found["x/notes.txt"].is_image and not found["__MACOSX/x/._2.png"].is_image
     assert found["../.up.png"].data == GOOD  # a name only: nothing is ever unpacked
     assert len({item.identity for item in found.values() if item.data}) == 2
     assert "over the limit" in found["x/big.png"].problem
     assert name == "a.zip" or "is a link" in found["x/link.png"].problem
-    both = [item.key for item in gather([name, "a"])]
+    both = [item.key for item in collect_inputs([name, "a"])]
     assert f"{name}/x/2.png" in both and "a/1.png" in both
 
 
@@ -115,7 +118,7 @@ def test_a_damaged_archive_is_a_row_after_its_good_members(here: Path) -> None:
             tar.addfile(header, io.BytesIO(data))
     packed = Path("a.tar.gz").read_bytes()
     Path("a.tar.gz").write_bytes(packed[: len(packed) // 2])
-    items = list(gather(["a.tar.gz", "a"]))
+    items = list(collect_inputs(["a.tar.gz", "a"]))
     assert len([item for item in items if item.data]) > 5
     (bad,) = [item for item in items if item.problem]
     assert bad.key == "a.tar.gz/" and "damaged" in bad.problem
@@ -125,14 +128,14 @@ def test_a_damaged_archive_is_a_row_after_its_good_members(here: Path) -> None:
 def test_what_vanished_among_others_is_a_row(here: Path) -> None:
     Path("link.png").symlink_to("gone.png")
     for named in (["1.png", "link.png"], ["[1l]*.png"]):
-        assert "link.png" in [item.key for item in gather(named)]
+        assert "link.png" in [item.key for item in collect_inputs(named)]
 
 
 def test_what_lies_in_a_named_folder_comes_once(here: Path) -> None:
-    assert [item.key for item in gather(["a", "a/1.png"])] == ["a/1.png"]
-    keys = [item.key for item in gather(["b", "b/c", "b/c/1.png"], recursive=True)]
+    assert [item.key for item in collect_inputs(["a", "a/1.png"])] == ["a/1.png"]
+    keys = [item.key for item in collect_inputs(["b", "b/c", "b/c/1.png"], recursive=True)]
     assert keys == ["b/1.png", "b/c/1.png"]
-    assert len(list(gather(["b", "b/c"]))) == 2
+    assert len(list(collect_inputs(["b", "b/c"]))) == 2
 
 
 def test_an_encrypted_member_is_a_row(here: Path) -> None:
@@ -143,7 +146,7 @@ def test_an_encrypted_member_is_a_row(here: Path) -> None:
     second = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)
     data[second + 8] |= 1  # the flag in the directory's entry
     Path("a.zip").write_bytes(data)
-    problems = {item.key: item.problem for item in gather(["a.zip"])}
+    problems = {item.key: item.problem for item in collect_inputs(["a.zip"])}
     assert "password" in problems["2.png"] and not problems["1.png"] and not problems["3.png"]
 
 
@@ -153,9 +156,9 @@ def test_an_encrypted_member_is_a_row(here: Path) -> None:
 )
 def test_what_is_not_there(here: Path, named: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        gather([named])
+        collect_inputs([named])
 
 
 def test_our_own_files_are_no_input(here: Path) -> None:
     Path("a/.facegender-process_results.json.journal").write_bytes(b"SQLite")
-    assert [item.key for item in gather(["a"])] == ["1.png"]
+    assert [item.key for item in collect_inputs(["a"])] == ["1.png"]

@@ -53,7 +53,7 @@ BAD_FILES = {
     ),
     "other crop": (lambda: build_model({"crop": {"rule": "aligned", "points": []}}), "crop rule"),
     "unknown key": (lambda: build_model({"colour": 1}), "unknown keys colour"),
-    "threshold": (lambda: build_model({"unknown_below": 0.2}), "unknown_below"),
+    "threshold": (lambda: build_model({"min_confidence": 0.2}), "min_confidence"),
 }
 
 
@@ -85,7 +85,7 @@ def test_seal() -> None:
 
 def test_description_round_trip() -> None:
     full = replace(
-        DESCRIPTION, figures={"accuracy": 0.97}, unknown_below=0.6, name="é", terms="research"
+        DESCRIPTION, metrics={"accuracy": 0.97}, min_confidence=0.6, name="é", terms="research"
     )
     assert ModelDescription.from_json(full.to_json()) == full
 
@@ -99,6 +99,6 @@ def test_description_is_read_strictly(text: str) -> None:
 @pytest.mark.parametrize("value", ["high", None, [1]])
 def test_wrong_types_are_a_model_file_error(value: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    path.write_bytes(build_model({"unknown_below": value}))
+    path.write_bytes(build_model({"min_confidence": value}))
     with pytest.raises(ModelFileError, match="cannot be used"):
         read_model_file(path)

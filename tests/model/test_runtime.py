@@ -15,7 +15,7 @@ import pytest
 from facegender.errors import InputError
 from facegender.inference.classifier import Classifier
 from facegender.model import runtime
-from facegender.model.runtime import BATCH, check_runtime, cores
+from facegender.model.runtime import BATCH_SIZE, check_runtime, count_cores
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 RUNTIMES = [
@@ -31,7 +31,7 @@ def test_the_same_bits_whatever_stands_beside(name: str, model_path: Path) -> No
     one, two = (Classifier.load(model_path, runtime=name, threads=n) for n in (1, 2))
     size = one.description.resize
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (3 * BATCH + 5, size.height, size.width, 3), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (3 * BATCH_SIZE + 5, size.height, size.width, 3), dtype=np.uint8)
     expected = one.probabilities(pixels)
     order = rng.permutation(len(pixels))
     assert np.array_equal(two.probabilities(pixels[order]), expected[order])
@@ -102,14 +102,14 @@ def test_auto_takes_the_quickest_that_is_there(
         runtime, "_ONNXRuntime", lambda graph, provider: Session(provider, has_device)
     )
     monkeypatch.setattr(runtime, "_OpenVINO", lambda graph, threads: Session("openvino"))
-    assert runtime.start(b"a graph", "auto", 2).provider == chosen  # type: ignore[attr-defined]
+    assert runtime.load_network(b"a graph", "auto", 2).provider == chosen  # type: ignore[attr-defined]
 
 
 def test_cuda_by_name_never_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "_providers", lambda: [CUDA, "CPUExecutionProvider"])
     monkeypatch.setattr(runtime, "_ONNXRuntime", lambda graph, provider: Session(provider, False))
     with pytest.raises(InputError, match="finds no device"):
-        runtime.start(b"a graph", "cuda", 2)
+        runtime.load_network(b"a graph", "cuda", 2)
 
 
 def test_without_openvino_nothing_changes(
@@ -128,4 +128,4 @@ def test_only_the_cores_that_it_may_use_count() -> None:
         "from facegender.model.runtime import cores; print(cores())"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "1"
-    assert cores() >= 1
+    assert count_cores() >= 1

@@ -30,10 +30,10 @@ def shipped() -> Classifier:
 def test_it_says_what_it_is(shipped: Classifier) -> None:
     description = shipped.description
     assert description.labels == LABELS
-    assert "non-commercial" in description.licence
+    assert "non-commercial" in description.license
     assert "UTKFace" in description.terms and "CelebA" in description.terms
     assert description.data["test"] > 0, "a test part was kept out of training"
-    accuracy = description.figures["validation"]["accuracy"]
+    accuracy = description.metrics["validation"]["accuracy"]
     assert accuracy["count"] == description.data["validation"]
     assert accuracy["share"] >= 0.96
 
@@ -47,14 +47,14 @@ def test_it_is_small_and_names_no_place_of_the_machine_it_was_made_on() -> None:
 
 def test_it_answers_for_the_portraits(shipped: Classifier) -> None:
     rows = {row.file: row for row in predict_folder(ROOT / "faces", classifier=shipped)}
-    pictures = {name: row for name, row in rows.items() if row.status != Status.SKIPPED}
-    assert set(ANSWERS) <= set(pictures)
+    images = {name: row for name, row in rows.items() if row.status != Status.SKIPPED}
+    assert set(ANSWERS) <= set(images)
     assert {name: rows[name].label for name in ANSWERS} == ANSWERS
 
 
 def test_a_row_never_depends_on_its_neighbours(shipped: Classifier) -> None:
     portraits = [
-        shipped.framer(decode(path.read_bytes())).pixels
+        shipped.aligner(decode(path.read_bytes())).pixels
         for path in sorted((ROOT / "faces").glob("*.jpg"))
     ]
     rng = np.random.default_rng(0)
@@ -71,15 +71,15 @@ def test_it_is_the_network_that_was_measured(shipped: Classifier) -> None:
     from hashlib import sha256
 
     from facegender.training.data.samples import stream_samples
-    from facegender.training.data.split import assign_parts
+    from facegender.training.data.split import assign_subsets
 
     streamed = list(stream_samples([DATA / "faces-0.tar.gz"], DATA / "faces.csv"))[::10]
     samples = [sample for sample, _ in streamed]
     digests = [sha256(data).hexdigest() for _, data in streamed]
-    parts = [row.part for row in assign_parts(samples, digests, seed=0, test=0.2)]
+    parts = [row.part for row in assign_subsets(samples, digests, seed=0, test=0.2)]
     seen = [item for item, part in zip(streamed, parts, strict=True) if part != "test"]
     truth = np.array([LABELS.index(sample.label) for sample, _ in seen])
-    pixels = np.stack([shipped.framer(decode(data)).pixels for _, data in seen])
+    pixels = np.stack([shipped.aligner(decode(data)).pixels for _, data in seen])
     correct = shipped.probabilities(pixels).argmax(1) == truth
     assert len(correct) > 1000
     assert correct.mean() > 0.95, "far below the figure in its own description"

@@ -15,12 +15,12 @@ from facegender.results.predictions import Box, Prediction, Status
 FACE = Prediction("é.jpg", Status.OK, 0, "male", 0.9, Box(1, 2, 3, 4), 0.87, "aligned", 40, 50)
 ROWS = (
     FACE,
-    replace(FACE, status=Status.UNKNOWN, face=1, label="female", probability=0.51),
+    replace(FACE, status=Status.UNKNOWN, face_index=1, label="female", probability=0.51),
     Prediction("notes", Status.SKIPPED),
     Prediction("c.jpg", Status.NO_FACE, width=4, height=5),
     Prediction('b"\r\n,.jpg', Status.UNREADABLE, error="cut off"),
     replace(
-        FACE, file=os.fsdecode(b"caf\xe9.jpg"), box=Box(0, 0, 40, 50), score=None, crop="whole"
+        FACE, file=os.fsdecode(b"caf\xe9.jpg"), box=Box(0, 0, 40, 50), detection_score=None, crop="whole"
     ),
 )
 WRITTEN = [row for row in ROWS if row.status != Status.SKIPPED]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import encode, picture
+from made import encode, image
 
 from facegender.errors import OutputError
-from facegender.files import check_output, in_natural_order
+from facegender.files import check_output_path, natural_sort
 from facegender.results.predictions import Box, Prediction, Status
 from facegender.results.process_results import write_process_results
 
@@ -101,7 +101,7 @@ def test_a_row_comes_back_from_its_dictionary() -> None:
 
 
 def test_first_face_counts(tmp_path: Path) -> None:
-    second = replace(ok("a", "female"), face=1)
+    second = replace(ok("a", "female"), face_index=1)
     write_process_results(tmp_path / "o", [ok("a"), second])
     assert json.loads((tmp_path / "o").read_text()) == {"a": "male"}
 
@@ -155,16 +155,16 @@ def test_file_mode_and_links(tmp_path: Path) -> None:
 def test_check_output_refuses(place: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "photo.png").write_bytes(encode(picture(seed=1)))
+    (tmp_path / "photo.png").write_bytes(encode(image(seed=1)))
     os.mkfifo(tmp_path / "pipe")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(OutputError, match=message):
-        check_output(tmp_path / place)
+        check_output_path(tmp_path / place)
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_check_output_leaves_nothing(tmp_path: Path) -> None:
-    check_output(tmp_path / "out.json")
+    check_output_path(tmp_path / "out.json")
     assert not list(tmp_path.iterdir())
     with pytest.raises(OutputError, match="cannot write"):
         write_process_results(tmp_path / "missing" / "out.json", [])
@@ -172,7 +172,7 @@ def test_check_output_leaves_nothing(tmp_path: Path) -> None:
 
 def test_natural_order_is_the_same_whatever_the_listing() -> None:
     names = ["10.jpg", "2.jpg", "b/1.jpg", "01.jpg", "1.jpg", UNDECODABLE, "é.jpg", "a 2", "a 10"]
-    ordered = in_natural_order(names)
-    assert ordered == in_natural_order(names[::-1])
+    ordered = natural_sort(names)
+    assert ordered == natural_sort(names[::-1])
     assert ordered[:4] == ["01.jpg", "1.jpg", "2.jpg", "10.jpg"]
     assert ordered.index("a 2") < ordered.index("a 10")

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made import encode, picture
+from made import encode, image
 from PIL import Image
 
 from facegender.errors import OutputError
 from facegender.images.decode import decode
 from facegender.images.pixels import THUMBNAIL, thumbnail
-from facegender.results.report import CAVEAT, About, ReportPicture, link_to, write_report
+from facegender.results.report import CAVEAT, ReportImage, ReportInfo, relative_url, write_report
 
-ABOUT = About(
+ABOUT = ReportInfo(
     model="mean",
     fingerprint="0123abcd",
     version="0.2.0",
@@ -76,7 +76,7 @@ def unreadable(file: str, error: str) -> dict[str, Any]:
 
 
 def small(seed: int = 0) -> bytes:
-    return thumbnail(np.asarray(picture(size=(200, 160), seed=seed)))
+    return thumbnail(np.asarray(image(size=(200, 160), seed=seed)))
 
 
 class Blocks(HTMLParser):
@@ -115,16 +115,16 @@ class Blocks(HTMLParser):
 
 
 def test_rows_and_small_copies_are_all_in_the_page(tmp_path: Path) -> None:
-    pictures = [ReportPicture((row(f"{n}.jpg"),), small(n), f"{n}.jpg") for n in range(130)]
-    pictures[7] = ReportPicture((unreadable("7.jpg", "cut off"),))
-    assert write_report(tmp_path / "report.html", pictures, ABOUT) == 130
+    images = [ReportImage((row(f"{n}.jpg"),), small(n), f"{n}.jpg") for n in range(130)]
+    images[7] = ReportImage((unreadable("7.jpg", "cut off"),))
+    assert write_report(tmp_path / "report.html", images, ABOUT) == 130
     page = Blocks((tmp_path / "report.html").read_text("utf-8"))
     held = [one for block in page.of("pictures") for one in json.loads(block)]
-    assert [one["rows"] for one in held] == [list(one.rows) for one in pictures]
-    assert [one["source"] for one in held] == [one.source for one in pictures]
+    assert [one["rows"] for one in held] == [list(one.rows) for one in images]
+    assert [one["source"] for one in held] == [one.source for one in images]
     lines = [line for block in page.of("thumbnails") for line in block.split("\n")]
     assert [None if x == "-" else base64.b64decode(x) for x in lines] == [
-        one.thumbnail for one in pictures
+        one.thumbnail for one in images
     ]
     assert json.loads(page.of("data-about")[0])["model"] == "mean"
 
@@ -132,11 +132,11 @@ def test_rows_and_small_copies_are_all_in_the_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_stay_text(name: str, tmp_path: Path) -> None:
     plain = tmp_path / "plain.html"
-    write_report(plain, [ReportPicture((row("a.jpg"),))], ABOUT)
+    write_report(plain, [ReportImage((row("a.jpg"),))], ABOUT)
     path = tmp_path / "report.html"
-    about = About(name, name, name, name, name, None, name, name)
+    about = ReportInfo(name, name, name, name, name, None, name, name)
     held = (row(name), row(name, face=1, error=name))
-    assert write_report(path, [ReportPicture(held)], about) == 1
+    assert write_report(path, [ReportImage(held)], about) == 1
     page = Blocks(path.read_text("utf-8"))
     assert page.tags == Blocks(plain.read_text("utf-8")).tags, "nothing became an element"
     assert json.loads(page.of("pictures")[0])[0]["rows"] == list(held)
@@ -160,17 +160,17 @@ def test_an_empty_report(tmp_path: Path) -> None:
     assert write_report(tmp_path / "report.html", [], ABOUT) == 0
 
 
-def test_skipped_files_are_no_pictures(tmp_path: Path) -> None:
-    pictures = [ReportPicture((without_face("a.txt", status="skipped"),))]
-    assert write_report(tmp_path / "report.html", pictures, ABOUT) == 0
+def test_skipped_files_are_no_images(tmp_path: Path) -> None:
+    images = [ReportImage((without_face("a.txt", status="skipped"),))]
+    assert write_report(tmp_path / "report.html", images, ABOUT) == 0
 
 
 def test_a_report_is_whole_or_not_there(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
 
-    def stopped() -> Iterator[ReportPicture]:
-        yield from (ReportPicture((row(f"{n}.jpg"),)) for n in range(100))
+    def stopped() -> Iterator[ReportImage]:
+        yield from (ReportImage((row(f"{n}.jpg"),)) for n in range(100))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -183,10 +183,10 @@ def test_a_report_is_whole_or_not_there(tmp_path: Path) -> None:
 def test_memory_is_flat(tmp_path: Path) -> None:
     def peak(count: int) -> int:
         data = small()
-        pictures = (ReportPicture((row(f"{n}.jpg"),), data + bytes(9)) for n in range(count))
+        images = (ReportImage((row(f"{n}.jpg"),), data + bytes(9)) for n in range(count))
         tracemalloc.start()
         try:
-            write_report(tmp_path / "report.html", pictures, ABOUT)
+            write_report(tmp_path / "report.html", images, ABOUT)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -199,9 +199,9 @@ def test_memory_is_flat(tmp_path: Path) -> None:
     "rows",
     [(), (row("a.jpg"), row("b.jpg"))],
 )
-def test_rows_of_no_single_picture(rows: tuple[dict[str, Any], ...]) -> None:
+def test_rows_of_no_single_image(rows: tuple[dict[str, Any], ...]) -> None:
     with pytest.raises(ValueError, match="one file"):
-        ReportPicture(rows)
+        ReportImage(rows)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_rows_of_no_single_picture(rows: tuple[dict[str, Any], ...]) -> None:
 )
 def test_an_original_elsewhere_is_refused(source: str) -> None:
     with pytest.raises(ValueError, match="relative"):
-        ReportPicture((row("a.jpg"),), None, source)
+        ReportImage((row("a.jpg"),), None, source)
 
 
 @pytest.mark.parametrize(
@@ -227,9 +227,9 @@ def test_an_original_elsewhere_is_refused(source: str) -> None:
     ],
 )
 def test_links_are_relative_and_quoted(at: str, link: str, tmp_path: Path) -> None:
-    found = link_to(tmp_path / "out" / at, tmp_path / "out" / "report.html")
+    found = relative_url(tmp_path / "out" / at, tmp_path / "out" / "report.html")
     assert found == link
-    ReportPicture((row("a.jpg"),), None, found)
+    ReportImage((row("a.jpg"),), None, found)
 
 
 @pytest.mark.parametrize(
@@ -317,26 +317,26 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def original(name: str, seed: int) -> str:
         path = folder / "photos" / name
-        path.write_bytes(encode(picture(size=(200, 160), seed=seed)))
-        return link_to(path, report)
+        path.write_bytes(encode(image(size=(200, 160), seed=seed)))
+        return relative_url(path, report)
 
     second = {"x": 140, "y": 100, "width": 80, "height": 60}
-    pictures = [
-        ReportPicture((row("1 é#?.png"),), small(1), original("1 é#?.png", 1)),
-        ReportPicture(
+    images = [
+        ReportImage((row("1 é#?.png"),), small(1), original("1 é#?.png", 1)),
+        ReportImage(
             (row("two.png", label="male", probability=0.8), row("two.png", face=1, box=second)),
             small(2),
             original("two.png", 2),
         ),
-        ReportPicture(
+        ReportImage(
             (row("gone.png", label="male", probability=0.99),), small(3), "photos/gone.png"
         ),
-        ReportPicture((row("in.tar/a.png", status="unknown", probability=0.55),), small(4)),
-        ReportPicture((without_face("sea.png"),), small(5), original("sea.png", 5)),
-        ReportPicture((unreadable("cut.jpg", "cut <b>off</b>"),)),
-        ReportPicture((unreadable("empty.jpg", "the file is empty (0 bytes)"),)),
+        ReportImage((row("in.tar/a.png", status="unknown", probability=0.55),), small(4)),
+        ReportImage((without_face("sea.png"),), small(5), original("sea.png", 5)),
+        ReportImage((unreadable("cut.jpg", "cut <b>off</b>"),)),
+        ReportImage((unreadable("empty.jpg", "the file is empty (0 bytes)"),)),
     ]
-    write_report(report, pictures, ABOUT)
+    write_report(report, images, ABOUT)
     return report
 
 
@@ -443,7 +443,7 @@ def test_the_range_never_turns_round(album: Path, open_page: Callable[..., Any])
     assert page.locator("#range").inner_text() == "70 % to 70 %"
 
 
-def test_a_larger_picture_with_its_boxes(album: Path, open_page: Callable[..., Any]) -> None:
+def test_a_larger_image_with_its_boxes(album: Path, open_page: Callable[..., Any]) -> None:
     page = open_page(album, viewport={"width": 1280, "height": 900})
     page.locator(".open").nth(1).click()
     dialog = page.get_by_role("dialog", name="two.png")
@@ -494,8 +494,8 @@ def test_without_an_original(
 def test_an_original_that_changed_its_shape_is_not_drawn_on(
     tmp_path: Path, open_page: Callable[..., Any]
 ) -> None:
-    (tmp_path / "a.png").write_bytes(encode(picture(size=(160, 200), seed=1)))
-    write_report(tmp_path / "r.html", [ReportPicture((row("a.png"),), small(1), "a.png")], ABOUT)
+    (tmp_path / "a.png").write_bytes(encode(image(size=(160, 200), seed=1)))
+    write_report(tmp_path / "r.html", [ReportImage((row("a.png"),), small(1), "a.png")], ABOUT)
     page = open_page(tmp_path / "r.html")
     page.locator(".open").click()
     until(page, "document.getElementById('picture').src.startsWith('data:')")
@@ -504,10 +504,10 @@ def test_an_original_that_changed_its_shape_is_not_drawn_on(
 def test_an_original_on_its_side_is_upright(tmp_path: Path, open_page: Callable[..., Any]) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = encode(picture(size=(160, 200), seed=1), "JPEG", exif=exif)
+    data = encode(image(size=(160, 200), seed=1), "JPEG", exif=exif)
     assert decode(data).shape == (160, 200, 3)
     (tmp_path / "a.jpg").write_bytes(data)
-    write_report(tmp_path / "r.html", [ReportPicture((row("a.jpg"),), small(1), "a.jpg")], ABOUT)
+    write_report(tmp_path / "r.html", [ReportImage((row("a.jpg"),), small(1), "a.jpg")], ABOUT)
     page = open_page(tmp_path / "r.html")
     page.locator(".open").click()
     until(page, "document.getElementById('picture').naturalWidth === 200")
@@ -552,13 +552,13 @@ def test_a_new_report_does_not_take_the_marks_of_another(
     tmp_path: Path, open_page: Callable[..., Any]
 ) -> None:
     path = tmp_path / "report.html"
-    write_report(path, [ReportPicture((row("a.jpg"),))], ABOUT)
+    write_report(path, [ReportImage((row("a.jpg"),))], ABOUT)
     page = open_page(path)
     page.locator(".card .mark").click()
-    later = About(
+    later = ReportInfo(
         *(getattr(ABOUT, name) for name in ("model", "fingerprint", "version")), "2027", "x"
     )
-    write_report(path, [ReportPicture((row("a.jpg"),))], later)
+    write_report(path, [ReportImage((row("a.jpg"),))], later)
     page.reload()
     page.wait_for_selector(".card")
     assert page.locator("#marks").inner_text() == "Marked as wrong: 0"
@@ -568,7 +568,7 @@ def test_hostile_names_in_the_page_and_in_the_table(
     tmp_path: Path, open_page: Callable[..., Any]
 ) -> None:
     path = tmp_path / "report.html"
-    write_report(path, [ReportPicture((row(name),), small()) for name in HOSTILE], ABOUT)
+    write_report(path, [ReportImage((row(name),), small()) for name in HOSTILE], ABOUT)
     page = open_page(path)
     for button in page.locator(".card .mark").all():
         button.click()
@@ -589,10 +589,10 @@ def test_evaluate_and_train_understand_the_table(
 ) -> None:
     samples = pytest.importorskip("facegender.training.data.samples")
     files = [f"{label}/{n}, é.png" for label in ("female", "male") for n in range(2)]
-    folder = photos({name: encode(picture(seed=n)) for n, name in enumerate(files)})
+    folder = photos({name: encode(image(seed=n)) for n, name in enumerate(files)})
     report = tmp_path / "report.html"
     rows = [row(name, label=name.split("/")[0]) for name in files]
-    write_report(report, [ReportPicture((one,), small()) for one in rows], ABOUT)
+    write_report(report, [ReportImage((one,), small()) for one in rows], ABOUT)
     page = open_page(report)
     page.locator(".card .mark").nth(1).click()
     (tmp_path / "marks.csv").write_bytes(saved(page))
@@ -668,7 +668,7 @@ def test_two_languages(album: Path, open_page: Callable[..., Any]) -> None:
     assert missing == [[], [], []]
 
 
-def many(count: int) -> Iterable[ReportPicture]:
+def many(count: int) -> Iterable[ReportImage]:
     rng = np.random.default_rng(0)
     pool = [
         thumbnail(np.repeat(np.repeat(noise, 8, axis=0), 8, axis=1))
@@ -677,10 +677,10 @@ def many(count: int) -> Iterable[ReportPicture]:
     for n in range(count):
         name = f"album {n // 500}/IMG_{n:05}.jpg"
         probability = round(float(0.5 + rng.beta(5, 1) / 2), 4)
-        yield ReportPicture((row(name, probability=probability),), pool[n % 50], f"{n}.jpg")
+        yield ReportImage((row(name, probability=probability),), pool[n % 50], f"{n}.jpg")
 
 
-def test_ten_thousand_pictures(tmp_path: Path, open_page: Callable[..., Any]) -> None:
+def test_ten_thousand_images(tmp_path: Path, open_page: Callable[..., Any]) -> None:
     path = tmp_path / "report.html"
     assert write_report(path, many(10_000), ABOUT) == 10_000
     page = open_page(path, missing=(".jpg",))

@@ -34,8 +34,8 @@ class Server:
     url: str
     lines: list[str] = field(default_factory=list)
 
-    def predict(self, *pictures: tuple[str, bytes], **more: Any) -> requests.Response:
-        files = [("files", picture) for picture in pictures]
+    def predict(self, *images: tuple[str, bytes], **more: Any) -> requests.Response:
+        files = [("files", image) for image in images]
         return requests.post(f"{self.url}/predict", files=files, timeout=WAIT_SECONDS, **more)
 
     def get(self, path: str, **more: Any) -> requests.Response:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import requests
-from made import encode, picture
+from made import encode, image
 from PIL import Image
 from serve.conftest import Server, until
 
@@ -60,8 +60,8 @@ def test_the_same_rows_as_by_the_library(
 ) -> None:
     files = {
         "astronaut é中.png": encode(Image.fromarray(astronaut)),
-        "female.png": encode(picture("female", seed=1)),
-        "broken.jpg": encode(picture(seed=2), "JPEG")[:-60],
+        "female.png": encode(image("female", seed=1)),
+        "broken.jpg": encode(image(seed=2), "JPEG")[:-60],
         "empty.jpg": b"",
         "notes.txt": b"no picture at all",
     }
@@ -84,7 +84,7 @@ def test_the_same_rows_as_by_the_library(
 def test_raw_bytes(server: Server, kind: str) -> None:
     response = requests.post(
         f"{server.url}/predict?faces=whole",
-        data=encode(picture("female", seed=3)),
+        data=encode(image("female", seed=3)),
         headers={"content-type": kind},
         timeout=60,
     )
@@ -95,11 +95,11 @@ def test_raw_bytes(server: Server, kind: str) -> None:
 
 
 def test_the_threshold_of_a_request(server: Server) -> None:
-    grey = encode(Image.new("RGB", (40, 40), (90, 95, 94)))
+    grayscale = encode(Image.new("RGB", (40, 40), (90, 95, 94)))
     labels = []
     for below in (0.5, 0.99):
         response = server.predict(
-            ("a.png", grey), params={"faces": "whole", "unknown_below": below}
+            ("a.png", grayscale), params={"faces": "whole", "min_confidence": below}
         )
         labels.append(response.json()["pictures"][0]["rows"][0]["status"])
     assert labels == ["ok", "unknown"]
@@ -107,7 +107,7 @@ def test_the_threshold_of_a_request(server: Server) -> None:
 
 def test_faces_are_gathered(server: Server) -> None:
     runs, faces = (f"facegender_batch_faces_{what}" for what in ("count", "sum"))
-    files = [(f"{at}.png", encode(picture(seed=at))) for at in range(32)]
+    files = [(f"{at}.png", encode(image(seed=at))) for at in range(32)]
     taken = []
     for _ in range(10):  # on a machine that is busy elsewhere faces may come too slowly to meet
         before = server.count(runs), server.count(faces)
@@ -125,7 +125,7 @@ def test_many_clients_and_no_neighbours_answer(server: Server) -> None:
 
     def ask(at: int) -> None:
         label = ("male", "female")[at % 2]
-        data = encode(picture(label, seed=at))
+        data = encode(image(label, seed=at))
         told = server.predict((f"{at}.png", data), params={"faces": "whole"}).json()
         row = told["pictures"][0]["rows"][0]
         if (row["file"], row["label"]) != (f"{at}.png", label):
@@ -160,8 +160,8 @@ _PART = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\nhi\r\n--x--\
         ("", _FORM, _PART % (b"other", b'; filename="a"'), 422, "file of the field"),
         ("", _FORM, _PART % (b"files" * 3000, b'; filename="a"'), 422, "long a header|damaged"),
         ("?faces=none", {"content-type": "image/png"}, b"x", 422, "parameter"),
-        ("?unknown_below=0.4", {"content-type": "image/png"}, b"x", 422, "parameter"),
-        ("?unknown_below=nan", {"content-type": "image/png"}, b"x", 422, "parameter"),
+        ("?min_confidence=0.4", {"content-type": "image/png"}, b"x", 422, "parameter"),
+        ("?min_confidence=nan", {"content-type": "image/png"}, b"x", 422, "parameter"),
     ],
 )
 def test_wrong_requests(
@@ -198,7 +198,7 @@ def test_head_has_the_headers_of_get_and_no_body(server: Server, path: str) -> N
 
 def test_bombs_are_rows(server: Server) -> None:
     told = server.predict(
-        ("bomb.png", bomb(60_000)), ("good.png", encode(picture(seed=1))), params={"faces": "whole"}
+        ("bomb.png", bomb(60_000)), ("good.png", encode(image(seed=1))), params={"faces": "whole"}
     ).json()
     first, second = (one["rows"][0] for one in told["pictures"])
     assert "over the limit of 100,000,000 pixels" in first["error"]
@@ -212,7 +212,7 @@ def narrow(start: Callable[..., Server], tmp_path_factory: pytest.TempPathFactor
     token.write_text(f" {START_TOKEN}\n")
     return start(
         *("--max-bytes", 20_000, "--max-request-bytes", 50_000, "--max-files", 4),
-        *("--max-held-bytes", 60_000, "--queue", 4, "--time-limit", 3, "--token-file", token),
+        *("--max-inflight-bytes", 60_000, "--queue", 4, "--timeout", 3, "--token-file", token),
     )
 
 
@@ -220,7 +220,7 @@ LETS_IN = {"authorization": f"Bearer {START_TOKEN}"}
 
 
 def test_limits(narrow: Server) -> None:
-    good = encode(picture(seed=1))
+    good = encode(image(seed=1))
     told = narrow.predict(("large.png", bytes(20_001)), ("a.png", good), headers=LETS_IN).json()
     first, second = (one["rows"][0] for one in told["pictures"])
     assert first["error"] == "20,001 bytes are over the limit of 20,000"
@@ -268,7 +268,7 @@ def test_a_slow_client_is_not_waited_for(narrow: Server) -> None:
             b"Content-Length: 9000\r\nAuthorization: Bearer %s\r\n\r\nhal" % START_TOKEN.encode()
         )
         started = time.monotonic()
-        others = narrow.predict(("a.png", encode(picture(seed=1))), headers=LETS_IN)
+        others = narrow.predict(("a.png", encode(image(seed=1))), headers=LETS_IN)
         assert others.status_code == 200 and time.monotonic() - started < 2.5
         assert b" 408 " in line.recv(4096).partition(b"\r\n")[0]
 
@@ -294,8 +294,8 @@ def busy(start: Callable[..., Server]) -> Server:
 def begin(server: Server) -> tuple[threading.Thread, list[requests.Response]]:
     """Have a request with slow pictures under way, which fills the queue."""
     answers: list[requests.Response] = []
-    pictures = [(f"{at}.png", slow()) for at in range(MANY)]
-    thread = threading.Thread(target=lambda: answers.append(server.predict(*pictures)))
+    images = [(f"{at}.png", slow()) for at in range(MANY)]
+    thread = threading.Thread(target=lambda: answers.append(server.predict(*images)))
     thread.start()
     until(lambda: server.count("facegender_pictures_waiting") == MANY, "pictures wait")
     return thread, answers
@@ -303,7 +303,7 @@ def begin(server: Server) -> tuple[threading.Thread, list[requests.Response]]:
 
 def test_a_full_queue_then_an_end_with_an_answer(busy: Server) -> None:
     thread, answers = begin(busy)
-    refused = busy.predict(("a.png", encode(picture(seed=1))))
+    refused = busy.predict(("a.png", encode(image(seed=1))))
     told = problem_of(refused, 503)
     assert told["type"] == "/problems/queue-full" and f"{MANY} pictures wait" in told["detail"]
     assert 1 <= int(refused.headers["retry-after"]) <= 60
@@ -336,7 +336,7 @@ def test_a_client_that_leaves_gives_up_its_place(busy: Server) -> None:
     until(lambda: busy.count("facegender_pictures_waiting") == 0, "nothing waits")
     assert time.monotonic() - left < whole / 2, "its pictures were not read to the end"
     until(lambda: any(line.get("status") == 499 for line in busy.log()), "it is logged")
-    assert busy.predict(("a.png", encode(picture(seed=1)))).status_code == 200
+    assert busy.predict(("a.png", encode(image(seed=1)))).status_code == 200
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="its readers cannot be found")
@@ -349,7 +349,7 @@ def test_a_reader_that_dies_costs_its_own_row(busy: Server) -> None:
     rows = [one["rows"][0] for one in answers[0].json()["pictures"]]
     errors = [row["error"] for row in rows if row["status"] == "unreadable"]
     assert len(errors) == 1 and "died (SIGKILL" in errors[0]
-    again = busy.predict(("a.png", encode(picture(seed=1))))
+    again = busy.predict(("a.png", encode(image(seed=1))))
     assert again.json()["pictures"][0]["rows"][0]["status"] != "unreadable"
 
 
@@ -364,10 +364,10 @@ def test_the_card(server: Server, classifier: Classifier) -> None:
     assert set(told["limits"]) == {"files", "request_bytes", "bytes", "pixels", "seconds"}
 
 
-def test_ids_and_logs_and_nothing_of_the_pictures(start: Callable[..., Server]) -> None:
+def test_ids_and_logs_and_nothing_of_the_images(start: Callable[..., Server]) -> None:
     server = start()
     given = server.predict(
-        ("a name of mine.png", encode(picture(seed=1))),
+        ("a name of mine.png", encode(image(seed=1))),
         headers={"x-request-id": "mine-1"},
         params={"faces": "whole"},
     )
@@ -383,7 +383,7 @@ def test_ids_and_logs_and_nothing_of_the_pictures(start: Callable[..., Server]) 
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="this system counts no writes")
-def test_pictures_never_touch_the_disk(server: Server) -> None:
+def test_images_never_touch_the_disk(server: Server) -> None:
     large = encode(Image.effect_noise((1500, 1500), 90))  # over what libraries keep in memory
     assert len(large) > 2_000_000
     process = server.process.pid

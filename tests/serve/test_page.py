@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made import encode, picture
+from made import encode, image
 from PIL import Image
 from serve.conftest import Server
 from serve.test_api import slow
@@ -242,7 +242,7 @@ def test_small_faces_of_several_show_their_place_in_the_list_alone(
 def test_paste_and_names_that_come_twice(server: Server, open_page: Callable[..., Any]) -> None:
     page = open_page(server)
     for at in range(3):
-        hand_over(page, "paste", {"image.png": encode(picture(seed=at))})
+        hand_over(page, "paste", {"image.png": encode(image(seed=at))})
         until_said(page, f"All answered: {at + 1}.")
     names = page.locator(".card .name").all_inner_texts()
     assert names == ["image.png", "image (2).png", "image (3).png"]
@@ -255,7 +255,7 @@ def test_a_folder(
     server: Server, open_page: Callable[..., Any], photos: Callable[..., Path]
 ) -> None:
     page = open_page(server)
-    data = encode(picture(seed=1))
+    data = encode(image(seed=1))
     folder = photos({"b.png": data, "in/a.png": data, "notes.txt": b"none"})
     page.set_input_files("#folder", str(folder))
     until_said(page, "All answered: 2.")
@@ -285,7 +285,7 @@ def test_the_camera(server: Server, open_page: Callable[..., Any]) -> None:
 
 def test_many_are_shown_part_by_part(server: Server, open_page: Callable[..., Any]) -> None:
     page = open_page(server)
-    data = encode(picture(seed=1, size=(8, 8)))
+    data = encode(image(seed=1, size=(8, 8)))
     page.set_input_files("#files", as_files({f"{at}.png": data for at in range(130)}))
     until_said(page, "All answered: 130.")
     assert (page.locator(".card").count(), page.locator("#rows tr").count()) == (24, 100)
@@ -349,7 +349,7 @@ def test_stop_and_a_server_that_is_gone(
     page.set_input_files("#files", as_files({f"{at}.png": slow() for at in range(12)}))
     until_said(page, "Stopped.")
     page.context.set_offline(True)
-    hand_over(page, "drop", {"more.png": encode(picture(seed=1))})
+    hand_over(page, "drop", {"more.png": encode(image(seed=1))})
     page.get_by_text("No answer: the server cannot be reached").wait_for()
     page.context.set_offline(False)
     page.locator("#go-on").click()
@@ -357,7 +357,7 @@ def test_stop_and_a_server_that_is_gone(
     assert not page.locator("#go-on").is_visible()
 
 
-def test_pictures_may_come_before_the_server_has_said_its_limits(
+def test_images_may_come_before_the_server_has_said_its_limits(
     start: Callable[..., Server], open_page: Callable[..., Any]
 ) -> None:
     server = start("--max-files", 1)
@@ -366,7 +366,7 @@ def test_pictures_may_come_before_the_server_has_said_its_limits(
     page.route("**/model", lambda route: held.append(route))
     page.reload()
     page.set_input_files(
-        "#files", as_files({f"{at}.png": encode(picture(seed=at)) for at in range(3)})
+        "#files", as_files({f"{at}.png": encode(image(seed=at)) for at in range(3)})
     )
     page.wait_for_timeout(500)
     assert held and page.locator("#told").inner_text() == "Answered: 0 of 3"
@@ -392,7 +392,7 @@ def test_by_keyboard_alone(server: Server, open_page: Callable[..., Any]) -> Non
     page.keyboard.press("Enter")
     until(page, "window.isAsked")
     page.set_input_files(
-        "#files", as_files({f"{at}.png": encode(picture(seed=at)) for at in range(2)})
+        "#files", as_files({f"{at}.png": encode(image(seed=at)) for at in range(2)})
     )
     until_said(page, "All answered: 2.")
     page.locator(".open").nth(0).focus()
@@ -440,7 +440,7 @@ def reasons() -> set[str]:
                         function.name != "read_file"
                         and isinstance(call, ast.Call)
                         and isinstance(call.func, ast.Name)
-                        and call.func.id in ("UnreadablePictureError", "DiedError")
+                        and call.func.id in ("UnreadableImageError", "DiedError")
                     ):
                         found.add(text_of(call.args[0], constants))
     found |= {"60,001 bytes are over the limit of 60,000"}  # by server.js and body.py

@@ -23,16 +23,16 @@ torch.set_num_threads(1)
 
 from facegender.model.model_file import LABELS  # noqa: E402
 from facegender.training.console import Console  # noqa: E402
-from facegender.training.data.image_cache import Store  # noqa: E402
+from facegender.training.data.image_cache import ImageCache  # noqa: E402
 from facegender.training.data.samples import Sample  # noqa: E402
 from facegender.training.recipe import (  # noqa: E402
     AugmentOptions,
-    FitOptions,
     InputOptions,
     NetworkOptions,
     Recipe,
+    TrainOptions,
 )
-from facegender.training.run_folder import Request  # noqa: E402
+from facegender.training.run_folder import TrainRequest  # noqa: E402
 from facegender.training.train import train  # noqa: E402
 
 SIDE = 32
@@ -40,8 +40,8 @@ TINY = Recipe(
     name="tiny",
     network=NetworkOptions("test_resnet"),  # timm's own, made for tests: 0.4 M parameters
     input=InputOptions(height=SIDE, width=SIDE),
-    augment=AugmentOptions(flip=0.5, turn_degrees=20, zoom=1.1, light=0.1),
-    fit=FitOptions(epochs=3, batch=16, learning_rate=2e-3, precision="32"),
+    augment=AugmentOptions(hflip_prob=0.5, rotation_degrees=20, scale=1.1, color_jitter=0.1),
+    train=TrainOptions(epochs=3, batch_size=16, learning_rate=2e-3, precision="32"),
 )
 
 
@@ -58,7 +58,7 @@ def draw_face(label: str, seed: int, size: tuple[int, int] = (36, 40)) -> Image.
     return image
 
 
-def make_store(count: int, side: int = SIDE) -> Store:
+def make_store(count: int, side: int = SIDE) -> ImageCache:
     """A store in memory: every second picture male, sources of uneven size."""
     samples = [
         Sample(
@@ -87,7 +87,7 @@ def draw() -> Callable[..., Image.Image]:
 
 
 @pytest.fixture(scope="session")
-def store() -> Store:
+def cache() -> ImageCache:
     """100 pictures: a part of 70 and one of 30 fill no whole batches of 16."""
     return make_store(100)
 
@@ -103,7 +103,7 @@ def validation_part() -> NDArray[np.int64]:
 
 
 @pytest.fixture(scope="session")
-def request_of_run(tmp_path_factory: pytest.TempPathFactory) -> Request:
+def request_of_run(tmp_path_factory: pytest.TempPathFactory) -> TrainRequest:
     """A tar.gz, a zip and a folder of 40 pictures each, with a table; one copy, one broken file.
 
     30 persons have their pictures all over the archives; the folder's are nobody's. One label in
@@ -138,12 +138,12 @@ def request_of_run(tmp_path_factory: pytest.TempPathFactory) -> Request:
     table = root / "table.csv"
     table.write_text("\n".join(rows), encoding="utf-8")
     inputs = tuple(str(root / name) for name in ("a.tar.gz", "b.zip", "c"))
-    terms = {"licence": "none", "terms": "made by code"}
-    return Request(inputs, table=str(table), test=0.2, audit="", **terms)
+    terms = {"license": "none", "terms": "made by code"}
+    return TrainRequest(inputs, table=str(table), test=0.2, audit="", **terms)
 
 
 @pytest.fixture(scope="session")
-def run_folder(request_of_run: Request, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder(request_of_run: TrainRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run over ``request_of_run``."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     train(request_of_run, TINY, folder, console=Console(quiet=True))

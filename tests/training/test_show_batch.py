@@ -11,7 +11,7 @@ from PIL import Image
 
 from facegender.cli import main
 from facegender.training.recipe import AugmentOptions, Recipe, write_toml
-from facegender.training.run_folder import Request
+from facegender.training.run_folder import TrainRequest
 from facegender.training.show_batch import show_batch
 
 SIDE, STEP = 32, 38
@@ -25,11 +25,11 @@ def cells(sheet: Image.Image, count: int) -> list[np.ndarray[tuple[int, ...], np
     return [pixels[top : top + SIDE, left : left + SIDE] for top, left in places]
 
 
-def test_pictures_come_out_as_they_went_in_where_nothing_is_done(
-    request_of_run: Request, recipe: Recipe
+def test_images_come_out_as_they_went_in_where_nothing_is_done(
+    request_of_run: TrainRequest, recipe: Recipe
 ) -> None:
     folder = Path(request_of_run.inputs[2])
-    still = replace(recipe, augment=AugmentOptions(flip=0.0))
+    still = replace(recipe, augment=AugmentOptions(hflip_prob=0.0))
     sheet = show_batch(still, [folder], count=100)
     found = {cell.tobytes() for cell in cells(sheet, 41)}
     wanted = set()
@@ -40,25 +40,27 @@ def test_pictures_come_out_as_they_went_in_where_nothing_is_done(
     assert len(found & wanted) == len(wanted) == 40  # 41 files, of which one is a copy
 
 
-def test_seed_decides_and_the_augmentation_shows(request_of_run: Request, recipe: Recipe) -> None:
+def test_seed_decides_and_the_augmentation_shows(
+    request_of_run: TrainRequest, recipe: Recipe
+) -> None:
     inputs = [Path(item) for item in request_of_run.inputs]
     one, again, other = (
         np.asarray(show_batch(recipe, inputs, count=12, seed=seed)) for seed in (1, 1, 2)
     )
     assert np.array_equal(one, again) and not np.array_equal(one, other)
-    still = replace(recipe, augment=AugmentOptions(flip=0.0))
+    still = replace(recipe, augment=AugmentOptions(hflip_prob=0.0))
     assert not np.array_equal(one, np.asarray(show_batch(still, inputs, count=12, seed=1)))
 
 
-def test_all_archives_are_looked_through(request_of_run: Request, recipe: Recipe) -> None:
+def test_all_archives_are_looked_through(request_of_run: TrainRequest, recipe: Recipe) -> None:
     inputs = [Path(item) for item in request_of_run.inputs]
     told: list[int] = []
-    show_batch(recipe, inputs, count=4, on_picture=told.append)
+    show_batch(recipe, inputs, count=4, on_image=told.append)
     assert told == [100]  # of 122
 
 
 def test_the_verb(
-    request_of_run: Request,
+    request_of_run: TrainRequest,
     recipe: Recipe,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -24,18 +24,18 @@ from facegender.errors import (
     OutputError,
     StoppedError,
 )
-from facegender.faces.face_aligner import Framer
+from facegender.faces.face_aligner import FaceAligner
 from facegender.inference.classifier import Classifier
 from facegender.model.model_file import read_model_file
 from facegender.training.console import Console
-from facegender.training.data import image_cache as store
-from facegender.training.data.image_cache import open_store
-from facegender.training.data.split import PARTS, Assignment, read_split
+from facegender.training.data import image_cache as cache
+from facegender.training.data.image_cache import open_image_cache
+from facegender.training.data.split import SUBSETS, Assignment, read_split
 from facegender.training.evaluation.evaluate import evaluate
-from facegender.training.loop.history import Progress
+from facegender.training.loop.history import StepProgress
 from facegender.training.models.networks import build_network
-from facegender.training.recipe import FitOptions, InputOptions, Recipe, read_recipe
-from facegender.training.run_folder import Request
+from facegender.training.recipe import InputOptions, Recipe, TrainOptions, read_recipe
+from facegender.training.run_folder import TrainRequest
 from facegender.training.train import export_run, train
 
 QUIET = Console(quiet=True)
@@ -49,7 +49,7 @@ FILES = [
     "report.html",
     "run.json",
     "saved_model",
-    "scores.csv",
+    "predictions.csv",
     "split.csv",
 ]
 
@@ -61,7 +61,7 @@ class CtrlC(Console):
         super().__init__(quiet=quiet)
         self.left = steps
 
-    def step(self, at: Progress) -> None:
+    def step(self, at: StepProgress) -> None:
         self.left -= 1
         if self.left == 0:
             signal.raise_signal(signal.SIGINT)
@@ -75,7 +75,7 @@ def split(run_folder: Path) -> list[Assignment]:
 
 @pytest.fixture
 def short(run_folder: Path, recipe: Recipe) -> Recipe:
-    return replace(recipe, fit=FitOptions(epochs=1, batch=64, precision="32"))
+    return replace(recipe, train=TrainOptions(epochs=1, batch_size=64, precision="32"))
 
 
 def beside(run_folder: Path, name: str) -> Path:
@@ -97,27 +97,28 @@ def test_split_honours_persons_copies_and_the_test_share(split: list[Assignment]
     parts_of_person = defaultdict(set)
     parts_of_copy = defaultdict(set)
     for row in split:
-        if row.part:
-            parts_of_copy[row.sha256].add(row.part)
-        if row.part and row.sample.person:
-            parts_of_person[row.sample.person].add(row.part)
+        if row.subset:
+            parts_of_copy[row.sha256].add(row.subset)
+        if row.subset and row.sample.person:
+            parts_of_person[row.sample.person].add(row.subset)
     assert len(parts_of_person) == 30
-    assert {len(parts) for parts in parts_of_person.values()} == {1}
-    assert {len(parts) for parts in parts_of_copy.values()} == {1}
-    assert {row.part for row in split if row.part} == {"train", "validation", "test"}
+    assert {len(subsets) for subsets in parts_of_person.values()} == {1}
+    assert {len(subsets) for subsets in parts_of_copy.values()} == {1}
+    assert {row.subset for row in split if row.subset} == {"train", "validation", "test"}
 
 
 def test_counts_fit_the_split(run_folder: Path, split: list[Assignment]) -> None:
     sizes = {
-        part: sum(row.part == part for row in split) for part in ("train", "validation", "test")
+        subset: sum(row.subset == subset for row in split)
+        for subset in ("train", "validation", "test")
     }
     metrics = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
     validation = metrics["validation"]
     assert validation["accuracy"]["count"] == sizes["validation"]
-    assert sum(part["count"] for part in validation["recall"].values()) == sizes["validation"]
-    with_source = sum(bool(row.sample.source) for row in split if row.part == "validation")
+    assert sum(subset["count"] for subset in validation["recall"].values()) == sizes["validation"]
+    with_source = sum(bool(row.sample.source) for row in split if row.subset == "validation")
     sources = validation["sources"]
-    assert sum(part["accuracy"]["count"] for part in sources.values()) == with_source
+    assert sum(subset["accuracy"]["count"] for subset in sources.values()) == with_source
     assert metrics["start"] == "random weights"
     description = read_model_file(run_folder).description
     assert {name: description.data[name] for name in sizes} == sizes
@@ -127,21 +128,21 @@ def test_counts_fit_the_split(run_folder: Path, split: list[Assignment]) -> None
         }
 
 
-def test_no_test_picture_is_learned_from_scored_or_named(
+def test_no_test_image_is_learned_from_scored_or_named(
     run_folder: Path, split: list[Assignment]
 ) -> None:
-    with (run_folder / "scores.csv").open(encoding="utf-8") as file:
+    with (run_folder / "predictions.csv").open(encoding="utf-8") as file:
         scored = {(row["archive"], row["file"]) for row in csv.DictReader(file)}
-    validation = {(r.sample.archive, r.sample.file) for r in split if r.part == "validation"}
+    validation = {(r.sample.archive, r.sample.file) for r in split if r.subset == "validation"}
     assert scored == validation
-    learned = sorted(row.sha256 for row in split if row.part == "train")
-    assert not set(learned) & {row.sha256 for row in split if row.part != "train"}
+    learned = sorted(row.sha256 for row in split if row.subset == "train")
+    assert not set(learned) & {row.sha256 for row in split if row.subset != "train"}
     description = read_model_file(run_folder).description
     assert description.data["fingerprint"] == sha256("".join(learned).encode()).hexdigest()[:16]
 
 
 def test_scores_are_where_the_figures_come_from(run_folder: Path) -> None:
-    with (run_folder / "scores.csv").open(encoding="utf-8") as file:
+    with (run_folder / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     right = sum((row["label"] == "male") == (float(row["p_male"]) > 0.5) for row in rows)
     metrics = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
@@ -155,16 +156,16 @@ def test_the_network_learned(run_folder: Path, draw: Callable[..., Image.Image])
 
 
 def test_description_says_what_was_done(
-    run_folder: Path, request_of_run: Request, recipe: Recipe
+    run_folder: Path, request_of_run: TrainRequest, recipe: Recipe
 ) -> None:
     description = read_model_file(run_folder).description
     assert description.name == "tiny"
-    assert description.resize == recipe.input.framer.resize
-    assert (description.licence, description.terms) == ("none", "made by code")
+    assert description.resize == recipe.input.aligner.resize
+    assert (description.license, description.terms) == ("none", "made by code")
     assert description.start == "random weights"
     assert description.recipe["fit"]["epochs"] == 3
     metrics = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
-    assert description.figures["validation"]["accuracy"] == metrics["validation"]["accuracy"]
+    assert description.metrics["validation"]["accuracy"] == metrics["validation"]["accuracy"]
 
 
 def test_saved_model_is_a_state_dict(run_folder: Path) -> None:
@@ -173,14 +174,14 @@ def test_saved_model_is_a_state_dict(run_folder: Path) -> None:
     build_network("test_resnet").load_state_dict(state, strict=True)
 
 
-def test_inputs_are_left_as_they_were(run_folder: Path, request_of_run: Request) -> None:
+def test_inputs_are_left_as_they_were(run_folder: Path, request_of_run: TrainRequest) -> None:
     folder = Path(request_of_run.inputs[0]).parent
     assert sorted(path.name for path in folder.iterdir()) == ["a.tar.gz", "b.zip", "c", "table.csv"]
     assert len(list((folder / "c").rglob("*.png"))) == 41
 
 
 def test_a_run_is_not_overwritten(
-    run_folder: Path, request_of_run: Request, recipe: Recipe
+    run_folder: Path, request_of_run: TrainRequest, recipe: Recipe
 ) -> None:
     before = {path.name: path.read_bytes() for path in run_folder.iterdir()}
     with pytest.raises(InputError, match=r"holds a run already.*--resume"):
@@ -189,7 +190,7 @@ def test_a_run_is_not_overwritten(
 
 
 def test_ctrl_c_then_resume_ends_as_the_unbroken_run(
-    run_folder: Path, request_of_run: Request, recipe: Recipe
+    run_folder: Path, request_of_run: TrainRequest, recipe: Recipe
 ) -> None:
     folder = beside(run_folder, "stopped")
     handler = signal.getsignal(signal.SIGINT)
@@ -203,47 +204,47 @@ def test_ctrl_c_then_resume_ends_as_the_unbroken_run(
     assert "model.onnx" not in left
     metrics = train(None, None, folder, resume=True, console=QUIET)
     assert metrics == json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
-    for name in ("split.csv", "best.safetensors", "scores.csv", "config.toml"):
+    for name in ("split.csv", "best.safetensors", "predictions.csv", "config.toml"):
         assert (folder / name).read_bytes() == (run_folder / name).read_bytes()
     one, two = (torch.load(f / "saved_model", weights_only=True) for f in (folder, run_folder))
     assert all(torch.equal(one[key], two[key]) for key in two)
 
 
-def test_pictures_kept_as_files_are_learned_from_alike(
+def test_images_kept_as_files_are_learned_from_alike(
     run_folder: Path,
-    request_of_run: Request,
+    request_of_run: TrainRequest,
     recipe: Recipe,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    build = partial(store._build_store, is_encoded=True)
-    monkeypatch.setattr(store, "_build_store", build)
+    build = partial(cache._build_cache, is_encoded=True)
+    monkeypatch.setattr(cache, "_build_cache", build)
     train(request_of_run, recipe, tmp_path / "run", console=Console())
     assert "kept as files, for the disk has no room" in " ".join(capfd.readouterr().err.split())
-    for name in ("best.safetensors", "scores.csv", "metrics.json"):
+    for name in ("best.safetensors", "predictions.csv", "metrics.json"):
         assert (tmp_path / "run" / name).read_bytes() == (run_folder / name).read_bytes()
 
 
 def test_split_of_an_earlier_run_is_used_as_it_is(
-    run_folder: Path, request_of_run: Request, short: Recipe
+    run_folder: Path, request_of_run: TrainRequest, short: Recipe
 ) -> None:
     folder = beside(run_folder, "same split")
     again = replace(request_of_run, split=str(run_folder / "split.csv"), test=0.0, validation=0.5)
     with pytest.raises(StoppedError):
-        train(again, replace(short, fit=replace(short.fit, seed=5)), folder, console=CtrlC(1))
+        train(again, replace(short, train=replace(short.train, seed=5)), folder, console=CtrlC(1))
     assert (folder / "split.csv").read_bytes() == (run_folder / "split.csv").read_bytes()
 
 
 def test_corrections_change_what_is_learned_and_judged_and_nothing_of_the_test_part(
     run_folder: Path,
-    request_of_run: Request,
+    request_of_run: TrainRequest,
     short: Recipe,
     split: list[Assignment],
     tmp_path: Path,
 ) -> None:
     single = [row for row in split if sum(row.sha256 == other.sha256 for other in split) == 1]
-    by_part = {part: [row for row in single if row.part == part] for part in PARTS}
+    by_part = {subset: [row for row in single if row.subset == subset] for subset in SUBSETS}
     changed, left_out = by_part["train"][:2]
     judged, untouched = by_part["validation"][0], by_part["test"][0]
 
@@ -260,21 +261,21 @@ def test_corrections_change_what_is_learned_and_judged_and_nothing_of_the_test_p
     assert description.data["train"] == before.data["train"] - 1
     assert description.data["validation"] == before.data["validation"]
     assert description.data["fingerprint"] != before.data["fingerprint"]
-    with (folder / "scores.csv").open(newline="") as file:
+    with (folder / "predictions.csv").open(newline="") as file:
         scored = {row["file"]: row["label"] for row in csv.DictReader(file)}
     assert scored[judged.sample.file] == other(judged)
-    result = evaluate(folder, [Path(i) for i in request_of_run.inputs], part="test")
+    result = evaluate(folder, [Path(i) for i in request_of_run.inputs], subset="test")
     labels = {sample.file: sample.label for sample in result.scores.samples}
     assert labels[untouched.sample.file] == untouched.sample.label
     corrected = evaluate(
-        folder, [Path(i) for i in request_of_run.inputs], part="test", corrections=path
+        folder, [Path(i) for i in request_of_run.inputs], subset="test", corrections=path
     )
     labels = {sample.file: sample.label for sample in corrected.scores.samples}
     assert labels[untouched.sample.file] == other(untouched)
 
 
 def test_a_teacher_is_learned_from_where_the_recipe_asks_for_it(
-    run_folder: Path, request_of_run: Request, recipe: Recipe, tmp_path: Path
+    run_folder: Path, request_of_run: TrainRequest, recipe: Recipe, tmp_path: Path
 ) -> None:
     """This one answers the other label everywhere, and so does its pupil."""
     path = tmp_path / "teacher.csv"
@@ -282,24 +283,24 @@ def test_a_teacher_is_learned_from_where_the_recipe_asks_for_it(
         f"{row.sample.archive},{row.sample.file},{row.sample.label},"
         f"{0.01 if row.sample.label == 'male' else 0.99}"
         for row in read_split(run_folder / "split.csv")
-        if row.part == "train"
+        if row.subset == "train"
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
-    taught = replace(recipe, fit=replace(recipe.fit, distill=1.0))
+    taught = replace(recipe, train=replace(recipe.train, distillation_weight=1.0))
     folder = beside(run_folder, "pupil")
     metrics = train(replace(request_of_run, teacher=str(path)), taught, folder, console=QUIET)
     honest = json.loads((run_folder / "metrics.json").read_text())["validation"]["accuracy"]
-    assert honest["share"] > 0.9
-    assert metrics["validation"]["accuracy"]["share"] < 0.1
+    assert honest["value"] > 0.9
+    assert metrics["validation"]["accuracy"]["value"] < 0.1
 
 
 @pytest.mark.parametrize("distill", [0.0, 0.5])
 def test_a_teacher_and_a_recipe_that_do_not_go_together_are_refused(
-    run_folder: Path, request_of_run: Request, short: Recipe, tmp_path: Path, distill: float
+    run_folder: Path, request_of_run: TrainRequest, short: Recipe, tmp_path: Path, distill: float
 ) -> None:
     path = tmp_path / "teacher.csv"
     path.write_text("archive,file,label,p_male\nx.zip,a.png,male,0.9", encoding="utf-8")
-    asked = replace(short, fit=replace(short.fit, distill=distill))
+    asked = replace(short, train=replace(short.train, distillation_weight=distill))
     folder = beside(run_folder, f"refused {distill}")
     teacher = None if distill else str(path)
     with pytest.raises(InputError, match="--teacher"):
@@ -310,25 +311,25 @@ def test_a_teacher_and_a_recipe_that_do_not_go_together_are_refused(
 
 
 def test_another_seed_makes_another_split_with_the_same_test_part(
-    run_folder: Path, request_of_run: Request, short: Recipe, split: list[Assignment]
+    run_folder: Path, request_of_run: TrainRequest, short: Recipe, split: list[Assignment]
 ) -> None:
     folder = beside(run_folder, "other seed")
     with pytest.raises(StoppedError):
         train(
             request_of_run,
-            replace(short, fit=replace(short.fit, seed=5)),
+            replace(short, train=replace(short.train, seed=5)),
             folder,
             console=CtrlC(1),
         )
     other = read_split(folder / "split.csv")
-    parts = [[(row.sample.file, row.part) for row in rows] for rows in (split, other)]
-    assert parts[0] != parts[1]
-    tests = [{row.sha256 for row in rows if row.part == "test"} for rows in (split, other)]
+    subsets = [[(row.sample.file, row.subset) for row in rows] for rows in (split, other)]
+    assert subsets[0] != subsets[1]
+    tests = [{row.sha256 for row in rows if row.subset == "test"} for rows in (split, other)]
     assert tests[0] == tests[1]
 
 
-def test_a_split_that_lacks_a_picture_is_refused(
-    run_folder: Path, request_of_run: Request, short: Recipe, tmp_path: Path
+def test_a_split_that_lacks_a_image_is_refused(
+    run_folder: Path, request_of_run: TrainRequest, short: Recipe, tmp_path: Path
 ) -> None:
     lines = (run_folder / "split.csv").read_text(encoding="utf-8").splitlines()
     place = next(i for i, line in enumerate(lines) if line.startswith("b.zip,female/b0.png"))
@@ -343,8 +344,8 @@ def test_a_split_that_lacks_a_picture_is_refused(
         )
 
 
-def test_a_split_of_other_pictures_is_refused(
-    run_folder: Path, request_of_run: Request, short: Recipe, tmp_path: Path
+def test_a_split_of_other_images_is_refused(
+    run_folder: Path, request_of_run: TrainRequest, short: Recipe, tmp_path: Path
 ) -> None:
     text = (run_folder / "split.csv").read_text(encoding="utf-8")
     row = next(r for r in read_split(run_folder / "split.csv") if r.sample.file == "male/c3.png")
@@ -359,11 +360,11 @@ def test_a_split_of_other_pictures_is_refused(
         )
 
 
-def only(label: str, folder: Path, draw: Callable[..., Image.Image]) -> Request:
+def only(label: str, folder: Path, draw: Callable[..., Image.Image]) -> TrainRequest:
     (folder / "data" / label).mkdir(parents=True)
     for number in range(6):
         draw(label, number).save(folder / "data" / label / f"{number}.png")
-    return Request((str(folder / "data"),), audit="")
+    return TrainRequest((str(folder / "data"),), audit="")
 
 
 def test_one_label_alone_cannot_be_learned(
@@ -387,7 +388,7 @@ def test_one_label_alone_cannot_be_learned(
 
 
 def test_the_self_check_comes_before_all_work_and_changes_nothing_of_it(
-    tmp_path: Path, run_folder: Path, request_of_run: Request, recipe: Recipe
+    tmp_path: Path, run_folder: Path, request_of_run: TrainRequest, recipe: Recipe
 ) -> None:
     alike = tmp_path / "alike"
     for label in ("male", "female"):
@@ -398,16 +399,16 @@ def test_the_self_check_comes_before_all_work_and_changes_nothing_of_it(
             with (alike / label / f"{number}.png").open("ab") as file:
                 file.write(f"{label}{number}".encode())
     with pytest.raises(FacegenderError, match="could not be learned by heart"):
-        train(Request((str(alike),), audit=""), recipe, tmp_path / "run", console=QUIET)
+        train(TrainRequest((str(alike),), audit=""), recipe, tmp_path / "run", console=QUIET)
     assert not (tmp_path / "run" / "run.json").exists()  # the folder is free to be used again
     with pytest.raises(StoppedError):
         train(
-            *(Request((str(alike),), audit=""), recipe, tmp_path / "run"),
-            self_check=False,
+            *(TrainRequest((str(alike),), audit=""), recipe, tmp_path / "run"),
+            sanity_check=False,
             console=CtrlC(1),
         )
     unchecked = beside(run_folder, "unchecked")
-    train(request_of_run, recipe, unchecked, self_check=False, console=QUIET)
+    train(request_of_run, recipe, unchecked, sanity_check=False, console=QUIET)
     best = (unchecked / "best.safetensors").read_bytes()
     assert best == (run_folder / "best.safetensors").read_bytes()
 
@@ -415,14 +416,16 @@ def test_the_self_check_comes_before_all_work_and_changes_nothing_of_it(
 def test_one_validation_label_alone_is_said(
     tmp_path: Path,
     run_folder: Path,
-    request_of_run: Request,
+    request_of_run: TrainRequest,
     short: Recipe,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Corrections that leave no female validation picture out of the judgement."""
     rows = read_split(run_folder / "split.csv")
     path = tmp_path / "corrections.csv"
-    lines = {f"{row.sha256},male" for row in rows if row.part == "validation" and row.sample.label}
+    lines = {
+        f"{row.sha256},male" for row in rows if row.subset == "validation" and row.sample.label
+    }
     path.write_text("\n".join(["sha256,label", *sorted(lines)]))
     folder = beside(run_folder, "one label")
     with pytest.raises(StoppedError):
@@ -438,7 +441,7 @@ def test_one_validation_label_alone_is_said(
 
 
 def test_tensorboard_is_written_where_asked_for(
-    run_folder: Path, request_of_run: Request, short: Recipe, monkeypatch: pytest.MonkeyPatch
+    run_folder: Path, request_of_run: TrainRequest, short: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = replace(request_of_run, tensorboard=True)
     folder = beside(run_folder, "board")
@@ -453,7 +456,7 @@ def test_tensorboard_is_written_where_asked_for(
 
 
 def test_no_validation_part_is_refused(
-    tmp_path: Path, request_of_run: Request, run_folder: Path, short: Recipe
+    tmp_path: Path, request_of_run: TrainRequest, run_folder: Path, short: Recipe
 ) -> None:
     with pytest.raises(InputError, match="validation part is empty"):
         train(
@@ -477,7 +480,7 @@ def test_no_validation_part_is_refused(
 )
 def test_wrong_requests_leave_the_folder_free(
     run_folder: Path,
-    request_of_run: Request,
+    request_of_run: TrainRequest,
     short: Recipe,
     change: dict[str, object],
     expected: str,
@@ -489,7 +492,7 @@ def test_wrong_requests_leave_the_folder_free(
 
 
 def test_a_size_that_the_network_cannot_take_is_said_first(
-    tmp_path: Path, request_of_run: Request
+    tmp_path: Path, request_of_run: TrainRequest
 ) -> None:
     recipe = Recipe("small", input=InputOptions(height=40, width=40))
     with pytest.raises(InputError, match="cannot take 40x40"):
@@ -511,7 +514,7 @@ def test_nothing_to_train_on(tmp_path: Path, recipe: Recipe) -> None:
 
 
 def test_output_that_cannot_be_made(
-    tmp_path: Path, request_of_run: Request, recipe: Recipe
+    tmp_path: Path, request_of_run: TrainRequest, recipe: Recipe
 ) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot write into"):
@@ -523,11 +526,14 @@ def test_export_again_answers_alike(run_folder: Path, tmp_path: Path) -> None:
     again = read_model_file(tmp_path / "other.onnx")
     assert again.description == described
     assert described == replace(read_model_file(run_folder).description, terms="changed")
-    store = open_store(
-        [_folder(run_folder)], None, Framer(described.crop, described.resize), tmp_path / "store"
+    cache = open_image_cache(
+        [_folder(run_folder)],
+        None,
+        FaceAligner(described.crop, described.resize),
+        tmp_path / "store",
     )
     one, two = (Classifier.load(path) for path in (run_folder, tmp_path / "other.onnx"))
-    assert (one.probabilities(store.pixels) == two.probabilities(store.pixels)).all()
+    assert (one.probabilities(cache.pixels) == two.probabilities(cache.pixels)).all()
 
 
 def _folder(run_folder: Path) -> Path:

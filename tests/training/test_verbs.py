@@ -25,9 +25,9 @@ name = "dlib_resnet"
 [input]
 height = 96
 width = 96
-[fit]
+[train]
 epochs = {epochs}
-batch = 16
+batch_size = 16
 precision = "32"
 learning_rate = 1e-4
 """
@@ -51,9 +51,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     with tarfile.open(folder / "faces.tar.gz", "w:gz") as archive:
         for number in range(60):
-            label, colour = (("male", 0), ("female", 2))[number % 2]
+            label, color = (("male", 0), ("female", 2))[number % 2]
             pixels = rng.integers(0, 120, (40, 36, 3), np.uint8)
-            pixels[..., colour] += 120
+            pixels[..., color] += 120
             data = io.BytesIO()
             Image.fromarray(pixels).save(data, "PNG")
             entry = tarfile.TarInfo(f"{label}/{number}.png")
@@ -77,12 +77,13 @@ def trained(place: Path) -> Path:
 
 
 def test_evaluate_writes_the_part_asked_for(place: Path, trained: Path) -> None:
-    for part in ("validation", "test"):
+    for subset in ("validation", "test"):
         done = run(
-            *("evaluate", trained, "faces.tar.gz", "--part", part, "-o", "figures.json"), cwd=place
+            *("evaluate", trained, "faces.tar.gz", "--part", subset, "-o", "figures.json"),
+            cwd=place,
         )
         assert done.returncode == 0, done.stderr
-        assert list(json.loads((place / "figures.json").read_text())) == [part]
+        assert list(json.loads((place / "figures.json").read_text())) == [subset]
     done = run("evaluate", trained, "faces.tar.gz", "-o", "figures.json", "-q", cwd=place)
     assert sorted(json.loads((place / "figures.json").read_text())) == ["train", "validation"]
     # the model file in the run folder knows the split too
@@ -91,7 +92,7 @@ def test_evaluate_writes_the_part_asked_for(place: Path, trained: Path) -> None:
 
 
 def test_export_and_use(place: Path, trained: Path) -> None:
-    done = run("export", trained, "-o", "mine.onnx", "--licence", "mine", cwd=place)
+    done = run("export", trained, "-o", "mine.onnx", "--license", "mine", cwd=place)
     assert done.returncode == 0, done.stderr
     (place / "unpacked").mkdir()
     with tarfile.open(place / "faces.tar.gz") as archive:  # Python 3.11.2 unpacks none by a filter
@@ -141,7 +142,7 @@ def test_wrong_use_ends_with_2_and_changes_nothing(
     before = state()
     monkeypatch.chdir(place)
     with pytest.raises(SystemExit) as done:
-        main([part.replace("RUN", str(trained)) for part in arguments])
+        main([subset.replace("RUN", str(trained)) for subset in arguments])
     err = capsys.readouterr().err
     assert done.value.code == 2, err
     assert said in " ".join(err.split()) and "Traceback" not in err

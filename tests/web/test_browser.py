@@ -25,21 +25,21 @@ from typing import Any
 import numpy as np
 import PIL
 import pytest
-from made import encode, picture
+from made import encode, image
 from PIL import Image
 from skimage.data import astronaut as read_astronaut
 
-from facegender.errors import InputError, UnreadablePictureError
+from facegender.errors import InputError, UnreadableImageError
 from facegender.faces import detection, face_aligner
 from facegender.faces import yunet as detector
-from facegender.faces.alignment import ALIGNED, cut
+from facegender.faces.alignment import ALIGNED_CROP, align_crop
 from facegender.faces.yunet import YuNet
 from facegender.images.decode import decode
-from facegender.images.formats import LIMITS
-from facegender.images.pixels import Resize, fit
+from facegender.images.formats import DEFAULT_IMAGE_LIMITS
+from facegender.images.pixels import Resize, resize
 from facegender.inference import preprocess as reading
 from facegender.inference.classifier import Classifier
-from facegender.inference.pipeline import predict_folder
+from facegender.inference.predict import predict_folder
 from facegender.model.model_file import LABELS, read_model_file
 from facegender.results.process_results import write_process_results
 from facegender.web import static_site
@@ -199,23 +199,23 @@ def test_the_numbers_are_those_of_python(modules: Callable[..., Any]) -> None:
     rules = modules("faces.RULES")
     assert rules == {
         "minScore": detector.MIN_SCORE,
-        "sure": detection._SURE,
-        "gain": detection._GAIN,
-        "turnedScore": detection._TURNED_SCORE,
-        "nearly": detection._NEARLY,
-        "filled": face_aligner._FILLED,
-        "overlap": detector._OVERLAP,
+        "sure": detection.CONFIDENT_SCORE,
+        "gain": detection.MIN_ROTATION_GAIN,
+        "turnedScore": detection.ROTATED_MIN_SCORE,
+        "nearly": detection.NEARLY_LARGEST,
+        "filled": face_aligner.CLOSE_UP_FRACTION,
+        "overlap": detector._NMS_IOU,
         "step": detector._STEP,
         "strides": list(detector._STRIDES),
-        "close": YuNet.CLOSE,
-        "far": YuNet.FAR,
-        "look": reading.LOOK,
+        "close": YuNet.SMALL_SIDE,
+        "far": YuNet.LARGE_SIDE,
+        "look": reading.DETECTION_SIDE,
         "margin": 0.3,
         "around": 0.6,
-        "aligned": [list(point) for point in ALIGNED.points],
+        "aligned": [list(point) for point in ALIGNED_CROP.template],
     }
-    assert modules("pixels.GREY") == detector._GREY
-    assert modules("decode.MOST_PIXELS") == LIMITS.pixels
+    assert modules("pixels.GREY") == detector._GRAY
+    assert modules("decode.MOST_PIXELS") == DEFAULT_IMAGE_LIMITS.pixels
     assert modules("[0.5, 1.5, 2.5, 2.4, 2.6, 7].map(pixels.round)") == [0, 2, 2, 2, 3, 7]
 
 
@@ -229,25 +229,25 @@ def test_the_numbers_are_those_of_python(modules: Callable[..., Any]) -> None:
         *(((195, 150), (110, 96)), ((192, 126), (76, 65)), ((146, 51), (60, 35))),
     ],
 )
-def test_pictures_are_made_smaller_as_pillow_does(
+def test_images_are_made_smaller_as_pillow_does(
     kind: str, given: tuple[int, int], wanted: tuple[int, int], modules: Callable[..., Any]
 ) -> None:
     """To the last bit."""
     pixels = np.random.default_rng(3).integers(0, 256, (*given, 3), np.uint8)
     found = modules(
         "pixels.resize(given.picture, given.width, given.height, given.kind)",
-        picture=pixels,
+        image=pixels,
         height=wanted[0],
         width=wanted[1],
         kind=kind,
     )
-    np.testing.assert_array_equal(found, fit(pixels, Resize(*wanted, filter=kind)))
+    np.testing.assert_array_equal(found, resize(pixels, Resize(*wanted, interpolation=kind)))
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_whole_parts_are_the_means_of_squares(factor: int, modules: Callable[..., Any]) -> None:
     pixels = np.random.default_rng(4).integers(0, 256, (61, 83, 3), np.uint8)
-    found = modules("pixels.reduce(given.picture, given.factor)", picture=pixels, factor=factor)
+    found = modules("pixels.reduce(given.picture, given.factor)", image=pixels, factor=factor)
     expected = np.asarray(Image.fromarray(pixels).reduce(factor))
     assert found.shape == expected.shape
     assert np.abs(found.astype(int) - expected).max() <= 1  # Pillow rounds by whole numbers
@@ -256,7 +256,7 @@ def test_whole_parts_are_the_means_of_squares(factor: int, modules: Callable[...
 def test_quarter_turns(modules: Callable[..., Any]) -> None:
     pixels = np.random.default_rng(5).integers(0, 256, (5, 7, 3), np.uint8)
     np.testing.assert_array_equal(
-        modules("pixels.turned(given.picture)", picture=pixels), np.rot90(pixels)
+        modules("pixels.turned(given.picture)", image=pixels), np.rot90(pixels)
     )
 
 
@@ -265,7 +265,7 @@ def test_faces_are_cut_out_as_in_python(seed: int, modules: Callable[..., Any]) 
     """Turned, large, small, beyond the picture's edges: to the last bit but a few."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (240, 320, 3), np.uint8)
-    points = np.array(ALIGNED.points) @ (1, 1j) - (0.5 + 0.5j)
+    points = np.array(ALIGNED_CROP.template) @ (1, 1j) - (0.5 + 0.5j)
     size = np.exp(rng.uniform(np.log(15), np.log(500)))
     where = points * size * np.exp(1j * rng.uniform(-np.pi, np.pi))
     where += complex(rng.uniform(-20, 340), rng.uniform(-20, 260))
@@ -274,11 +274,11 @@ def test_faces_are_cut_out_as_in_python(seed: int, modules: Callable[..., Any]) 
     resize = Resize(92, 76)
     found = modules(
         "faces.cut(given.picture, given.landmarks, faces.RULES.aligned, given.size)",
-        picture=pixels,
+        image=pixels,
         landmarks=landmarks.tolist(),
         size={"width": 76, "height": 92, "filter": "bilinear"},
     )
-    expected = cut(pixels, landmarks, ALIGNED, resize)
+    expected = align_crop(pixels, landmarks, ALIGNED_CROP, resize)
     apart = np.abs(found.astype(int) - expected)
     assert apart.max() <= 1 and (apart > 0).mean() < 1e-3
 
@@ -338,7 +338,7 @@ def deep() -> Image.Image:
         (encode(textured(), "WEBP", quality=90), 4),
     ],
 )
-def test_pictures_are_decoded_as_in_python(
+def test_images_are_decoded_as_in_python(
     data: bytes, most: int, modules: Callable[..., Any]
 ) -> None:
     found = read(modules, data)
@@ -348,7 +348,7 @@ def test_pictures_are_decoded_as_in_python(
     assert np.abs(found.astype(int) - expected).max() <= most
 
 
-def test_a_large_picture_is_taken_strip_by_strip(modules: Callable[..., Any]) -> None:
+def test_a_large_image_is_taken_strip_by_strip(modules: Callable[..., Any]) -> None:
     data = encode(textured(size=(4500, 1100)), "JPEG")
     found = modules(
         "decode.decode(given.file).then((picture) => pixels.part(picture, 4400, 0, 4500, 1100))",
@@ -368,7 +368,7 @@ def stored(image: Image.Image, orientation: int, kind: str, **options: Any) -> b
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_pictures_are_turned_upright(
+def test_images_are_turned_upright(
     orientation: int, kind: str, modules: Callable[..., Any]
 ) -> None:
     data = stored(textured(), orientation, kind, **({"quality": 95} if kind == "JPEG" else {}))
@@ -400,13 +400,13 @@ END = b"\xff\xd9"
         (encode(textured(), "TIFF"), "TIFF, or a format that it does not know"),
     ],
 )
-def test_what_is_no_whole_picture_is_refused(
+def test_what_is_no_whole_image_is_refused(
     data: bytes, says: str, modules: Callable[..., Any]
 ) -> None:
     found = read(modules, data)
     assert isinstance(found, str) and "unexpected" not in found and says in found
     if "TIFF" not in says:
-        with pytest.raises(UnreadablePictureError):
+        with pytest.raises(UnreadableImageError):
             decode(data)
 
 
@@ -542,7 +542,7 @@ def test_the_answers_are_those_of_predict(
     found = details(page)
     apart, shifts = [], []
     for row in rows:
-        there = found[str(row.file)][row.face or 0]
+        there = found[str(row.file)][row.face_index or 0]
         assert len(found[str(row.file)]) == sum(one.file == row.file for one in rows)
         same = ("status", "label", "crop", "width", "height")
         assert [there[name] or None for name in same] == [
@@ -672,7 +672,7 @@ def test_another_network_by_its_own_rules(
     write_page(tmp_path / "site", read_model_file(model_path), runtime)
     names = {"a.png": "male", "b.png": "female"}
     for seed, (name, label) in enumerate(names.items()):
-        picture(label, (90, 70), seed).save(tmp_path / name)
+        image(label, (90, 70), seed).save(tmp_path / name)
     expected = Classifier.load(model_path).predict([tmp_path / name for name in names])
     page = visit(serve(tmp_path / "site"))
     put_in(page, [tmp_path / name for name in names])

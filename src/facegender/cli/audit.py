@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from facegender.cli.verb import training, verb
+from facegender.cli.verb import load_training, verb
 
 
 @verb(
     examples=(
         "facegender audit internship_data.tar.gz -o runs/audit",
         "facegender audit train.zip --against test.zip -o runs/leaks",
-        "facegender audit faces/ -o runs/audit --drop-duplicates --drop-doubtful 0.8",
+        "facegender audit faces/ -o runs/audit --drop-duplicates --drop-label-issues 0.8",
         "facegender train internship_data.tar.gz -o runs/mine --audit runs/audit",
     )
 )
@@ -37,35 +37,38 @@ def audit(
     ] = None,
     drop_duplicates: Annotated[
         bool,
-        typer.Option("--drop-duplicates", help="Say in groups.csv to keep one of every photo."),
+        typer.Option(
+            "--drop-duplicates", help="Say in duplicate_groups.csv to keep one of every photo."
+        ),
     ] = False,
-    drop_doubtful: Annotated[
+    drop_label_issues: Annotated[
         float | None,
         typer.Option(
-            metavar="P", help="Say in groups.csv to leave out labels that are wrong with P or more."
+            metavar="P",
+            help="Say in duplicate_groups.csv to leave out labels that are wrong with P or more.",
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
 ) -> int:
     """Find copies, doubtful labels and broken pictures, and leaks between sets.
 
-    Writes audit.json, audit.html (contact sheets), doubtful.csv (to be edited and
-    given to train --corrections) and groups.csv (train --audit). Nothing in the
+    Writes audit.json, audit.html (contact sheets), label_issues.csv (to be edited and
+    given to train --corrections) and duplicate_groups.csv (train --audit). Nothing in the
     input is touched. Exit code 1: some pictures were unreadable.
     """
-    module = training("audit.audit")
-    console = training("console").Console(quiet=quiet)
+    module = load_training("audit.audit")
+    console = load_training("console").Console(quiet=quiet)
     found = module.audit(
         archives,
         output,
         table=table,
         against=against or (),
         drop_duplicates=drop_duplicates,
-        drop_doubtful=drop_doubtful,
+        drop_label_issues=drop_label_issues,
         console=console,
     )
     if not quiet:
-        counts = module.figures(found)["counts"]
+        counts = module.metrics(found)["counts"]
         for name in ("pictures", "unreadable", "groups of copies", "doubtful"):
             typer.echo(f"{name:<20}{counts[name]:>10,}")
         if found.against:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from facegender.cli.verb import training, verb
+from facegender.cli.verb import load_training, verb
 
 
 @verb(
@@ -24,7 +24,7 @@ def compare(
     second: Annotated[
         Path, typer.Argument(metavar="RUN|SCORES", help="Another, on the same pictures.")
     ],
-    part: Annotated[
+    subset: Annotated[
         str | None,
         typer.Option(
             metavar="PART",
@@ -43,17 +43,19 @@ def compare(
     McNemar's exact test, and a paired bootstrap interval of the difference;
     overall and by source.
     """
-    from facegender.files import check_distinct, check_output
+    from facegender.files import check_distinct_paths, check_output_path
 
-    scores = training("evaluation.predictions_table")
+    scores = load_training("evaluation.predictions_table")
     tables = [path / scores.SCORES_NAME if path.is_dir() else path for path in (first, second)]
-    check_distinct({"the first": tables[0], "the second": tables[1], "--output": output})
+    check_distinct_paths({"the first": tables[0], "the second": tables[1], "--output": output})
     if output is not None:
-        check_output(output)
-    found = training("evaluation.compare").compare(*map(scores.read_scores, tables), part=part)
+        check_output_path(output)
+    found = load_training("evaluation.compare").compare(
+        *map(scores.read_scores, tables), subset=subset
+    )
     if output is not None:
         names = {"first": str(first), "second": str(second)}
-        training("evaluation.evaluate").write_json(output, names | asdict(found))
+        load_training("evaluation.evaluate").write_json(output, names | asdict(found))
     if not quiet:
-        training("console").Console().comparison(found, str(first), str(second))
+        load_training("console").Console().comparison(found, str(first), str(second))
     return 0

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from facegender.cli.progress import printable
-from facegender.cli.verb import training, verb
+from facegender.cli.verb import load_training, verb
 from facegender.errors import InputError, OutputError
 
 _PAGE_SUFFIXES = (".html", ".htm")
@@ -30,7 +30,7 @@ def evaluate(
     table: Annotated[
         Path | None, typer.Option(metavar="FILE.csv", help="As for train; its groups are reported.")
     ] = None,
-    part: Annotated[
+    subset: Annotated[
         str | None,
         typer.Option(
             metavar="PART",
@@ -78,52 +78,52 @@ def evaluate(
     Every share stands with its count and 95 % interval. The test part is only
     looked at when asked for by --part test. Exit code 1: some were unreadable.
     """
-    from facegender.files import check_distinct, check_output
+    from facegender.files import check_distinct_paths, check_output_path
     from facegender.model.model_file import MODEL_NAME
 
-    evaluation = training("evaluation.evaluate")
-    console = training("console").Console(quiet=quiet)
+    evaluation = load_training("evaluation.evaluate")
+    console = load_training("console").Console(quiet=quiet)
     if grad_cam and report is None:
         raise InputError("--grad-cam shows pictures: say by --report where the page goes")
     page = report
     if report is not None and report.suffix.lower() not in _PAGE_SUFFIXES:
         page, output, scores = _in_folder(report, output, scores)
     named = {f"ARCHIVE {path}": path for path in archives}
-    own = {"RUN|MODEL": model, "its model file": model / MODEL_NAME, "--table": table}
+    own = {"RUN|MODEL": model, "its model file": model / MODEL_NAME, "--metadata": table}
     own["--corrections"] = corrections
-    check_distinct(named | own | {"--output": output, "--scores": scores, "--report": page})
-    network = training("evaluation.grad_cam").load_network(model) if grad_cam else None
+    check_distinct_paths(named | own | {"--output": output, "--scores": scores, "--report": page})
+    network = load_training("evaluation.grad_cam").load_network(model) if grad_cam else None
     if report is not None and page != report:
         _make_folder(report)
     for path in (output, scores, page):
         if path is not None:
-            check_output(path)
+            check_output_path(path)
     with console.counting("evaluating") as count:
         result = evaluation.evaluate(
             model,
             archives,
             table,
-            part=part,
+            subset=subset,
             corrections=corrections,
-            on_picture=count,
+            on_image=count,
             on_skip=console.skipped,
         )
     console.note("measuring")
-    figures = result.figures()
+    metrics = result.metrics()
     if scores is not None:
-        training("evaluation.predictions_table").write_scores(scores, result.scores)
+        load_training("evaluation.predictions_table").write_scores(scores, result.scores)
     worse = None
     if robustness:
         worse = _worse(model, archives, table, result.scores, robustness, console)
     if output is not None:
-        evaluation.write_json(output, figures | ({"robustness": worse} if worse else {}))
+        evaluation.write_json(output, metrics | ({"robustness": worse} if worse else {}))
     if page is not None:
-        judged = training("evaluation.evaluation_report").judge(
-            model, result, figures, robustness=worse, network=network
+        judged = load_training("evaluation.evaluation_report").judge(
+            model, result, metrics, robustness=worse, network=network
         )
-        training("evaluation.evaluation_report").write_report(page, judged)
+        load_training("evaluation.evaluation_report").write_report(page, judged)
     if not quiet:
-        console.figures(figures)
+        console.metrics(metrics)
         if worse:
             console.robustness(worse)
         for file, error in result.unreadable[:5]:
@@ -143,12 +143,14 @@ def _in_folder(folder: Path, output: Path | None, scores: Path | None) -> tuple[
     """
     from facegender.model.model_file import MODEL_NAME
 
-    if (folder / MODEL_NAME).exists() or (folder / training("run_folder").REQUEST_NAME).exists():
+    if (folder / MODEL_NAME).exists() or (
+        folder / load_training("run_folder").REQUEST_NAME
+    ).exists():
         raise OutputError(f"--report {folder} is a run folder: name another, or a .html file")
     return (
-        folder / training("evaluation.evaluation_report").REPORT_NAME,
+        folder / load_training("evaluation.evaluation_report").REPORT_NAME,
         output or folder / "figures.json",
-        scores or folder / training("evaluation.predictions_table").SCORES_NAME,
+        scores or folder / load_training("evaluation.predictions_table").SCORES_NAME,
     )
 
 
@@ -165,9 +167,9 @@ def _worse(
     """Judge some of the pictures again, made worse."""
     from facegender.inference.classifier import Classifier
 
-    module = training("evaluation.robustness")
+    module = load_training("evaluation.robustness")
     chosen = module.choose(scores, count)
-    with console.counting("making pictures worse", len(chosen.samples)) as on_picture:
+    with console.counting("making pictures worse", len(chosen.samples)) as on_image:
         return module.robustness(
-            Classifier.load(model), archives, chosen, table=table, on_picture=on_picture
+            Classifier.load(model), archives, chosen, table=table, on_image=on_image
         )

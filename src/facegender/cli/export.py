@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from facegender.cli.verb import training, verb
+from facegender.cli.verb import load_training, verb
 
 TO = ("onnx", "openvino", "onnx-int8")
 
@@ -30,7 +30,7 @@ def export(
             help="A model file in full precision (onnx), one in int8, or OpenVINO's two files.",
         ),
     ] = "onnx",
-    licence: Annotated[
+    license: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Licence that the file states.")
     ] = None,
     terms: Annotated[
@@ -44,23 +44,23 @@ def export(
     by more than 0.1 points or the share of unknown moves by more than 1.
     """
     from facegender.errors import InputError
-    from facegender.files import check_distinct, check_output
+    from facegender.files import check_distinct_paths, check_output_path
 
     if to not in TO:
         raise InputError(f"--to {to!r} is not one of {', '.join(TO)}")
     if to == "openvino" and output.suffix != ".xml":
         raise InputError(f"OpenVINO's files are NAME.xml and NAME.bin: name an .xml, not {output}")
-    files = training("run_folder").files_of(run_folder)
+    files = load_training("run_folder").files_of(run_folder)
     inputs = {f"the run's input {path}": path for path in files}
-    check_distinct(inputs | {"--output": output})
-    check_output(output)
+    check_distinct_paths(inputs | {"--output": output})
+    check_output_path(output)
     if to == "onnx":
-        training("train").export_run(run_folder, output, licence=licence, terms=terms)
+        load_training("train").export_run(run_folder, output, license=license, terms=terms)
     else:
-        convert = training("export.quantize").convert_run
-        loss = convert(run_folder, output, to, licence=licence, terms=terms)
+        convert = load_training("export.quantize").convert_run
+        loss = convert(run_folder, output, to, license=license, terms=terms)
         typer.echo(
-            f"validation, {loss.pictures:,} pictures: accuracy {loss.accuracy_before:.2f} % -> "
+            f"validation, {loss.images:,} pictures: accuracy {loss.accuracy_before:.2f} % -> "
             f"{loss.accuracy_after:.2f} %, unknown {loss.unknown_before:.2f} % -> "
             f"{loss.unknown_after:.2f} %, {loss.flipped} labels changed"
         )

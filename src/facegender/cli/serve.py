@@ -40,7 +40,7 @@ def serve(
             metavar="auto|detect|whole", help="How faces are found, where a request does not say."
         ),
     ] = "auto",
-    unknown_below: Annotated[
+    min_confidence: Annotated[
         float | None,
         typer.Option(
             metavar="P",
@@ -71,7 +71,7 @@ def serve(
         int | None,
         typer.Option(metavar="N", min=1, help="Most bytes of a request.", show_default="128 MiB"),
     ] = None,
-    max_held_bytes: Annotated[
+    max_inflight_bytes: Annotated[
         int | None,
         typer.Option(
             metavar="N", min=1, help="Most bytes of all pictures at once.", show_default="512 MiB"
@@ -80,13 +80,13 @@ def serve(
     queue: Annotated[
         int, typer.Option(metavar="N", min=1, help="Most pictures that wait; then 503.")
     ] = 1024,
-    time_limit: Annotated[
+    timeout: Annotated[
         float,
         typer.Option(
             metavar="SECONDS", min=0.1, help="For a request to come in, then to be answered."
         ),
     ] = 60.0,
-    gather_ms: Annotated[
+    max_batch_delay_ms: Annotated[
         float,
         typer.Option(metavar="MS", min=0, help="A face waits so long for others to go with it."),
     ] = 5.0,
@@ -105,21 +105,23 @@ def serve(
         if error.name is None or error.name.startswith("facegender"):
             raise
         raise MissingExtraError("serve", error.name) from error
-    from facegender.images.formats import Limits
+    from facegender.images.formats import ImageLimits
     from facegender.inference.classifier import Classifier
     from facegender.serve.settings import Settings, read_token
 
     defaults = Settings()
     settings = Settings(
         faces=faces,
-        unknown_below=unknown_below,
-        limits=Limits(max_pixels or defaults.limits.pixels, max_bytes or defaults.limits.bytes),
+        min_confidence=min_confidence,
+        limits=ImageLimits(
+            max_pixels or defaults.limits.pixels, max_bytes or defaults.limits.bytes
+        ),
         files=max_files,
         request_bytes=max_request_bytes or defaults.request_bytes,
-        held_bytes=max_held_bytes or defaults.held_bytes,
+        held_bytes=max_inflight_bytes or defaults.held_bytes,
         queue=queue,
-        seconds=time_limit,
-        gather_seconds=gather_ms / 1000,
+        seconds=timeout,
+        gather_seconds=max_batch_delay_ms / 1000,
         token="" if token_file is None else read_token(token_file),
     )
     classifier = Classifier.load(model)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from facegender.cli.verb import training, verb
+from facegender.cli.verb import load_training, verb
 from facegender.errors import OutputError
 
 
@@ -28,7 +28,7 @@ def show_batch(
         Path,
         typer.Option("--output", "-o", metavar="FILE.png", help="Where the picture goes; new."),
     ],
-    pictures: Annotated[int, typer.Option("--pictures", "-n", min=1, help="How many.")] = 32,
+    images: Annotated[int, typer.Option("--pictures", "-n", min=1, help="How many.")] = 32,
     table: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="As for train.")] = None,
     seed: Annotated[
         int | None,
@@ -43,26 +43,26 @@ def show_batch(
     The pictures go the very way of the training loop; only the normalisation is
     undone. Look at it before hours of training.
     """
-    from facegender.files import check_distinct, check_output, replacing
+    from facegender.files import atomic_write, check_distinct_paths, check_output_path
 
     if output.suffix.lower() != ".png":
         raise OutputError(f"cannot write {output}: name a .png file")
     given = {f"ARCHIVE {path}": path for path in archives}
-    check_distinct(given | {"RECIPE": Path(recipe), "--table": table, "--output": output})
-    check_output(output)
-    console = training("console").Console(quiet=quiet)
-    chosen = training("recipe").read_recipe(recipe)
+    check_distinct_paths(given | {"RECIPE": Path(recipe), "--metadata": table, "--output": output})
+    check_output_path(output)
+    console = load_training("console").Console(quiet=quiet)
+    chosen = load_training("recipe").read_recipe(recipe)
     with console.counting("looking through the archives") as count:
-        sheet = training("show_batch").show_batch(
+        sheet = load_training("show_batch").show_batch(
             chosen,
             archives,
             table,
-            count=pictures,
+            count=images,
             seed=seed,
-            on_picture=count,
+            on_image=count,
             on_skip=console.skipped,
         )
-    with replacing(output) as file:
+    with atomic_write(output) as file:
         sheet.save(file.buffer, "PNG")
     if not quiet:
         typer.echo(f"batch: {output}")

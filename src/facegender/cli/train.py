@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from facegender.cli.verb import training, verb
+from facegender.cli.verb import load_training, verb
 from facegender.errors import InputError
 
 
 @verb(
     examples=(
         "facegender train internship_data.tar.gz -o runs/mine",
-        "facegender train faces.zip more/ --table persons.csv --recipe classic -o runs/classic",
+        "facegender train faces.zip more/ --metadata persons.csv --recipe classic -o runs/classic",
         "facegender train --resume -o runs/mine",
     )
 )
@@ -61,7 +61,7 @@ def train(
         typer.Option(
             metavar="SCORES.csv",
             help="Another network's scores of the training pictures, for a recipe with "
-            "fit.distill: archive, file, label, p_male.",
+            "train.distillation_weight: archive, file, label, p_male.",
         ),
     ] = None,
     audit: Annotated[
@@ -101,10 +101,10 @@ def train(
         bool,
         typer.Option("--tensorboard", help="Curves for TensorBoard too, in RUN/tensorboard."),
     ] = False,
-    self_check: Annotated[
+    sanity_check: Annotated[
         bool,
         typer.Option(
-            "--self-check/--no-self-check",
+            "--sanity-check/--no-sanity-check",
             help="First let a copy learn 16 pictures by heart; seconds.",
         ),
     ] = True,
@@ -118,9 +118,9 @@ def train(
     The run folder gets the split, curves, report, saved_model and model.onnx;
     'facegender predict FOLDER --model RUN' uses it. Ctrl-C leaves a checkpoint.
     """
-    run = training("train")
-    recipes = training("recipe")
-    console = training("console").Console(quiet=quiet)
+    run = load_training("train")
+    recipes = load_training("recipe")
+    console = load_training("console").Console(quiet=quiet)
     if resume:
         kept = {"output", "resume", "quiet", "self_check"}
         given = [name for name in context.params if _is_given(context, name)]
@@ -132,7 +132,7 @@ def train(
     else:
         if audit and no_audit:
             raise InputError("--audit and --no-audit exclude each other: leave one out")
-        request = training("run_folder").Request(
+        request = load_training("run_folder").Request(
             inputs=tuple(str(path.absolute()) for path in archives or ()),
             table=None if table is None else str(table.absolute()),
             split=None if split is None else str(split.absolute()),
@@ -147,9 +147,9 @@ def train(
             tensorboard=tensorboard,
         )
         chosen = recipes.with_changes(recipes.read_recipe(recipe), epochs=epochs, seed=seed)
-        metrics = run.train(request, chosen, output, self_check=self_check, console=console)
+        metrics = run.train(request, chosen, output, sanity_check=sanity_check, console=console)
     if metrics and not quiet:
-        console.figures({"validation": metrics["validation"]})
+        console.metrics({"validation": metrics["validation"]})
         typer.echo(f"model file: {output / run.MODEL_NAME}")
         typer.echo(f"report:     {output / run.REPORT_NAME}")
         typer.echo(f"try it:     facegender predict FOLDER --model {output}")

@@ -60,7 +60,7 @@ def verb(*, examples: Sequence[str]) -> Callable[[Callable[P, int]], Callable[P,
     return register
 
 
-def training(module: str) -> Any:
+def load_training(module: str) -> Any:
     """Import a module of the training part, or say how to install what it needs.
 
     Raises:

@@ -19,19 +19,20 @@ from types import TracebackType
 from typing import Any, Self
 
 from facegender import __version__
-from facegender.cluster.shards import Part
-from facegender.cluster.storage import Place
-from facegender.cluster.worker import RUN_FILE, Done, Task, Worker
+from facegender.cluster.shards import Shard
+from facegender.cluster.storage import OutputLocation
+from facegender.cluster.worker import RUN_FILE, Job, ShardResult, Worker
 from facegender.errors import FacegenderError, InputError, MissingExtraError, OutputError
+from facegender.results.summary import SummaryCounter
 
-MANIFEST = "manifest.json"
+MANIFEST_NAME = "manifest.json"
 """What a finished folder of answers holds: written last."""
 
-CORES = 2
+CORES_PER_ACTOR = 2
 """Of one actor; on a machine with more there are several."""
 
 _KNOCK_SECONDS = 10.0
-_PART_FILE = re.compile(r"part-\d{8}-[0-9a-f]{16}\.parquet")
+_SHARD_FILE = re.compile(r"shard-\d{8}-[0-9a-f]{16}\.parquet")
 
 
 class Cluster(AbstractContextManager["Cluster"]):
@@ -77,7 +78,7 @@ class Cluster(AbstractContextManager["Cluster"]):
         alive = (node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"])
         return [int(cores) for cores in alive if cores >= 1]
 
-    def answer(self, parts: Sequence[Part], task: Task) -> Iterator[Done]:
+    def answer(self, shards: Sequence[Shard], job: Job) -> Iterator[ShardResult]:
         """Have parts answered, each by one actor, in the order in which they get done.
 
         An actor or machine that dies takes its part with it, which another one does again.
@@ -90,26 +91,26 @@ class Cluster(AbstractContextManager["Cluster"]):
         machines = self.machines()
         if not machines:
             raise InputError("no machine of the cluster has a core free for it (ray status)")
-        cores = min(CORES, *machines)
-        actors = min(len(parts), sum(have // cores for have in machines))
+        cores = min(CORES_PER_ACTOR, *machines)
+        actors = min(len(shards), sum(have // cores for have in machines))
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = False
-        rows = [{"part": pickle.dumps(part)} for part in parts]
+        rows = [{"part": pickle.dumps(shard)} for shard in shards]
         answers = self._ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _Actor,
-            fn_constructor_args=(self._ray.put(replace(task, cores=cores)),),
+            fn_constructor_args=(self._ray.put(replace(job, cores=cores)),),
             num_cpus=cores,
             compute=ActorPoolStrategy(
                 min_size=1,
                 initial_size=actors,
-                max_size=len(parts),  # machines that join later get work too
+                max_size=len(shards),  # machines that join later get work too
                 max_tasks_in_flight_per_actor=2,
             ),
         )
         try:
             for row in answers.iter_rows():
-                yield Done.from_json(row["done"])
+                yield ShardResult.from_json(row["done"])
         except self._ray.exceptions.RayError as error:
             raise _explained(error) from error
 
@@ -130,8 +131,8 @@ class Cluster(AbstractContextManager["Cluster"]):
 class _Actor:
     """What Ray starts on every machine."""
 
-    def __init__(self, task: Any) -> None:
-        self._task = task
+    def __init__(self, job: Any) -> None:
+        self._task = job
         self._worker: Worker | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -140,8 +141,8 @@ class _Actor:
             # Not earlier: an actor that cannot start says nothing, and is started over again
             import ray
 
-            task = ray.get(self._task) if isinstance(self._task, ray.ObjectRef) else self._task
-            self._worker = Worker(task)
+            job = ray.get(self._task) if isinstance(self._task, ray.ObjectRef) else self._task
+            self._worker = Worker(job)
         return {"done": self._worker.do(pickle.loads(row["part"])).to_json()}
 
 
@@ -183,79 +184,85 @@ def _explained(error: BaseException) -> FacegenderError:
     )
 
 
-def binding_of(digest: str, options: Mapping[str, Any]) -> str:
+def run_digest(digest: str, options: Mapping[str, Any]) -> str:
     """Digest what all answers of a run depend on but the pictures."""
     text = json.dumps([digest, dict(options)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def begin(place: Place, binding: str, about: Mapping[str, Any]) -> None:
+def open_output(location: OutputLocation, run_id: str, about: Mapping[str, Any]) -> None:
     """Take a folder for a run: a new one, or one in which the same run was begun.
 
     Args:
         place: the folder.
-        binding: see :func:`binding_of`.
+        binding: see :func:`run_digest`.
         about: what a person may want to know of the run.
 
     Raises:
         OutputError: it holds the answers of another network or other options, or other files.
     """
-    place.create()
-    known = place.read(RUN_FILE)
+    location.create()
+    known = location.read(RUN_FILE)
     if known is None:
-        if any(map(_PART_FILE.fullmatch, place.names())):
+        if any(map(_SHARD_FILE.fullmatch, location.names())):
             raise OutputError(
-                f"{place.address} holds parts but no {RUN_FILE}: whose they are cannot be told. "
+                f"{location.address} holds parts but no {RUN_FILE}: whose they are cannot be told. "
                 "Name another folder"
             )
         begun = datetime.now().astimezone().isoformat(timespec="seconds")
-        run = {"binding": binding, "begun": begun, "facegender": __version__, **about}
-        place.write(RUN_FILE, _json(run))
+        run = {"run_id": run_id, "begun": begun, "facegender": __version__, **about}
+        location.write(RUN_FILE, _json(run))
         return
     try:
         earlier = json.loads(known)
-        is_same = earlier["binding"] == binding
+        is_same = earlier["run_id"] == run_id
     except (ValueError, KeyError, TypeError):
         raise OutputError(
-            f"{place.address} holds a {RUN_FILE} of something else. Name another folder"
+            f"{location.address} holds a {RUN_FILE} of something else. Name another folder"
         ) from None
     if not is_same:
         raise OutputError(
-            f"{place.address} holds the answers of another model or of other options (model "
+            f"{location.address} holds the answers of another model or of other options (model "
             f"{str(earlier.get('model'))[:16]}, options {earlier.get('options')}). Name another "
             "folder for these"
         )
-    place.remove(MANIFEST)  # until all parts are there again
+    location.remove(MANIFEST_NAME)  # until all parts are there again
 
 
-def finish(place: Place, parts: Sequence[Done], about: Mapping[str, Any]) -> None:
+def write_manifest(
+    location: OutputLocation, shards: Sequence[ShardResult], about: Mapping[str, Any]
+) -> None:
     """Remove parts of files that have changed since, and write the manifest.
 
     Raises:
         OutputError: it cannot be written.
     """
-    mine = {part.name for part in parts}
-    for name in place.names():
-        if _PART_FILE.fullmatch(name) and name not in mine:
-            place.remove(name)
-    counts: dict[str, int] = {}
-    for part in parts:
-        for status, count in part.counts.items():
-            counts[status] = counts.get(status, 0) + count
-    run = json.loads(place.read(RUN_FILE) or b"{}")
+    mine = {shard.name for shard in shards}
+    for name in location.names():
+        if _SHARD_FILE.fullmatch(name) and name not in mine:
+            location.remove(name)
+    counter = SummaryCounter()
+    for shard in shards:
+        counter.add_summary(shard.summary)
+    run = json.loads(location.read(RUN_FILE) or b"{}")
     manifest = {
         **run,
         **about,
         "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "pictures": sum(part.pictures for part in parts),
-        "rows": sum(part.rows for part in parts),
-        "counts": counts,
-        "parts": [
-            {"file": part.name, "pictures": part.pictures, "rows": part.rows, "counts": part.counts}
-            for part in sorted(parts, key=lambda part: part.number)
+        "images": counter.summary().images,
+        "rows": sum(shard.rows for shard in shards),
+        "counts": counter.counts,
+        "shards": [
+            {
+                "file": shard.name,
+                "images": shard.summary.images,
+                "rows": shard.rows,
+                "counts": shard.summary.counts,
+            }
+            for shard in sorted(shards, key=lambda shard: shard.number)
         ],
     }
-    place.write(MANIFEST, _json(manifest))
+    location.write(MANIFEST_NAME, _json(manifest))
 
 
 def _json(value: Any) -> bytes:

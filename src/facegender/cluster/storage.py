@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from facegender.errors import InputError, MissingExtraError, OutputError
-from facegender.files import replacing
+from facegender.files import atomic_write
 
 TRIES = 3
 """How often a file is asked for before it gets a row that says why it could not be had."""
@@ -35,7 +35,7 @@ def as_path(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RemoteFile:
     """A file in a store.
 
     Attributes:
@@ -75,7 +75,7 @@ def as_folder(address: str) -> str:
     return _protocol(address) + filesystem(address)[1].rstrip("/") + "/"
 
 
-def find(address: str, recursive: bool = False) -> list[Found]:
+def list_remote(address: str, recursive: bool = False) -> list[RemoteFile]:
     """List the files in a folder of a store, or those that a pattern fits; [] where there are none.
 
     Raises:
@@ -107,7 +107,7 @@ def is_folder(address: str) -> bool:
         raise InputError(f"cannot read {address}: {error or type(error).__name__}") from error
 
 
-def look_at(address: str) -> Found:
+def stat_remote(address: str) -> RemoteFile:
     """Ask for a single file's size and state.
 
     Raises:
@@ -178,14 +178,14 @@ def _protocol(address: str) -> str:
     return address[: address.index("://") + 3]
 
 
-def _found(address: str, info: Mapping[str, Any]) -> Found:
+def _found(address: str, info: Mapping[str, Any]) -> RemoteFile:
     state = next((str(info[key]) for key in _STATES if info.get(key) is not None), "")
     size = info.get("size")
-    return Found(address, None if size is None else int(size), state)
+    return RemoteFile(address, None if size is None else int(size), state)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class OutputLocation:
     """A folder that results are written to: a path that all machines share, or in a store.
 
     Every file appears whole: in a folder by renaming, in a store because an upload that does not
@@ -246,7 +246,7 @@ class Place:
             OutputError: it cannot be written.
         """
         if not is_address(self.address):
-            with replacing(Path(self.address) / name) as file:
+            with atomic_write(Path(self.address) / name) as file:
                 file.buffer.write(data)
             return
         try:

@@ -9,16 +9,18 @@ from math import hypot
 import numpy as np
 
 from facegender.faces.yunet import Face, FaceDetector, YuNet
-from facegender.images.pixels import Resize, Upright, as_image, fitted
+from facegender.images.pixels import ImageLike, Resize, resize_image, to_image
 
-_SURE = 0.9  # of a face that stands upright; those that lie are seen, too, but less surely
-_GAIN = 0.03  # by which a turn of the picture must make the surest face surer
-_TURNED_SCORE = 0.7  # at a turn of the picture
-_NEARLY = 0.7  # of the largest face, by area: as large as that
-_GREY = 128
+CONFIDENT_SCORE = (
+    0.9  # of a face that stands upright; those that lie are seen, too, but less surely
+)
+MIN_ROTATION_GAIN = 0.03  # by which a turn of the picture must make the surest face surer
+ROTATED_MIN_SCORE = 0.7  # at a turn of the picture
+NEARLY_LARGEST = 0.7  # of the largest face, by area: as large as that
+_GRAY = 128
 
 
-def largest(faces: Sequence[Face], width: int, height: int) -> Face | None:
+def select_main_face(faces: Sequence[Face], width: int, height: int) -> Face | None:
     """Choose the face that a picture shows: the largest, where near in size the more central one.
 
     Args:
@@ -33,56 +35,56 @@ def largest(faces: Sequence[Face], width: int, height: int) -> Face | None:
         )
 
     most = max((face.width * face.height for face in faces), default=0.0)
-    large = [face for face in faces if face.width * face.height >= _NEARLY * most]
+    large = [face for face in faces if face.width * face.height >= NEARLY_LARGEST * most]
     return min(large, key=aside, default=None)
 
 
-def search(picture: Upright, detector: FaceDetector) -> list[Face]:
+def detect_multi_orientation(image: ImageLike, detector: FaceDetector) -> list[Face]:
     """Find all faces; look again with more around where there are none, and at the four turns.
 
     A face that lies on its side or on its head is found less surely, if at all, and its landmarks
     are wrong; so the picture is turned where no face is sure.
 
     Args:
-        picture: pixels ``uint8 [H, W, 3]``, upright by what its file says, or Pillow's.
+        image: pixels ``uint8 [H, W, 3]``, upright by what its file says, or Pillow's.
         detector: what looks.
 
     Returns:
         The faces in the picture's own pixels, the surest first.
     """
-    image = as_image(picture)
-    found = detector.detect(image)
-    if _surest(found) >= _SURE:
+    pil_image = to_image(image)
+    found = detector.detect(pil_image)
+    if _max_score(found) >= CONFIDENT_SCORE:
         return found
-    width, height = image.size
-    scale = max(1.0, max(height, width) / YuNet.FAR)
+    width, height = pil_image.size
+    scale = max(1.0, max(height, width) / YuNet.LARGE_SIDE)
     size = Resize(max(1, round(height / scale)), max(1, round(width / scale)))
-    small = np.asarray(fitted(image, size))
+    small = np.asarray(resize_image(pil_image, size))
     if not found:
         border = round(0.6 * max(small.shape[:2]))
         around = ((border, border), (border, border), (0, 0))
-        padded = np.pad(small, around, constant_values=_GREY)
-        found = [_moved(face, border).scaled(scale) for face in detector.detect(padded)]
+        padded = np.pad(small, around, constant_values=_GRAY)
+        found = [_translated(face, border).scaled(scale) for face in detector.detect(padded)]
     views = [found]
     for turns in (1, 2, 3):
         turned = np.ascontiguousarray(np.rot90(small, turns))
         rows, columns = turned.shape[:2]
-        seen = detector.detect(turned, min_score=_TURNED_SCORE)
-        views.append([_turned_back(face, columns, rows, turns).scaled(scale) for face in seen])
-    best = max(views, key=_surest)
-    return best if _surest(best) >= _surest(found) + _GAIN else found
+        seen = detector.detect(turned, min_score=ROTATED_MIN_SCORE)
+        views.append([_rotated_back(face, columns, rows, turns).scaled(scale) for face in seen])
+    best = max(views, key=_max_score)
+    return best if _max_score(best) >= _max_score(found) + MIN_ROTATION_GAIN else found
 
 
-def _surest(faces: Sequence[Face]) -> float:
+def _max_score(faces: Sequence[Face]) -> float:
     return max((face.score for face in faces), default=0.0)
 
 
-def _moved(face: Face, border: int) -> Face:
+def _translated(face: Face, border: int) -> Face:
     landmarks = face.landmarks - np.float32(border)
     return replace(face, x=face.x - border, y=face.y - border, landmarks=landmarks)
 
 
-def _turned_back(face: Face, width: int, height: int, turns: int) -> Face:
+def _rotated_back(face: Face, width: int, height: int, turns: int) -> Face:
     """Bring a face from a picture that was turned by quarters (``np.rot90``) to the picture."""
     ends = ((face.x, face.y), (face.x + face.width, face.y + face.height))
     points = np.array([*ends, *face.landmarks], np.float32)

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegender.errors import MissingExtraError, ModelFileError
-from facegender.faces.yunet import MIN_SCORE, Canvas, Face, YuNet
-from facegender.images.pixels import Upright, as_image
+from facegender.faces.yunet import MIN_SCORE, Face, Letterbox, YuNet
+from facegender.images.pixels import ImageLike, to_image
 
 _STEP = 32  # the network halves the picture five times
-_GREY = 128
+_GRAY = 128
 _OVERLAP = 0.4
-_MOST_FACES = 5000  # before overlaps are taken out; OpenCV's own default
+_MAX_FACES = 5000  # before overlaps are taken out; OpenCV's own default
 _LOG = threading.RLock()  # the level of OpenCV's log is one for all threads
 _WANTED = (
     "a YuNet file is an ONNX graph that OpenCV's FaceDetectorYN runs, with the outputs cls_8, "
@@ -62,7 +62,9 @@ class OpenCVYuNet:
         self._of_thread = threading.local()
         try:
             with _silenced(cv2):
-                self._look(np.full((_STEP, _STEP, 3), _GREY, np.uint8), _STEP, 0.0, MIN_SCORE)
+                self._detect_at_scale(
+                    np.full((_STEP, _STEP, 3), _GRAY, np.uint8), _STEP, 0.0, MIN_SCORE
+                )
         except cv2.error as error:
             said = " ".join(str(error).split())
             raise ModelFileError(
@@ -70,27 +72,30 @@ class OpenCVYuNet:
                 f"OpenCV said: {said}"
             ) from error
 
-    def detect(self, picture: Upright, *, min_score: float = MIN_SCORE) -> list[Face]:
+    def detect(self, image: ImageLike, *, min_score: float = MIN_SCORE) -> list[Face]:
         """Find all faces; safe to call from many threads.
 
         Args:
-            picture: ``uint8 [H, W, 3]``, RGB, upright, or Pillow's.
+            image: ``uint8 [H, W, 3]``, RGB, upright, or Pillow's.
             min_score: faces that the detector is less sure of are left out, 0 to 1.
 
         Returns:
             The faces, the surest first.
         """
-        image = as_image(picture)
+        pil_image = to_image(image)
         rows = np.concatenate(
-            [self._look(image, size, margin, min_score) for size, margin in YuNet.looks(image)]
+            [
+                self._detect_at_scale(pil_image, size, margin, min_score)
+                for size, margin in YuNet.scales(pil_image)
+            ]
         )
         kept = self._cv2.dnn.NMSBoxes(
             rows[:, :4].tolist(), rows[:, 14].tolist(), min_score, _OVERLAP
         )
         return [_face(rows[index]) for index in np.asarray(kept, np.intp).ravel()]
 
-    def _look(
-        self, picture: Upright, size: int, margin: float, min_score: float
+    def _detect_at_scale(
+        self, image: ImageLike, size: int, margin: float, min_score: float
     ) -> NDArray[np.float32]:
         """Look at the picture with its long side at ``size``.
 
@@ -99,13 +104,13 @@ class OpenCVYuNet:
             the picture's own pixels.
         """
         # at one step OpenCV 4 makes up faces out of nothing
-        canvas = Canvas.of(picture, size, margin, least_steps=2)
+        canvas = Letterbox.of(image, size, margin, min_steps=2)
         detector = self._detector()
         detector.setInputSize(canvas.pixels.shape[1::-1])
         detector.setScoreThreshold(min_score)
         _, found = detector.detect(np.ascontiguousarray(canvas.pixels[..., ::-1]))
         table = np.zeros((0, 15), np.float32) if found is None else found
-        canvas.lead_back(table)
+        canvas.to_image_coords(table)
         return table
 
     def _detector(self) -> Any:
@@ -119,7 +124,7 @@ class OpenCVYuNet:
                     (2 * _STEP, 2 * _STEP),
                     MIN_SCORE,
                     _OVERLAP,
-                    _MOST_FACES,
+                    _MAX_FACES,
                 )
         return self._of_thread.detector
 

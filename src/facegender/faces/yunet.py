@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from facegender.errors import ModelFileError
-from facegender.images.pixels import Pixels, Resize, Upright, as_image, fitted
+from facegender.images.pixels import ImageLike, Pixels, Resize, resize_image, to_image
 
 DETECTOR_NAME = "yunet.onnx"
 
@@ -22,8 +22,8 @@ MIN_SCORE = 0.5
 
 _STRIDES = (8, 16, 32)
 _STEP = 32  # the network halves the picture five times
-_OVERLAP = 0.4
-_GREY = 128
+_NMS_IOU = 0.4
+_GRAY = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True)
-class Canvas:
+class Letterbox:
     """A picture made smaller and set into grey, as a YuNet looks at it.
 
     ``pixels`` are ``uint8 [rows, columns, 3]``, both multiples of 32. The picture begins at
@@ -71,32 +71,32 @@ class Canvas:
     down: float
 
     @classmethod
-    def of(cls, picture: Upright, size: int, margin: float, *, least_steps: int = 1) -> Canvas:
+    def of(cls, image: ImageLike, size: int, margin: float, *, min_steps: int = 1) -> Letterbox:
         """Set a picture in with its long side at ``size``.
 
         Args:
-            picture: pixels, or Pillow's.
+            image: pixels, or Pillow's.
             size: in pixels.
             margin: grey at every side, as a share of ``size``.
-            least_steps: a side has at least so many times 32 pixels.
+            min_steps: a side has at least so many times 32 pixels.
         """
-        image = as_image(picture)
-        width, height = image.size
+        pil_image = to_image(image)
+        width, height = pil_image.size
         scale = size / max(height, width)
         small = Resize(max(1, round(height * scale)), max(1, round(width * scale)))
         border = round(margin * size)
         rows, columns = (
-            _STEP * max(least_steps, ceil((side + 2 * border) / _STEP))
+            _STEP * max(min_steps, ceil((side + 2 * border) / _STEP))
             for side in (small.height, small.width)
         )
-        canvas = np.full((rows, columns, 3), _GREY, np.uint8)
+        canvas = np.full((rows, columns, 3), _GRAY, np.uint8)
         top, left = (rows - small.height) // 2, (columns - small.width) // 2
         canvas[top : top + small.height, left : left + small.width] = np.asarray(
-            fitted(image, small)
+            resize_image(pil_image, small)
         )
         return cls(canvas, left, top, width / small.width, height / small.height)
 
-    def lead_back(self, table: NDArray[np.float32]) -> None:
+    def to_image_coords(self, table: NDArray[np.float32]) -> None:
         """Bring rows of x, y, width, height and five points to the picture's own pixels, in place.
 
         Args:
@@ -111,7 +111,7 @@ class Canvas:
 class FaceDetector(Protocol):
     """Whatever finds faces."""
 
-    def detect(self, picture: Upright, *, min_score: float = ...) -> list[Face]:
+    def detect(self, image: ImageLike, *, min_score: float = ...) -> list[Face]:
         """Find all faces in a decoded picture; safe to call from many threads.
 
         Those that it is less sure of than ``min_score`` are left out.
@@ -128,10 +128,10 @@ class YuNet:
     it; a larger one is looked at larger too, for the smaller faces in it.
     """
 
-    CLOSE = 160
+    SMALL_SIDE = 160
     """Long side in pixels of the first look."""
 
-    FAR = 640
+    LARGE_SIDE = 640
     """Most pixels of the long side in the second look."""
 
     def __init__(self) -> None:
@@ -154,28 +154,31 @@ class YuNet:
         except Exception as error:  # ONNX Runtime's own exceptions share no base but this
             raise ModelFileError(f"ONNX Runtime cannot run {path}: {error}") from error
 
-    def detect(self, picture: Upright, *, min_score: float = MIN_SCORE) -> list[Face]:
+    def detect(self, image: ImageLike, *, min_score: float = MIN_SCORE) -> list[Face]:
         """Find all faces, those that fill the picture and those of 12 pixels of 640.
 
         Args:
-            picture: ``uint8 [H, W, 3]``, RGB, upright, or Pillow's.
+            image: ``uint8 [H, W, 3]``, RGB, upright, or Pillow's.
             min_score: faces that the detector is less sure of are left out.
 
         Returns:
             The faces, the surest first.
         """
-        image = as_image(picture)
-        found = [self._look(image, size, margin, min_score) for size, margin in self.looks(image)]
-        return [_face(row) for row in _without_overlaps(np.concatenate(found))]
+        pil_image = to_image(image)
+        found = [
+            self._detect_at_scale(pil_image, size, margin, min_score)
+            for size, margin in self.scales(pil_image)
+        ]
+        return [_face(row) for row in nms(np.concatenate(found))]
 
     @classmethod
-    def looks(cls, image: Image.Image) -> list[tuple[int, float]]:
+    def scales(cls, image: Image.Image) -> list[tuple[int, float]]:
         """Say how a picture is looked at: long side in pixels, and a grey margin as its share."""
         longest = max(image.size)
-        far = [(min(longest, cls.FAR), 0.0)] if longest > 2 * cls.CLOSE else []
-        return [(cls.CLOSE, 0.3), *far]
+        far = [(min(longest, cls.LARGE_SIDE), 0.0)] if longest > 2 * cls.SMALL_SIDE else []
+        return [(cls.SMALL_SIDE, 0.3), *far]
 
-    def _look(
+    def _detect_at_scale(
         self, image: Image.Image, size: int, margin: float, min_score: float
     ) -> NDArray[np.float32]:
         """Look at the picture with its long side at ``size``.
@@ -184,7 +187,7 @@ class YuNet:
             ``float32 [faces, 15]``: score, x, y, width, height, and the landmarks, in the
             picture's own pixels.
         """
-        canvas = Canvas.of(image, size, margin)
+        canvas = Letterbox.of(image, size, margin)
         found = [
             _decode(values[0], stride, min_score)
             for values, stride in zip(
@@ -192,7 +195,7 @@ class YuNet:
             )
         ]
         table = np.concatenate(found)
-        canvas.lead_back(table[:, 1:])
+        canvas.to_image_coords(table[:, 1:])
         return table
 
 
@@ -227,7 +230,7 @@ def _decode(values: NDArray[np.float32], stride: int, min_score: float) -> NDArr
     return table
 
 
-def _without_overlaps(table: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+def nms(table: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     """Keep the surest of each pile of boxes (greedy non-maximum suppression)."""
     kept = []
     rest = table[np.argsort(-table[:, 0], kind="stable")]
@@ -237,5 +240,5 @@ def _without_overlaps(table: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         ends = np.minimum(first[1:3] + first[3:5], rest[:, 1:3] + rest[:, 3:5])
         shared = np.clip(ends - np.maximum(first[1:3], rest[:, 1:3]), 0, None).prod(1)
         areas = rest[:, 3:5].prod(1)
-        rest = rest[shared / (areas[0] + areas - shared) < _OVERLAP]
+        rest = rest[shared / (areas[0] + areas - shared) < _NMS_IOU]
     return kept

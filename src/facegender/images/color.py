@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from facegender.errors import UnreadablePictureError
+from facegender.errors import UnreadableImageError
 
 _EXIF_KEYS = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}
 
@@ -18,7 +18,7 @@ _EXIF_KEYS = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}
 def to_rgb(image: Image.Image) -> Image.Image:
     """Turn a picture upright and bring its colours to sRGB; what is so already stays itself."""
     if image.width < 1 or image.height < 1:
-        raise UnreadablePictureError(f"{image.width}x{image.height} is a picture without pixels")
+        raise UnreadableImageError(f"{image.width}x{image.height} is a picture without pixels")
     return _to_srgb(_upright(image))
 
 

@@ -1,6 +1,6 @@
 """Bytes -> upright RGB ``uint8`` pixels -> the network's input. The only decoder in the project.
 
-Training, evaluation and use all read pictures through :func:`decode` (or :func:`decode_reduced`,
+Training, evaluation and use all read pictures through :func:`decode` (or :func:`decode_downscaled`,
 the same for large ones) and bring them to the network's size through :func:`fit`, so that they
 cannot drift apart.
 """
@@ -14,15 +14,15 @@ from functools import cache
 
 from PIL import Image, UnidentifiedImageError
 
-from facegender.errors import UnreadablePictureError, how_to_install
+from facegender.errors import UnreadableImageError, how_to_install
 from facegender.images.color import to_rgb
-from facegender.images.formats import _HEIC_BRANDS, LIMITS, Limits
-from facegender.images.jpeg import draft, ends_early
-from facegender.images.pixels import Pixels, Resize, _pixels, fitted
+from facegender.images.formats import DEFAULT_IMAGE_LIMITS, HEIC_BRANDS, ImageLimits
+from facegender.images.jpeg import is_truncated, set_draft_size
+from facegender.images.pixels import Pixels, Resize, resize_image, to_pixels
 
 
 @dataclass(frozen=True, slots=True)
-class Reduced:
+class DownscaledImage:
     """A picture that may have been decoded smaller than it is.
 
     ``image`` is RGB and upright; ``width`` and ``height`` are those of the upright picture itself.
@@ -35,7 +35,7 @@ class Reduced:
     @property
     def pixels(self) -> Pixels:
         """A copy of the image as an array."""
-        return _pixels(self.image)
+        return to_pixels(self.image)
 
     @property
     def scale(self) -> float:
@@ -52,7 +52,7 @@ _TOO_LARGE = "too large for this machine's memory"
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def decode(data: bytes, limits: Limits = LIMITS) -> Pixels:
+def decode(data: bytes, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> Pixels:
     """Decode a picture file, whole or not at all.
 
     The format is told from the content. EXIF orientation is applied; colours are brought to sRGB
@@ -67,15 +67,17 @@ def decode(data: bytes, limits: Limits = LIMITS) -> Pixels:
         ``uint8 [H, W, 3]``, RGB, upright, owned by the caller.
 
     Raises:
-        UnreadablePictureError: not a picture, cut off, damaged, or over a limit.
+        UnreadableImageError: not a picture, cut off, damaged, or over a limit.
     """
     try:
         return _decode(data, None, limits, None).pixels
     except MemoryError:
-        raise UnreadablePictureError(_TOO_LARGE) from None
+        raise UnreadableImageError(_TOO_LARGE) from None
 
 
-def decode_reduced(data: bytes, long_side: int | None, limits: Limits = LIMITS) -> Reduced:
+def decode_downscaled(
+    data: bytes, long_side: int | None, limits: ImageLimits = DEFAULT_IMAGE_LIMITS
+) -> DownscaledImage:
     """Decode a picture file as :func:`decode` does, a large JPEG at a half, quarter or eighth.
 
     Args:
@@ -85,12 +87,14 @@ def decode_reduced(data: bytes, long_side: int | None, limits: Limits = LIMITS) 
         limits: what it may cost.
 
     Raises:
-        UnreadablePictureError: as :func:`decode`.
+        UnreadableImageError: as :func:`decode`.
     """
     return _decode(data, long_side, limits, None)
 
 
-def decode_fitted(data: bytes, resize: Resize, limits: Limits = LIMITS) -> Reduced:
+def decode_resized(
+    data: bytes, resize: Resize, limits: ImageLimits = DEFAULT_IMAGE_LIMITS
+) -> DownscaledImage:
     """Decode a picture file and bring it to the network's size: :func:`decode`, then :func:`fit`.
 
     A large JPEG is decoded at a share that leaves twice the network's size at least. The pixels
@@ -102,18 +106,20 @@ def decode_fitted(data: bytes, resize: Resize, limits: Limits = LIMITS) -> Reduc
         limits: what it may cost.
 
     Raises:
-        UnreadablePictureError: as :func:`decode`.
+        UnreadableImageError: as :func:`decode`.
     """
     return _decode(data, 2 * max(resize.width, resize.height), limits, resize)
 
 
-def _decode(data: bytes, long_side: int | None, limits: Limits, resize: Resize | None) -> Reduced:
+def _decode(
+    data: bytes, long_side: int | None, limits: ImageLimits, resize: Resize | None
+) -> DownscaledImage:
     if not data:
-        raise UnreadablePictureError("the file is empty (0 bytes)")
+        raise UnreadableImageError("the file is empty (0 bytes)")
     formats: tuple[str, ...] = _FORMATS
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+    if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
         if not _can_read_heic():
-            raise UnreadablePictureError(
+            raise UnreadableImageError(
                 f"HEIC is read with the 'heif' extra: {how_to_install('heif')}"
             )
         formats = ("HEIF",)
@@ -123,30 +129,30 @@ def _decode(data: bytes, long_side: int | None, limits: Limits, resize: Resize |
         with Image.open(io.BytesIO(data), formats=formats) as image:
             width, height = image.size
             if width * height > limits.pixels:
-                raise UnreadablePictureError(
+                raise UnreadableImageError(
                     f"{width}x{height} is over the limit of {limits.pixels:,} pixels"
                 )
             if long_side is not None:
-                draft(image, long_side)
+                set_draft_size(image, long_side)
             image.load()
-            if image.format in ("JPEG", "MPO") and ends_early(data, image, long_side):
-                raise UnreadablePictureError("cut off: the picture's data ends before its last row")
+            if image.format in ("JPEG", "MPO") and is_truncated(data, image, long_side):
+                raise UnreadableImageError("cut off: the picture's data ends before its last row")
             upright = to_rgb(image)
             is_turned = upright.width != image.width
-            decoded = upright if resize is None else fitted(upright, resize)
-    except UnreadablePictureError:
+            decoded = upright if resize is None else resize_image(upright, resize)
+    except UnreadableImageError:
         raise
     except UnidentifiedImageError:
-        raise UnreadablePictureError("the content is not a picture in a known format") from None
+        raise UnreadableImageError("the content is not a picture in a known format") from None
     except Image.DecompressionBombError:
-        raise UnreadablePictureError(f"over the limit of {limits.pixels:,} pixels") from None
+        raise UnreadableImageError(f"over the limit of {limits.pixels:,} pixels") from None
     except MemoryError:
-        raise UnreadablePictureError(_TOO_LARGE) from None
+        raise UnreadableImageError(_TOO_LARGE) from None
     except Exception as error:  # a damaged file makes decoders raise nearly anything
-        raise UnreadablePictureError(f"cannot be decoded: {error}") from error
+        raise UnreadableImageError(f"cannot be decoded: {error}") from error
     if is_turned:  # by EXIF
         width, height = height, width
-    return Reduced(decoded, width, height)
+    return DownscaledImage(decoded, width, height)
 
 
 @cache
@@ -159,7 +165,7 @@ def _can_read_heic() -> bool:
     return True
 
 
-def from_image(image: Image.Image) -> Pixels:
+def from_pil_image(image: Image.Image) -> Pixels:
     """Bring a Pillow picture of any mode to pixels, by the same rules as :func:`decode`.
 
     Args:
@@ -169,12 +175,12 @@ def from_image(image: Image.Image) -> Pixels:
         ``uint8 [H, W, 3]``, RGB, upright, owned by the caller.
 
     Raises:
-        UnreadablePictureError: its pixels cannot be read or are none.
+        UnreadableImageError: its pixels cannot be read or are none.
     """
     try:
         image.load()
-        return _pixels(to_rgb(image))
-    except UnreadablePictureError:
+        return to_pixels(to_rgb(image))
+    except UnreadableImageError:
         raise
     except Exception as error:  # a lazily opened file is decoded here
-        raise UnreadablePictureError(f"cannot be decoded: {error}") from error
+        raise UnreadableImageError(f"cannot be decoded: {error}") from error

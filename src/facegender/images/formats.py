@@ -6,11 +6,11 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from facegender.errors import UnreadablePictureError
+from facegender.errors import UnreadableImageError
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ImageLimits:
     """What a picture may cost at most, against bombs; what is over it is unreadable.
 
     ``pixels`` is Pillow's own limit against decompression bombs. A file of more than ``bytes`` is
@@ -30,7 +30,7 @@ class Limits:
             raise ValueError(f"limits of {self.pixels} pixels, {self.bytes} bytes")
 
 
-LIMITS = Limits()
+DEFAULT_IMAGE_LIMITS = ImageLimits()
 """The limits where nothing else is asked for."""
 # fmt: off
 _SUFFIXES = frozenset((
@@ -47,11 +47,11 @@ _SIGNATURES = (
     b"MM\x00*",  # TIFF, big-endian
     b"\x00\x00\x00\x0cjP  ",  # JPEG 2000
 )
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"  # ._photo.jpg, which macOS leaves beside photo.jpg
 
 
-def looks_like_picture(name: str, head: bytes) -> bool:
+def looks_like_image(name: str, head: bytes) -> bool:
     """Tell whether a file claims to be a picture, by its suffix or its first bytes (16 or more)."""
     dot = name.rfind(".")
     if dot > 0 and name[dot:].lower() in _SUFFIXES:
@@ -62,10 +62,10 @@ def looks_like_picture(name: str, head: bytes) -> bool:
         return True
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return True
-    return head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", *_HEIC_BRANDS)
+    return head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", *HEIC_BRANDS)
 
 
-def read_file(path: Path, limits: Limits = LIMITS) -> bytes | None:
+def read_image_file(path: Path, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> bytes | None:
     """Read a file that claims to be a picture; only its first bytes where it does not.
 
     Returns:
@@ -73,33 +73,33 @@ def read_file(path: Path, limits: Limits = LIMITS) -> bytes | None:
         regular file (a pipe, a device: these are never opened, for they would wait forever).
 
     Raises:
-        UnreadablePictureError: a link to nothing, no permission, a folder, over the limit.
+        UnreadableImageError: a link to nothing, no permission, a folder, over the limit.
     """
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
-            raise UnreadablePictureError("is a folder, not a picture")
+            raise UnreadableImageError("is a folder, not a picture")
         if not stat.S_ISREG(found.st_mode):
             return None
         with path.open("rb", buffering=0) as file:  # a buffer would be one more copy
             head = file.read(16)
-            if is_leftover(path.name, head) or not looks_like_picture(path.name, head):
+            if is_apple_double(path.name, head) or not looks_like_image(path.name, head):
                 return None
             if found.st_size > limits.bytes:
-                raise UnreadablePictureError(
+                raise UnreadableImageError(
                     f"{found.st_size:,} bytes are over the limit of {limits.bytes:,}"
                 )
             file.seek(0)
             return file.read()
     except FileNotFoundError:
         reason = "is a link to a file that is not there" if path.is_symlink() else "is not there"
-        raise UnreadablePictureError(reason) from None
+        raise UnreadableImageError(reason) from None
     except OSError as error:
-        raise UnreadablePictureError(f"cannot be read: {error.strerror or error}") from error
+        raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a NUL in the name
-        raise UnreadablePictureError(f"cannot be read: {error}") from error
+        raise UnreadableImageError(f"cannot be read: {error}") from error
 
 
-def is_leftover(name: str, head: bytes) -> bool:
+def is_apple_double(name: str, head: bytes) -> bool:
     """Tell what macOS leaves beside a picture (``._photo.jpg``) from a picture."""
     return name.startswith("._") and head.startswith(_APPLE_DOUBLE)

@@ -15,14 +15,14 @@ _STUFFING = b"".join(b"\x5a\xa5\x33\xcc" * 16 + bytes((0xFF, 0xD0 + n)) for n in
 _FILL = 128.0  # brightness of what libjpeg puts where data is missing
 
 
-def draft(image: Image.Image, long_side: int) -> None:
+def set_draft_size(image: Image.Image, long_side: int) -> None:
     """Have a JPEG decoded at the smallest of 1/1, 1/2, 1/4, 1/8 that keeps ``long_side``."""
     share = long_side / max(image.size)
     if share < 1.0:
         image.draft(None, (ceil(image.width * share), ceil(image.height * share)))
 
 
-def ends_early(data: bytes, image: Image.Image, long_side: int | None) -> bool:
+def is_truncated(data: bytes, image: Image.Image, long_side: int | None) -> bool:
     """Tell whether a JPEG with an end marker lacks part of its data (libjpeg only fills with grey).
 
     Bytes put in before the end marker change nothing in a whole picture, for all of its rows are
@@ -39,7 +39,7 @@ def ends_early(data: bytes, image: Image.Image, long_side: int | None) -> bool:
     stuffed = io.BytesIO(data[:end] + _STUFFING + data[end:])
     with Image.open(stuffed, formats=("JPEG",)) as second:
         if long_side is not None:
-            draft(second, long_side)
+            set_draft_size(second, long_side)
         return second.tobytes() != image.tobytes()
 
 

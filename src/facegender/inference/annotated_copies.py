@@ -8,49 +8,49 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
-from facegender.errors import FacegenderError, UnreadablePictureError
-from facegender.images.formats import Limits
-from facegender.inference.pipeline import Answered
-from facegender.inference.worker_pool import DiedError, Pool
-from facegender.results.annotate import copy_picture
+from facegender.errors import FacegenderError, UnreadableImageError
+from facegender.images.formats import ImageLimits
+from facegender.inference.pipeline import FileResult
+from facegender.inference.worker_pool import WorkerDiedError, WorkerPool
+from facegender.results.annotate import annotate_file
 
 _AHEAD = 16
 _PROCESSES = 2
 
 
-class Copies(AbstractContextManager["Copies"]):
+class AnnotatedCopies(AbstractContextManager["AnnotatedCopies"]):
     """Writes the copies of pictures with faces into a folder; a context manager.
 
     Attributes:
         failed: names of pictures that were answered for but could not be read a second time.
     """
 
-    def __init__(self, folder: Path, blur: bool, limits: Limits, seconds: float) -> None:
+    def __init__(self, folder: Path, anonymize: bool, limits: ImageLimits, timeout: float) -> None:
         """Choose the folder; nothing is written before the first picture.
 
         Args:
             folder: where to.
-            blur: hide the faces.
+            anonymize: hide the faces.
             limits: what a picture may cost.
-            seconds: how long one may take.
+            timeout: how long one may take.
         """
-        self._folder, self._blur, self._limits = folder, blur, limits
-        self._pool = Pool(_PROCESSES, seconds=seconds)
+        self._folder, self._blur, self._limits = folder, anonymize, limits
+        self._pool = WorkerPool(_PROCESSES, timeout=timeout)
         self._pending: deque[tuple[str, Future[Path]]] = deque()
         self.failed: list[str] = []
 
-    def add(self, answered: Answered) -> None:
+    def add(self, answered: FileResult) -> None:
         """Have a picture's copy drawn, where it shows a face; waits where many are under way.
 
         Raises:
             OutputError: a copy cannot be written.
         """
         source = answered.item.data or answered.item.path
-        if answered.rows[0].face is None or source is None:
+        if answered.rows[0].face_index is None or source is None:
             return
         rows = [row.to_dict() for row in answered.rows]
         work = self._pool.submit(
-            copy_picture, source, rows, self._folder, blur=self._blur, limits=self._limits
+            annotate_file, source, rows, self._folder, anonymize=self._blur, limits=self._limits
         )
         self._pending.append((answered.item.key, work))
         while len(self._pending) > _AHEAD:
@@ -60,7 +60,7 @@ class Copies(AbstractContextManager["Copies"]):
         name, work = self._pending.popleft()
         try:
             work.result()
-        except (UnreadablePictureError, DiedError):
+        except (UnreadableImageError, WorkerDiedError):
             self.failed.append(name)
         except FacegenderError:
             raise

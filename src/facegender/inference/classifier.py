@@ -13,17 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from facegender.errors import ModelFileError, UnreadablePictureError
-from facegender.faces.face_aligner import Framer
+from facegender.errors import ModelFileError, UnreadableImageError
+from facegender.faces.face_aligner import FaceAligner
 from facegender.faces.yunet import Face
-from facegender.images.decode import from_image
+from facegender.images.decode import from_pil_image
 from facegender.images.pixels import Pixels
-from facegender.inference.preprocess import Reader, Reading, read_picture, read_pixels
+from facegender.inference.preprocess import (
+    PreprocessedImage,
+    PreprocessOptions,
+    preprocess_file,
+    preprocess_pixels,
+)
 from facegender.model.model_file import ModelDescription, ModelFile, read_model_file
-from facegender.model.runtime import BATCH, cores
+from facegender.model.runtime import BATCH_SIZE, count_cores
 from facegender.results.predictions import Box, Prediction, Status
 
-Picture: TypeAlias = str | PathLike[str] | Image.Image | NDArray[Any]
+ImageInput: TypeAlias = str | PathLike[str] | Image.Image | NDArray[Any]
 """A path, a Pillow picture, or ``uint8`` pixels: RGB ``[H, W, 3]`` or grey ``[H, W]``."""
 
 
@@ -46,7 +51,7 @@ class Classifier:
         """What runs the network, where, and in which arithmetic."""
         self.threads = threads
         """How many runs of the network go on side by side."""
-        self.framer = Framer(model.description.crop, model.description.resize)
+        self.aligner = FaceAligner(model.description.crop, model.description.resize)
         """Brings a picture before the network by the rules in the model file."""
 
     @classmethod
@@ -71,7 +76,7 @@ class Classifier:
             InputError: another word for ``runtime``, or one that is not installed.
             ModelFileError: missing, of another kind, damaged, or with other labels.
         """
-        threads = threads or cores()
+        threads = threads or count_cores()
         file = None if path is None else Path(path)
         return cls(read_model_file(file, runtime=runtime, threads=threads), threads)
 
@@ -98,12 +103,12 @@ class Classifier:
             ModelFileError: the network gives something that is no probability.
         """
         resize = self._description.resize
-        frame = (resize.height, resize.width, 3)
+        crop = (resize.height, resize.width, 3)
         if batch.dtype != np.uint8:
             raise TypeError(f"pixels are {batch.dtype}, not uint8")
-        if batch.shape[1:] != frame:
-            raise ValueError(f"pixels have the shape {batch.shape}, not (N, {frame[0]}, ...)")
-        size = 1 if len(batch) == 1 and is_alone else BATCH
+        if batch.shape[1:] != crop:
+            raise ValueError(f"pixels have the shape {batch.shape}, not (N, {crop[0]}, ...)")
+        size = 1 if len(batch) == 1 and is_alone else BATCH_SIZE
         parts = [batch[start : start + size] for start in range(0, len(batch), size)]
         if len(parts) > 1 and self.threads > 1:
             with ThreadPoolExecutor(self.threads, "facegender-network") as pool:
@@ -115,7 +120,7 @@ class Classifier:
             raise ModelFileError("the network gives numbers that are no probabilities")
         return found
 
-    def _run(self, part: Pixels, size: int = BATCH) -> NDArray[np.float32]:
+    def _run(self, part: Pixels, size: int = BATCH_SIZE) -> NDArray[np.float32]:
         """Run the network once, over ``size`` pictures of which the last may be black."""
         if len(part) < size:
             full = np.zeros((size, *part.shape[1:]), dtype=np.uint8)
@@ -126,20 +131,20 @@ class Classifier:
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a str is one path, not a row of paths
-        self, pictures: Picture, *, faces: str = ..., unknown_below: float | None = ...
+        self, images: ImageInput, *, faces: str = ..., min_confidence: float | None = ...
     ) -> Prediction: ...
 
     @overload
     def predict(
-        self, pictures: Sequence[Picture], *, faces: str = ..., unknown_below: float | None = ...
+        self, images: Sequence[ImageInput], *, faces: str = ..., min_confidence: float | None = ...
     ) -> list[Prediction]: ...
 
     def predict(
         self,
-        pictures: Picture | Sequence[Picture],
+        images: ImageInput | Sequence[ImageInput],
         *,
         faces: str = "auto",
-        unknown_below: float | None = None,
+        min_confidence: float | None = None,
     ) -> Prediction | list[Prediction]:
         """Answer for one picture or for a list of them: of several faces the one that it shows.
 
@@ -149,12 +154,12 @@ class Classifier:
             ['ok', 'unreadable']
 
         Args:
-            pictures: a path, a Pillow picture, or ``uint8`` pixels, RGB ``[H, W, 3]`` or grey
+            images: a path, a Pillow picture, or ``uint8`` pixels, RGB ``[H, W, 3]`` or grey
                 ``[H, W]``; or a list of these.
             faces: ``detect`` finds faces, ``whole`` takes each picture as one face, as it is;
                 ``auto`` finds them too, and by a network that learned from whole pictures takes a
                 picture that one face fills as it is.
-            unknown_below: answers less probable than this are ``unknown``; None takes the
+            min_confidence: answers less probable than this are ``unknown``; None takes the
                 network's own threshold.
 
         Returns:
@@ -166,24 +171,24 @@ class Classifier:
             ValueError: pixels of another shape, or a threshold outside 0.5 to 1.
             InputError: another word for ``faces``.
         """
-        if isinstance(pictures, (str, PathLike, Image.Image, np.ndarray)):
-            return next(self._rows([pictures], faces, unknown_below))[0]
-        return [rows[0] for rows in self._rows(pictures, faces, unknown_below)]
+        if isinstance(images, (str, PathLike, Image.Image, np.ndarray)):
+            return next(self._rows([images], faces, min_confidence))[0]
+        return [rows[0] for rows in self._rows(images, faces, min_confidence)]
 
     def predict_faces(
-        self, picture: Picture, *, faces: str = "detect", unknown_below: float | None = None
+        self, image: ImageInput, *, faces: str = "detect", min_confidence: float | None = None
     ) -> list[Prediction]:
         """Answer for every face in a picture, the one that it shows first.
 
         Example:
             >>> for row in classifier.predict_faces("faces/barack_obama_speaking.jpg"):
-            ...     print(row.face, row.label, row.box.width > 100)
+            ...     print(row.face_index, row.label, row.box.width > 100)
             0 male True
 
         Args:
-            picture: as for :meth:`predict`.
+            image: as for :meth:`predict`.
             faces: likewise.
-            unknown_below: likewise.
+            min_confidence: likewise.
 
         Returns:
             A row for each face; or one without an answer (``no_face``, ``unreadable``).
@@ -191,9 +196,9 @@ class Classifier:
         Raises:
             TypeError, ValueError, InputError: as :meth:`predict`.
         """
-        return list(next(self._rows([picture], faces, unknown_below)))
+        return list(next(self._rows([image], faces, min_confidence)))
 
-    def find_faces(self, picture: Picture) -> list[Face]:
+    def find_faces(self, image: ImageInput) -> list[Face]:
         """Find every face in a picture and answer for none: where they are, and how surely.
 
         Example:
@@ -202,26 +207,28 @@ class Classifier:
             (True, (5, 2))
 
         Args:
-            picture: as for :meth:`predict`.
+            image: as for :meth:`predict`.
 
         Returns:
             The faces, the one that the picture shows first; none where there is none.
 
         Raises:
-            UnreadablePictureError: the picture cannot be read whole.
+            UnreadableImageError: the picture cannot be read whole.
             TypeError, ValueError: as :meth:`predict`.
         """
-        read = _read(picture, Reader(self._description.crop, self._description.resize, "detect"))
+        read = _read(
+            image, PreprocessOptions(self._description.crop, self._description.resize, "detect")
+        )
         if isinstance(read, Prediction):
-            raise UnreadablePictureError(f"{read.file or 'the picture'}: {read.error}")
-        return [frame.face for frame in read.frames if frame.face is not None]
+            raise UnreadableImageError(f"{read.file or 'the image'}: {read.error}")
+        return [crop.face for crop in read.crops if crop.face is not None]
 
     def rows(
         self,
         file: str | None,
-        reading: Reading,
+        reading: PreprocessedImage,
         probabilities: Iterator[NDArray[np.float32]],
-        unknown_below: float | None = None,
+        min_confidence: float | None = None,
     ) -> tuple[Prediction, ...]:
         """Turn a picture's probabilities into its result rows.
 
@@ -232,14 +239,14 @@ class Classifier:
             file: the picture's name.
             reading: the picture.
             probabilities: what :meth:`probabilities` gave for its frames, ``float32 [2]`` each.
-            unknown_below: see :meth:`predict`.
+            min_confidence: see :meth:`predict`.
         """
-        threshold = self.threshold(unknown_below)
+        threshold = self.threshold(min_confidence)
         width, height = reading.width, reading.height
-        if not reading.frames:
+        if not reading.crops:
             return (Prediction(file, Status.NO_FACE, width=width, height=height),)
         rows = []
-        for index, frame in enumerate(reading.frames):
+        for index, crop in enumerate(reading.crops):
             both = next(probabilities)
             best = int(both.argmax())
             probability = min(1.0, max(0.5, round(float(both[best]), 4)))
@@ -248,56 +255,56 @@ class Classifier:
                 Prediction(
                     file=file,
                     status=Status.OK if is_known else Status.UNKNOWN,
-                    face=index,
+                    face_index=index,
                     label=self._description.labels[best],
                     probability=probability,
-                    box=_box(frame.face, width, height),
-                    score=round(frame.face.score, 2) if frame.face else None,
-                    crop="aligned" if frame.face else "whole",
+                    box=_box(crop.face, width, height),
+                    detection_score=round(crop.face.score, 2) if crop.face else None,
+                    crop="aligned" if crop.face else "whole",
                     width=width,
                     height=height,
                 )
             )
         return tuple(rows)
 
-    def threshold(self, unknown_below: float | None) -> float:
+    def threshold(self, min_confidence: float | None) -> float:
         """Give the threshold below which an answer is ``unknown``: the caller's or the network's.
 
         Raises:
             ValueError: not within 0.5 to 1.
         """
-        if unknown_below is None:
-            return self._description.unknown_below
-        if not 0.5 <= unknown_below <= 1.0:
-            raise ValueError(f"unknown_below is {unknown_below}, not within 0.5 to 1")
-        return unknown_below
+        if min_confidence is None:
+            return self._description.min_confidence
+        if not 0.5 <= min_confidence <= 1.0:
+            raise ValueError(f"min_confidence is {min_confidence}, not within 0.5 to 1")
+        return min_confidence
 
     def _rows(
-        self, pictures: Sequence[Picture], faces: str, unknown_below: float | None
+        self, images: Sequence[ImageInput], faces: str, min_confidence: float | None
     ) -> Iterator[tuple[Prediction, ...]]:
         """Answer part by part, so that only one part's pixels are held."""
-        reader = Reader(self._description.crop, self._description.resize, faces)
-        self.threshold(unknown_below)
-        is_alone = len(pictures) == 1
-        size = BATCH * self.threads
+        reader = PreprocessOptions(self._description.crop, self._description.resize, faces)
+        self.threshold(min_confidence)
+        is_alone = len(images) == 1
+        size = BATCH_SIZE * self.threads
         with ThreadPoolExecutor(self.threads, "facegender-reader") as pool:
-            for start in range(0, len(pictures), size):
-                part = pictures[start : start + size]
+            for start in range(0, len(images), size):
+                part = images[start : start + size]
                 read = list(pool.map(partial(_read, reader=reader), part))
-                readings = [each for each in read if isinstance(each, Reading)]
-                pixels = [frame.pixels for reading in readings for frame in reading.frames]
+                readings = [each for each in read if isinstance(each, PreprocessedImage)]
+                pixels = [crop.pixels for reading in readings for crop in reading.crops]
                 found = iter(
                     self.probabilities(np.stack(pixels), is_alone=is_alone) if pixels else ()
                 )
-                for picture, each in zip(part, read, strict=True):
+                for image, each in zip(part, read, strict=True):
                     if isinstance(each, Prediction):
                         yield (each,)
                     else:
-                        yield self.rows(_name(picture), each, found, unknown_below)
+                        yield self.rows(_name(image), each, found, min_confidence)
 
 
-def _name(picture: Picture) -> str | None:
-    return str(Path(picture)) if isinstance(picture, (str, PathLike)) else None
+def _name(image: ImageInput) -> str | None:
+    return str(Path(image)) if isinstance(image, (str, PathLike)) else None
 
 
 def _box(face: Face | None, width: int, height: int) -> Box:
@@ -312,19 +319,19 @@ def _box(face: Face | None, width: int, height: int) -> Box:
     return Box(left, top, right - left, bottom - top)
 
 
-def _read(picture: Picture, reader: Reader) -> Reading | Prediction:
+def _read(image: ImageInput, reader: PreprocessOptions) -> PreprocessedImage | Prediction:
     """Bring a picture before the network, or say why not."""
     try:
-        if isinstance(picture, (str, PathLike)):
-            reading = read_picture(Path(picture), reader)
+        if isinstance(image, (str, PathLike)):
+            reading = preprocess_file(Path(image), reader)
             if reading is None:
-                raise UnreadablePictureError("is no picture by its name and content")
+                raise UnreadableImageError("is no picture by its name and content")
             return reading
-        if isinstance(picture, Image.Image):
-            return read_pixels(from_image(picture), reader)
-        return read_pixels(_from_array(picture), reader)
-    except UnreadablePictureError as error:
-        return Prediction(_name(picture), Status.UNREADABLE, error=str(error))
+        if isinstance(image, Image.Image):
+            return preprocess_pixels(from_pil_image(image), reader)
+        return preprocess_pixels(_from_array(image), reader)
+    except UnreadableImageError as error:
+        return Prediction(_name(image), Status.UNREADABLE, error=str(error))
 
 
 def _from_array(values: object) -> Pixels:

@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from facegender.errors import OutputError
-from facegender.files import OWN_FILES
-from facegender.inputs.paths import Item
+from facegender.files import OWN_FILE_PREFIX
+from facegender.inputs.paths import InputFile
 from facegender.results.predictions import Prediction, Status
 
 _COMMIT_SECONDS = 0.5
@@ -34,7 +34,7 @@ _TABLES = """
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedResult:
     """What an earlier run found in a picture."""
 
     rows: tuple[Prediction, ...]
@@ -62,7 +62,7 @@ class Journal:
             OutputError: another run is writing to this output, or it cannot be written there.
         """
         place = Path(realpath(output))  # two names of one file have one journal
-        self.path = place.with_name(f"{OWN_FILES}{place.name}.journal")
+        self.path = place.with_name(f"{OWN_FILE_PREFIX}{place.name}.journal")
         self._output = output
         self._options = json.dumps(options, sort_keys=True)
         self._committed = time.monotonic()
@@ -105,7 +105,7 @@ class Journal:
             raise
         return base
 
-    def kept(self, item: Item, *, with_bad: bool = True) -> Kept | None:
+    def cached(self, item: InputFile, *, with_bad: bool = True) -> CachedResult | None:
         """Find what an earlier run answered for a file, where it is still the same file.
 
         Args:
@@ -116,16 +116,16 @@ class Journal:
             return None
         found = self._base.execute(
             "SELECT bad, rows, thumbnail FROM picture WHERE key = ? AND size = ? AND modified = ?",
-            (_storable(item.identity), item.size, item.modified),
+            (_storable(item.identity), item.size, item.mtime_ns),
         ).fetchone()
         if found is None or (found[0] and not with_bad):
             return None
         rows = tuple(
             replace(Prediction.from_dict(row), file=item.key) for row in json.loads(found[1])
         )
-        return Kept(rows, found[2])
+        return CachedResult(rows, found[2])
 
-    def add(self, item: Item, rows: Sequence[Prediction], thumbnail: bytes = b"") -> None:
+    def add(self, item: InputFile, rows: Sequence[Prediction], thumbnail: bytes = b"") -> None:
         """Keep what was found in a file; on disk half a second later.
 
         Raises:
@@ -141,7 +141,7 @@ class Journal:
                 self._is_mine = True
             self._base.execute(
                 "INSERT OR REPLACE INTO picture VALUES (?, ?, ?, ?, ?, ?)",
-                (_storable(item.identity), item.size, item.modified, is_bad, text, thumbnail),
+                (_storable(item.identity), item.size, item.mtime_ns, is_bad, text, thumbnail),
             )
             if time.monotonic() - self._committed > _COMMIT_SECONDS:
                 self._base.commit()

@@ -7,7 +7,6 @@ leave in the order in which the files came.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,170 +21,165 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from facegender.errors import FacegenderError, UnreadablePictureError
-from facegender.images.formats import LIMITS, Limits
+from facegender.errors import FacegenderError, UnreadableImageError
+from facegender.images.formats import DEFAULT_IMAGE_LIMITS, ImageLimits
 from facegender.images.pixels import Pixels
 from facegender.inference.classifier import Classifier
-from facegender.inference.journal import Journal, Kept
-from facegender.inference.preprocess import Reader, Reading, get_ready, read_picture
-from facegender.inference.worker_pool import DiedError, Pool
-from facegender.inputs.paths import Inputs, Item, gather
-from facegender.model.runtime import BATCH, cores
+from facegender.inference.journal import CachedResult, Journal
+from facegender.inference.preprocess import (
+    PreprocessedImage,
+    PreprocessOptions,
+    check_face_mode,
+    preprocess_file,
+    warm_up,
+)
+from facegender.inference.worker_pool import WorkerDiedError, WorkerPool
+from facegender.inputs.paths import InputFile, Inputs
+from facegender.model.runtime import BATCH_SIZE, count_cores
 from facegender.results.predictions import Prediction, Status
 
-LOOK_AHEAD = 64
+READ_AHEAD = 64
 """Pictures that are read ahead of the network, and pictures whose answers are waited for (on more
 than one core three groups a core); with their bytes it bounds the memory."""
 
-BYTES_AHEAD = 64 * 2**20
+READ_AHEAD_BYTES = 64 * 2**20
 """Most bytes of pictures out of archives that wait to be decoded, and as many that wait for their
 answers."""
 
-GROUP = 16
+TASK_FILES = 16
 """Most pictures that go to a reading process together."""
 
-GROUP_BYTES = 512 * 2**10
+TASK_BYTES = 512 * 2**10
 """Bytes of files at which a group is full: large photos go one by one, to whichever is free."""
 
-SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 """How long the reading of one picture may take."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class PredictOptions:
+    """How files are predicted.
+
+    Attributes:
+        faces: ``detect`` finds every face, ``whole`` takes each image as one face, ``auto`` finds
+            faces and, in a close-up, ignores extra detections.
+        min_confidence: answers below it are ``unknown``, 0.5 to 1; None takes the model's own.
+        recursive: include subfolders.
+        retry_errors: read again the images that an earlier run could not read.
+        limits: maximum pixels and bytes per image.
+        detector: a YuNet file for OpenCV instead of the detector that ships.
+        timeout: seconds to read one image.
+    """
+
+    faces: str = "auto"
+    min_confidence: float | None = None
+    recursive: bool = False
+    retry_errors: bool = False
+    limits: ImageLimits = DEFAULT_IMAGE_LIMITS
+    detector: Path | None = None
+    timeout: float = TIMEOUT_SECONDS
+
+    def __post_init__(self) -> None:
+        """Check the face mode.
+
+        Raises:
+            InputError: an unknown value of ``faces``.
+        """
+        check_face_mode(self.faces)
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
     """A file with its rows: one for each face, or one that says why there is none."""
 
-    item: Item
+    item: InputFile
     rows: tuple[Prediction, ...]
     thumbnail: bytes = b""
-    is_kept: bool = False
+    is_cached: bool = False
     """From an earlier run's journal."""
 
     @property
     def is_new(self) -> bool:
         """Tell whether a file was read for it now."""
-        return self.item.is_picture and not self.item.problem and not self.is_kept
+        return self.item.is_image and not self.item.problem and not self.is_cached
 
 
-def predict_folder(
-    path: str | os.PathLike[str],
-    *,
-    recursive: bool = False,
-    classifier: Classifier | None = None,
-    faces: str = "auto",
-    unknown_below: float | None = None,
-) -> Iterator[Prediction]:
-    """Answer for every face in a folder's pictures, in natural order of names.
-
-    Example:
-        >>> for row in predict_folder("faces"):
-        ...     if row.label == "female":
-        ...         print(row.file, row.face, row.status.value)
-        eileen_collins.jpg 0 ok
-
-    Args:
-        path: the folder (or an archive, a list, a single picture); nothing in it is changed.
-        recursive: also what is in its folders (links to folders are not followed).
-        classifier: the network; None loads the one that ships.
-        faces: ``detect`` finds every face, ``whole`` takes each picture as one face, as it is;
-            ``auto`` finds them and leaves out what stands beside a face that fills the picture.
-        unknown_below: answers less probable than this are ``unknown``; None takes the network's
-            own threshold.
-
-    Returns:
-        A row for each face, the one that the picture shows first; one without an answer where
-        there is no face (``no_face``), the picture cannot be read (``unreadable``, with the
-        reason) or the file is none (``skipped``). Memory does not grow with the folder, but for
-        its names.
-
-    Raises:
-        InputError: the folder is not there or cannot be listed, or another word for ``faces``.
-        ModelFileError: the network that ships cannot be loaded.
-        ValueError: a threshold outside 0.5 to 1.
-    """
-    inputs = gather([path], recursive=recursive)
-    answered = predict_items(
-        inputs, classifier or Classifier.load(), faces=faces, unknown_below=unknown_below
-    )
-    return (row for each in answered for row in each.rows)
-
-
-def predict_items(
-    items: Iterable[Item],
+def predict_files(
+    files: Iterable[InputFile],
     classifier: Classifier,
+    options: PredictOptions | None = None,
     *,
-    faces: str = "auto",
-    unknown_below: float | None = None,
-    limits: Limits = LIMITS,
-    detector: Path | None = None,
     has_thumbnails: bool = False,
-    seconds: float = SECONDS,
+    pool: WorkerPool | None = None,
     journal: Journal | None = None,
-    retry_errors: bool = False,
-    pool: Pool | None = None,
-) -> Iterator[Answered]:
-    """Answer for files, in the order given, one after the other.
+) -> Iterator[FileResult]:
+    """Classify files one after the other, in the given order.
 
     Args:
-        items: the files; see :func:`facegender.inputs.paths.gather`.
+        files: see :func:`facegender.inputs.paths.collect_inputs`.
         classifier: the network.
-        faces: see :func:`predict_folder`.
-        unknown_below: likewise.
-        limits: what a picture may cost.
-        detector: a YuNet file for OpenCV instead of the detector that ships.
-        has_thumbnails: make a small JPEG of each picture, for the report.
-        seconds: how long the reading of one picture may take.
-        journal: where answers are kept and, of an earlier run, found.
-        retry_errors: read those again that an earlier run could not.
-        pool: processes to read in that serve several calls; None starts some for this one.
+        options: how to predict.
+        has_thumbnails: make a small JPEG of each image, for the report.
+        pool: processes shared by several calls; None starts some for this one.
+        journal: where answers are kept and found again.
 
     Raises:
-        InputError: another word for ``faces``.
-        ValueError: a threshold outside 0.5 to 1.
+        InputError: an unknown value of ``faces``.
+        ValueError: ``min_confidence`` outside 0.5 to 1.
     """
+    options = options or PredictOptions()
     described = classifier.description
-    reader = Reader(described.crop, described.resize, faces, limits, detector, has_thumbnails)
-    threshold = classifier.threshold(unknown_below)
-    total = items.total if isinstance(items, Inputs) else length_hint(items, -1)
-    pools: Callable[[], AbstractContextManager[Pool]] = partial(
-        start_reading, None if total == -1 else total, seconds
+    preprocess = PreprocessOptions(
+        described.crop,
+        described.resize,
+        options.faces,
+        options.limits,
+        options.detector,
+        has_thumbnails,
+    )
+    threshold = classifier.threshold(options.min_confidence)
+    total = files.total if isinstance(files, Inputs) else length_hint(files, -1)
+    pools: Callable[[], AbstractContextManager[WorkerPool]] = partial(
+        start_workers, None if total == -1 else total, options.timeout
     )
     if pool is not None:
         pools = lambda: nullcontext(pool)  # noqa: E731
-    return _answers(iter(items), classifier, threshold, reader, pools, journal, retry_errors)
+    return _answers(
+        iter(files), classifier, threshold, preprocess, pools, journal, options.retry_errors
+    )
 
 
-def start_reading(total: int | None, seconds: float = SECONDS) -> Pool:
-    """Start processes that read for :func:`predict_items`; they get ready beside what comes next.
+def start_workers(total: int | None, timeout: float = TIMEOUT_SECONDS) -> WorkerPool:
+    """Start processes that read for :func:`predict_files`; they get ready beside what comes next.
 
     Args:
         total: how many files there are; None where that is not known.
-        seconds: how long the reading of one picture may take.
+        timeout: how long the reading of one picture may take.
     """
-    processes = cores() if total is None else min(cores(), 1 + total // BATCH)
-    pool = Pool(processes, seconds=seconds)
+    processes = count_cores() if total is None else min(count_cores(), 1 + total // BATCH_SIZE)
+    pool = WorkerPool(processes, timeout=timeout)
     for _ in range(pool.processes):
-        pool.submit(get_ready)
+        pool.submit(warm_up)
     return pool
 
 
 def _answers(
-    coming: Iterator[Item],
+    coming: Iterator[InputFile],
     classifier: Classifier,
     threshold: float,
-    reader: Reader,
-    make_pool: Callable[[], AbstractContextManager[Pool]],
+    reader: PreprocessOptions,
+    make_pool: Callable[[], AbstractContextManager[WorkerPool]],
     journal: Journal | None,
     retry_errors: bool,
-) -> Iterator[Answered]:
+) -> Iterator[FileResult]:
     """Read in other processes, run the network in threads, answer in order; see the module."""
     known = partial(_known, journal=journal, retry_errors=retry_errors)
-    most = max(LOOK_AHEAD, 3 * GROUP * classifier.threads)
+    most = max(READ_AHEAD, 3 * TASK_FILES * classifier.threads)
     waiting: deque[_Waiting] = deque()
     held = 0  # bytes of files out of archives among those that wait
     with make_pool() as pool, _Network(classifier) as network:
 
-        def first() -> Answered:
+        def first() -> FileResult:
             nonlocal held
             held -= len(waiting[0].item.data)
             answered = _answered(waiting.popleft(), network, classifier, threshold)
@@ -194,13 +188,13 @@ def _answers(
             return answered
 
         for item, read in _read_ahead(coming, known, pool, reader, most):
-            frames = read.frames if isinstance(read, Reading) else ()
-            waiting.append(_Waiting(item, read, [network.ask(frame.pixels) for frame in frames]))
+            crops = read.crops if isinstance(read, PreprocessedImage) else ()
+            waiting.append(_Waiting(item, read, [network.ask(crop.pixels) for crop in crops]))
             held += len(item.data)
             while waiting and (
                 network.is_busy
                 or len(waiting) >= most
-                or held > BYTES_AHEAD
+                or held > READ_AHEAD_BYTES
                 or waiting[0].is_answered
             ):
                 yield first()
@@ -208,24 +202,24 @@ def _answers(
             yield first()
 
 
-_Settled = Kept | Prediction
+_Settled = CachedResult | Prediction
 
 
-def _known(item: Item, journal: Journal | None, retry_errors: bool) -> _Settled | None:
+def _known(item: InputFile, journal: Journal | None, retry_errors: bool) -> _Settled | None:
     """Tell what needs no reading: what an earlier run answered, and what cannot be read at all."""
-    if not item.is_picture:
+    if not item.is_image:
         return Prediction(item.key, Status.SKIPPED)
     if item.problem:
         return Prediction(item.key, Status.UNREADABLE, error=item.problem)
-    return None if journal is None else journal.kept(item, with_bad=not retry_errors)
+    return None if journal is None else journal.cached(item, with_bad=not retry_errors)
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
     """Files in a row, with what is known of them; what is not known is being read."""
 
-    files: list[tuple[Item, _Settled | None]]
-    readings: Future[list[Reading | Exception | None]]
+    files: list[tuple[InputFile, _Settled | None]]
+    readings: Future[list[PreprocessedImage | Exception | None]]
 
     @property
     def bytes_held(self) -> int:
@@ -233,22 +227,24 @@ class _Group:
 
 
 def _read_ahead(
-    coming: Iterator[Item],
-    known: Callable[[Item], _Settled | None],
-    pool: Pool,
-    reader: Reader,
+    coming: Iterator[InputFile],
+    known: Callable[[InputFile], _Settled | None],
+    pool: WorkerPool,
+    reader: PreprocessOptions,
     most: int,
-) -> Iterator[tuple[Item, Kept | Reading | Prediction]]:
+) -> Iterator[tuple[InputFile, CachedResult | PreprocessedImage | Prediction]]:
     """Have files read in other processes, ``most`` of them ahead; give them in their order."""
     pending: deque[_Group] = deque()
     for files in _grouped((item, known(item)) for item in coming):
         unread = [
-            item.data if item.path is None else item.path for item, kept in files if kept is None
+            item.data if item.path is None else item.path
+            for item, cached in files
+            if cached is None
         ]
-        pending.append(_Group(files, pool.submit_group(read_picture, unread, reader)))
+        pending.append(_Group(files, pool.submit_group(preprocess_file, unread, reader)))
         while pending and (
             sum(len(group.files) for group in pending) >= most
-            or sum(group.bytes_held for group in pending) > BYTES_AHEAD
+            or sum(group.bytes_held for group in pending) > READ_AHEAD_BYTES
         ):
             yield from _outcomes(pending.popleft())
     while pending:
@@ -256,29 +252,31 @@ def _read_ahead(
 
 
 def _grouped(
-    files: Iterable[tuple[Item, _Settled | None]],
-) -> Iterator[list[tuple[Item, _Settled | None]]]:
+    files: Iterable[tuple[InputFile, _Settled | None]],
+) -> Iterator[list[tuple[InputFile, _Settled | None]]]:
     """Gather files that are small into groups, for each group costs two changes of process."""
-    group: list[tuple[Item, _Settled | None]] = []
+    group: list[tuple[InputFile, _Settled | None]] = []
     size = 0
-    for item, kept in files:
-        group.append((item, kept))
-        size += item.size if kept is None else 0
-        if len(group) == GROUP or size >= GROUP_BYTES:
+    for item, cached in files:
+        group.append((item, cached))
+        size += item.size if cached is None else 0
+        if len(group) == TASK_FILES or size >= TASK_BYTES:
             yield group
             group, size = [], 0
     if group:
         yield group
 
 
-def _outcomes(group: _Group) -> Iterator[tuple[Item, Kept | Reading | Prediction]]:
+def _outcomes(
+    group: _Group,
+) -> Iterator[tuple[InputFile, CachedResult | PreprocessedImage | Prediction]]:
     """Wait for a group that is being read; what cannot be read is a row that says why."""
     readings = iter(group.readings.result())
-    for item, kept in group.files:
-        reading = kept or next(readings)
+    for item, cached in group.files:
+        reading = cached or next(readings)
         if reading is None:
             yield item, Prediction(item.key, Status.SKIPPED)
-        elif isinstance(reading, (UnreadablePictureError, DiedError)):
+        elif isinstance(reading, (UnreadableImageError, WorkerDiedError)):
             yield item, Prediction(item.key, Status.UNREADABLE, error=str(reading))
         elif isinstance(reading, FacegenderError):  # of all pictures, such as a missing library
             raise reading
@@ -311,7 +309,7 @@ class _Network:
 
     def __init__(self, classifier: Classifier) -> None:
         resize = classifier.description.resize
-        self._shape = (BATCH, resize.height, resize.width, 3)
+        self._shape = (BATCH_SIZE, resize.height, resize.width, 3)
         self._classifier = classifier
         self._most = 2 * classifier.threads
         self._threads = ThreadPoolExecutor(classifier.threads, "facegender-network")
@@ -323,7 +321,7 @@ class _Network:
         run = self._filling = self._filling or _Run(np.empty(self._shape, np.uint8))
         run.pixels[run.count] = pixels
         run.count += 1
-        if run.count == BATCH:
+        if run.count == BATCH_SIZE:
             self._begin(run)
         return run, run.count - 1
 
@@ -365,8 +363,8 @@ class _Network:
 class _Waiting:
     """A file that was read, and where the answers for its faces will be."""
 
-    item: Item
-    read: Kept | Reading | Prediction
+    item: InputFile
+    read: CachedResult | PreprocessedImage | Prediction
     faces: list[tuple[_Run, int]]
 
     @property
@@ -376,12 +374,12 @@ class _Waiting:
 
 def _answered(
     waiting: _Waiting, network: _Network, classifier: Classifier, threshold: float
-) -> Answered:
+) -> FileResult:
     """Wait for a file's answers and make them rows."""
     item, read = waiting.item, waiting.read
-    if isinstance(read, Kept):
-        return Answered(item, read.rows, read.thumbnail, is_kept=True)
+    if isinstance(read, CachedResult):
+        return FileResult(item, read.rows, read.thumbnail, is_cached=True)
     if isinstance(read, Prediction):
-        return Answered(item, (read,))
+        return FileResult(item, (read,))
     found = (network.answer(*face) for face in waiting.faces)
-    return Answered(item, classifier.rows(item.key, read, found, threshold), read.thumbnail)
+    return FileResult(item, classifier.rows(item.key, read, found, threshold), read.thumbnail)

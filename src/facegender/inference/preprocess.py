@@ -12,28 +12,28 @@ from PIL import Image
 
 from facegender.errors import InputError
 from facegender.faces.alignment import Crop
-from facegender.faces.face_aligner import FACES, Framed, Framer
+from facegender.faces.face_aligner import FACE_MODES, FaceAligner, FaceCrop
 from facegender.faces.yunet import YuNet
-from facegender.images.decode import Reduced, decode_fitted, decode_reduced
-from facegender.images.formats import LIMITS, Limits, read_file
-from facegender.images.pixels import Pixels, Resize, as_image
+from facegender.images.decode import DownscaledImage, decode_downscaled, decode_resized
+from facegender.images.formats import DEFAULT_IMAGE_LIMITS, ImageLimits, read_image_file
+from facegender.images.pixels import Pixels, Resize, to_image
 
-LOOK = YuNet.FAR
+DETECTION_SIDE = YuNet.LARGE_SIDE
 """Long side in pixels that a large JPEG has at least when it is looked at for faces."""
 
 
-def check_faces(faces: str) -> None:
+def check_face_mode(faces: str) -> None:
     """Refuse what is none of :data:`FACES`.
 
     Raises:
         InputError: another word.
     """
-    if faces not in FACES:
-        raise InputError(f"faces {faces!r} is not one of {', '.join(FACES)}")
+    if faces not in FACE_MODES:
+        raise InputError(f"faces {faces!r} is not one of {', '.join(FACE_MODES)}")
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class PreprocessOptions:
     """How pictures are read: everything that decides what the network will see.
 
     Attributes:
@@ -48,7 +48,7 @@ class Reader:
     crop: Crop
     resize: Resize
     faces: str = "auto"
-    limits: Limits = LIMITS
+    limits: ImageLimits = DEFAULT_IMAGE_LIMITS
     detector: Path | None = None
     has_thumbnail: bool = False
 
@@ -58,27 +58,27 @@ class Reader:
         Raises:
             InputError: another word for ``faces``.
         """
-        check_faces(self.faces)
+        check_face_mode(self.faces)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PreprocessedImage:
     """A picture that was read: its faces as the network sees them, none where it shows none.
 
     ``width`` and ``height`` are those of the upright picture, in which the faces' boxes lie.
     """
 
-    frames: tuple[Framed, ...]
+    crops: tuple[FaceCrop, ...]
     width: int
     height: int
     thumbnail: bytes = b""
 
 
-def get_ready() -> None:
+def warm_up() -> None:
     """Do nothing: to be asked for it, a process has loaded this module."""
 
 
-def read_picture(source: Path | bytes, reader: Reader) -> Reading | None:
+def preprocess_file(source: Path | bytes, reader: PreprocessOptions) -> PreprocessedImage | None:
     """Read a picture file, find what it shows, and bring it to the network's size.
 
     A large JPEG is decoded smaller where that shows the network no less.
@@ -91,45 +91,51 @@ def read_picture(source: Path | bytes, reader: Reader) -> Reading | None:
         None where a file is no picture by name and content.
 
     Raises:
-        UnreadablePictureError: it cannot be read whole; see
+        UnreadableImageError: it cannot be read whole; see
             :func:`facegender.images.decode.decode`.
     """
-    data = source if isinstance(source, bytes) else read_file(source, reader.limits)
+    data = source if isinstance(source, bytes) else read_image_file(source, reader.limits)
     if data is None:
         return None
     if reader.faces == "whole" and not reader.has_thumbnail:
-        fitted = decode_fitted(data, reader.resize, reader.limits)
-        return Reading((Framed(fitted.pixels, None),), fitted.width, fitted.height)
+        fitted = decode_resized(data, reader.resize, reader.limits)
+        return PreprocessedImage((FaceCrop(fitted.pixels, None),), fitted.width, fitted.height)
     needed = max(reader.resize.width, reader.resize.height)
-    picture = decode_reduced(data, 2 * needed if reader.faces == "whole" else LOOK, reader.limits)
-    return _reading(picture, reader, lambda side: decode_reduced(data, side, reader.limits))
+    image = decode_downscaled(
+        data, 2 * needed if reader.faces == "whole" else DETECTION_SIDE, reader.limits
+    )
+    return _preprocess(image, reader, lambda side: decode_downscaled(data, side, reader.limits))
 
 
-def read_pixels(pixels: Pixels, reader: Reader) -> Reading:
-    """Find what a decoded picture ``uint8 [H, W, 3]`` shows; see :func:`read_picture`."""
-    whole = Reduced(as_image(pixels), pixels.shape[1], pixels.shape[0])
-    return _reading(whole, reader, lambda _: whole)
+def preprocess_pixels(pixels: Pixels, reader: PreprocessOptions) -> PreprocessedImage:
+    """Find what a decoded picture ``uint8 [H, W, 3]`` shows; see :func:`preprocess_file`."""
+    whole = DownscaledImage(to_image(pixels), pixels.shape[1], pixels.shape[0])
+    return _preprocess(whole, reader, lambda _: whole)
 
 
-def _reading(picture: Reduced, reader: Reader, decode_larger: Callable[[int], Reduced]) -> Reading:
-    framer = _framer(reader.crop, reader.resize, reader.detector)
-    faces = framer.find(picture.image, reader.faces)
+def _preprocess(
+    image: DownscaledImage,
+    reader: PreprocessOptions,
+    decode_larger: Callable[[int], DownscaledImage],
+) -> PreprocessedImage:
+    aligner = _face_aligner(reader.crop, reader.resize, reader.detector)
+    faces = aligner.find_faces(image.image, reader.faces)
     needed = max(reader.resize.width, reader.resize.height)
     smallest: float = needed
-    if picture.scale > 1.0:
-        smallest = min((framer.side(face) for face in faces if face), default=needed)
+    if image.scale > 1.0:
+        smallest = min((aligner.crop_side(face) for face in faces if face), default=needed)
     if smallest < needed:
         # A face so small that at this scale the network would see less than there is
-        larger = decode_larger(ceil(max(picture.image.size) * needed / smallest))
-        faces = tuple(face and face.scaled(picture.scale / larger.scale) for face in faces)
-        picture = larger
-    image, scale = picture.image, picture.scale
-    frames = [framer.frame(image, face) for face in faces]
-    return Reading(
-        tuple(Framed(frame.pixels, frame.face and frame.face.scaled(scale)) for frame in frames),
-        picture.width,
-        picture.height,
-        _thumbnail(image) if reader.has_thumbnail else b"",
+        larger = decode_larger(ceil(max(image.image.size) * needed / smallest))
+        faces = tuple(face and face.scaled(image.scale / larger.scale) for face in faces)
+        image = larger
+    pil_image, scale = image.image, image.scale
+    crops = [aligner.align(pil_image, face) for face in faces]
+    return PreprocessedImage(
+        tuple(FaceCrop(crop.pixels, crop.face and crop.face.scaled(scale)) for crop in crops),
+        image.width,
+        image.height,
+        _thumbnail(pil_image) if reader.has_thumbnail else b"",
     )
 
 
@@ -140,9 +146,9 @@ def _thumbnail(image: Image.Image) -> bytes:
 
 
 @cache
-def _framer(crop: Crop, resize: Resize, detector: Path | None) -> Framer:
+def _face_aligner(crop: Crop, resize: Resize, detector: Path | None) -> FaceAligner:
     if detector is None:
-        return Framer(crop, resize)
+        return FaceAligner(crop, resize)
     from facegender.faces.opencv import OpenCVYuNet
 
-    return Framer(crop, resize, OpenCVYuNet(detector))
+    return FaceAligner(crop, resize, OpenCVYuNet(detector))

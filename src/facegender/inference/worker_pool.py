@@ -49,11 +49,11 @@ _ENVIRONMENT = {
 }
 
 
-class DiedError(Exception):
+class WorkerDiedError(Exception):
     """The process that did a piece of work died of it, or was ended for it took too long."""
 
 
-class Pool:
+class WorkerPool:
     """Processes that work on pieces side by side; a context manager.
 
     Example:
@@ -62,16 +62,16 @@ class Pool:
         4
     """
 
-    def __init__(self, processes: int, *, seconds: float) -> None:
+    def __init__(self, processes: int, *, timeout: float) -> None:
         """Start the processes.
 
         Args:
             processes: how many.
-            seconds: how long one piece may take; then its process is ended.
+            timeout: how long one piece may take; then its process is ended.
         """
         self.processes = processes
-        self._seconds = seconds
-        self._workers = [_Worker() for _ in range(processes)]
+        self._seconds = timeout
+        self._workers = [_WorkerProcess() for _ in range(processes)]
         self._idle = list(self._workers)
         self._threads = ThreadPoolExecutor(processes, "facegender-worker")
         self._closed = threading.Event()
@@ -82,12 +82,12 @@ class Pool:
         """Have a function called in one of the processes; it and its values must be picklable.
 
         Returns:
-            What gives the value, or raises :class:`DiedError` or what the function raised.
+            What gives the value, or raises :class:`WorkerDiedError` or what the function raised.
         """
         return self._threads.submit(self._one, function, args, kwargs)
 
     def submit_group(
-        self, function: Callable[..., T], pieces: Sequence[object], *args: object
+        self, function: Callable[..., T], tasks: Sequence[object], *args: object
     ) -> Future[list[T | Exception]]:
         """Have a function called for each piece, all in one process, one after the other.
 
@@ -97,10 +97,10 @@ class Pool:
             args: the same for all.
 
         Returns:
-            What gives, in the pieces' order, the value for each, or the :class:`DiedError` or
+            What gives, in the pieces' order, the value for each, or the :class:`WorkerDiedError` or
             other exception that it has instead.
         """
-        return self._threads.submit(self._all, function, [(one, *args) for one in pieces], {})
+        return self._threads.submit(self._all, function, [(one, *args) for one in tasks], {})
 
     def __enter__(self) -> Self:
         """Give the pool."""
@@ -129,18 +129,18 @@ class Pool:
         return value
 
     def _all(
-        self, function: Callable[..., T], pieces: list[tuple[object, ...]], kwargs: Any
+        self, function: Callable[..., T], tasks: list[tuple[object, ...]], kwargs: Any
     ) -> list[T | Exception]:
         worker = self._idle.pop()  # there are as many threads as processes
         found: list[T | Exception] = []
-        dead: list[tuple[int, DiedError]] = []
+        dead: list[tuple[int, WorkerDiedError]] = []
         is_second_try = False
         try:
-            while pieces:
+            while tasks:
                 try:
-                    found = worker.ask((function, pieces, kwargs), self._seconds)
+                    found = worker.ask((function, tasks, kwargs), self._seconds)
                     break
-                except DiedError as error:
+                except WorkerDiedError as error:
                     if self._closed.is_set():
                         raise
                     at = worker.begun - 1
@@ -152,7 +152,7 @@ class Pool:
                         is_second_try = True
                         continue
                     at = max(0, at)
-                    pieces = pieces[:at] + pieces[at + 1 :]
+                    tasks = tasks[:at] + tasks[at + 1 :]
                     dead.append((at, error))
         finally:
             self._idle.append(worker)
@@ -173,7 +173,7 @@ class Pool:
                     worker.end_if_late(self._seconds)
 
 
-class _Worker:
+class _WorkerProcess:
     """One process that answers one request at a time."""
 
     def __init__(self) -> None:
@@ -185,7 +185,7 @@ class _Worker:
         # Not multiprocessing: that runs the caller's own script again in every process.
         path = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
         module = "facegender.inference.worker_pool"
-        code = f"import sys; sys.path[:] = {path!r}; from {module} import serve; serve()"
+        code = f"import sys; sys.path[:] = {path!r}; from {module} import run_worker; run_worker()"
         self._is_new = True
         with tempfile.TemporaryFile() as file:
             file.truncate(_MARK_BYTES)
@@ -206,7 +206,7 @@ class _Worker:
         """How many pieces of its group it has begun."""
         return int.from_bytes(self._mark[:], "little")
 
-    def ask(self, request: object, seconds: float) -> Any:
+    def ask(self, request: object, timeout: float) -> Any:
         """Send a request and wait for the answer.
 
         Raises:
@@ -230,8 +230,8 @@ class _Worker:
         except (EOFError, OSError):
             code = self._process.wait()
             if self._is_late:
-                raise DiedError(f"took longer than {seconds:g} seconds") from None
-            raise DiedError(f"the process that read it died ({_name_of(code)})") from None
+                raise WorkerDiedError(f"took longer than {timeout:g} seconds") from None
+            raise WorkerDiedError(f"the process that read it died ({_name_of(code)})") from None
         finally:
             self._is_asked = False
 
@@ -239,13 +239,13 @@ class _Worker:
         """Count the time of the piece that it is at from now."""
         self._seen, self._since = self.begun, time.monotonic()
 
-    def end_if_late(self, seconds: float) -> None:
+    def end_if_late(self, timeout: float) -> None:
         """End the process where it has been at one piece for longer than that."""
         if not self._is_asked:
             return
         if self.begun != self._seen:
             self.begin_waiting()
-        elif time.monotonic() > self._since + seconds:
+        elif time.monotonic() > self._since + timeout:
             self._is_late = True
             self._process.kill()
 
@@ -263,7 +263,7 @@ class _Worker:
                     pipe.close()
 
 
-def serve() -> None:
+def run_worker() -> None:
     """Answer requests until there are no more: the other process's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -275,11 +275,11 @@ def serve() -> None:
     answers.flush()
     while True:
         try:
-            function, pieces, kwargs = _receive(requests)
+            function, tasks, kwargs = _receive(requests)
         except EOFError:
             return
         found = []
-        for at, args in enumerate(pieces, 1):
+        for at, args in enumerate(tasks, 1):
             mark[:] = at.to_bytes(_MARK_BYTES, "little")
             try:
                 found.append(function(*args, **kwargs))

@@ -69,7 +69,7 @@ class Member:
     size: int
     problem: str
     open: Callable[[], IO[bytes] | None]
-    modified: int = 0
+    mtime_ns: int = 0
 
 
 class _StrictHeader(tarfile.TarInfo):

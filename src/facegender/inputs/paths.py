@@ -16,15 +16,20 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from facegender.errors import InputError
-from facegender.files import OWN_FILES, in_natural_order
-from facegender.images.formats import LIMITS, Limits, is_leftover, looks_like_picture
+from facegender.files import OWN_FILE_PREFIX, natural_sort
+from facegender.images.formats import (
+    DEFAULT_IMAGE_LIMITS,
+    ImageLimits,
+    is_apple_double,
+    looks_like_image,
+)
 from facegender.inputs.archives import FOLDER, Member, list_members, looks_like_archive, read_member
 
 _LISTS = (".txt", ".lst", ".list")
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class InputFile:
     """One file that may be a picture.
 
     Attributes:
@@ -44,9 +49,9 @@ class Item:
     path: Path | None = None
     data: bytes = b""
     size: int = 0
-    modified: int = 0
+    mtime_ns: int = 0
     problem: str = ""
-    is_picture: bool = True
+    is_image: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +66,21 @@ class Folder:
     prefix: str = ""
     is_list: bool = False
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[InputFile]:
         """Give the files in order, each with the state that it has now."""
         root = os.path.abspath(self.root)  # noqa: PTH100  (links stay as they are named)
         for name in self.names:
             key = self.prefix + name
             if name.endswith("/"):
-                yield Item(key, problem="the folder cannot be listed")
+                yield InputFile(key, problem="the folder cannot be listed")
                 continue
             path = self.root / name
             identity = os.path.join(root, name)  # noqa: PTH118  (a name may be absolute)
             try:
                 found = path.stat()
-                yield Item(key, identity, path, b"", found.st_size, found.st_mtime_ns)
+                yield InputFile(key, identity, path, b"", found.st_size, found.st_mtime_ns)
             except (OSError, ValueError):  # the reader says what is wrong with it
-                yield Item(key, identity, path)
+                yield InputFile(key, identity, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +89,9 @@ class Archive:
 
     path: Path
     prefix: str = ""
-    limits: Limits = LIMITS
+    limits: ImageLimits = DEFAULT_IMAGE_LIMITS
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[InputFile]:
         """Give the members in the archive's order; where it is damaged, an item that says so."""
         found = self.path.stat()
         place = os.path.abspath(self.path)  # noqa: PTH100
@@ -100,8 +105,8 @@ def archive_items(
     members: Iterable[Member],
     state: str,
     prefix: str = "",
-    limits: Limits = LIMITS,
-) -> Iterator[Item]:
+    limits: ImageLimits = DEFAULT_IMAGE_LIMITS,
+) -> Iterator[InputFile]:
     """Give the members of an archive, wherever it lies; where it is damaged, an item that says so.
 
     Args:
@@ -117,27 +122,27 @@ def archive_items(
             if member.problem == FOLDER:
                 continue
             if member.problem:
-                yield Item(key, problem=f"is {member.problem} in an archive")
+                yield InputFile(key, problem=f"is {member.problem} in an archive")
             elif member.size > limits.bytes:
-                yield Item(key, problem=over_limit(member.size, limits))
+                yield InputFile(key, problem=over_limit(member.size, limits))
             else:
                 data = read_member(archive, member)
-                is_picture = is_picture_file(member.name, data)
-                kept = data if is_picture else b""
-                known = (f"{number} in {state}", None, kept, member.size, member.modified)
-                yield Item(key, *known, is_picture=is_picture)
+                is_image = is_image_file(member.name, data)
+                kept = data if is_image else b""
+                known = (f"{number} in {state}", None, kept, member.size, member.mtime_ns)
+                yield InputFile(key, *known, is_image=is_image)
     except InputError as error:
-        yield Item(prefix or f"{Path(archive).name}/", problem=str(error))
+        yield InputFile(prefix or f"{Path(archive).name}/", problem=str(error))
 
 
-def is_picture_file(name: str, data: bytes) -> bool:
+def is_image_file(name: str, data: bytes) -> bool:
     """Tell whether a file claims to be a picture, by its name and its first 16 bytes or more."""
-    return looks_like_picture(name, data[:16]) and not is_leftover(
+    return looks_like_image(name, data[:16]) and not is_apple_double(
         PurePosixPath(name).name, data[:16]
     )
 
 
-def over_limit(size: int, limits: Limits) -> str:
+def over_limit(size: int, limits: ImageLimits) -> str:
     """Say why a file of this many bytes is not read."""
     return f"{size:,} bytes are over the limit of {limits.bytes:,}"
 
@@ -149,37 +154,37 @@ class Inputs:
     ``lists`` are the files that named some of them.
     """
 
-    parts: tuple[Folder | Archive, ...]
+    sources: tuple[Folder | Archive, ...]
     lists: tuple[Path, ...] = ()
 
     @property
     def total(self) -> int | None:
         """How many files there are; None where an archive will tell only at its end."""
-        if any(isinstance(part, Archive) for part in self.parts):
+        if any(isinstance(part, Archive) for part in self.sources):
             return None
-        return sum(len(part.names) for part in self.parts if isinstance(part, Folder))
+        return sum(len(part.names) for part in self.sources if isinstance(part, Folder))
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[InputFile]:
         """Give the files, one after the other."""
-        return chain.from_iterable(self.parts)
+        return chain.from_iterable(self.sources)
 
     def files(self) -> Iterator[Path]:
         """Name the archives and lists that are read."""
         yield from self.lists
-        yield from (part.path for part in self.parts if isinstance(part, Archive))
+        yield from (part.path for part in self.sources if isinstance(part, Archive))
 
     def folders(self) -> set[Path]:
         """Name the folders that pictures are read from."""
-        folders = [part for part in self.parts if isinstance(part, Folder)]
+        folders = [part for part in self.sources if isinstance(part, Folder)]
         named = {os.path.dirname(name) for part in folders if part.is_list for name in part.names}  # noqa: PTH120
         return {part.root for part in folders if not part.is_list} | set(map(Path, named))
 
 
-def gather(
+def collect_inputs(
     names: Sequence[str | os.PathLike[str]],
     *,
     recursive: bool = False,
-    limits: Limits = LIMITS,
+    limits: ImageLimits = DEFAULT_IMAGE_LIMITS,
     listed: BinaryIO | None = None,
 ) -> Inputs:
     """Find the pictures behind what a person named.
@@ -200,7 +205,7 @@ def gather(
     expanded = chain.from_iterable(_expanded(os.fspath(name)) for name in names)
     given = list({os.path.normpath(name): name for name in expanded}.values())
     is_single = len(given) == 1
-    parts: list[Folder | Archive] = []
+    sources: list[Folder | Archive] = []
     files: list[str] = []
     lists: list[Path] = []
     folders = {os.path.abspath(name) for name in given if Path(name).is_dir()}  # noqa: PTH100
@@ -213,19 +218,19 @@ def gather(
         elif folders.intersection(above if recursive else above[:1]):
             continue  # it comes with its folder
         elif path.is_dir():
-            parts.append(Folder(path, list_files(path, recursive=recursive), prefix))
+            sources.append(Folder(path, list_files(path, recursive=recursive), prefix))
         elif not os.path.lexists(path):
             raise InputError(_why_nothing(path))
         elif path.is_file() and _is_archive(path):
-            parts.append(Archive(path, prefix, limits))
+            sources.append(Archive(path, prefix, limits))
         elif path.is_file() and is_list(path):
             lists.append(path)
             files += _lines(path.read_bytes())
         else:
             files.append(name)
     if files:
-        parts.append(Folder(Path(), _once(in_natural_order(files)), is_list=True))
-    return Inputs(tuple(parts), tuple(lists))
+        sources.append(Folder(Path(), _once(natural_sort(files)), is_list=True))
+    return Inputs(tuple(sources), tuple(lists))
 
 
 def list_files(folder: Path, *, recursive: bool = False) -> list[str]:
@@ -248,7 +253,7 @@ def list_files(folder: Path, *, recursive: bool = False) -> list[str]:
                     name = f"{inside}/{entry.name}" if inside else entry.name
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(name)
-                    elif not entry.name.startswith(OWN_FILES) and not _leads_to_folder(entry):
+                    elif not entry.name.startswith(OWN_FILE_PREFIX) and not _leads_to_folder(entry):
                         names.append(name)
         except OSError as error:
             if not inside:
@@ -256,7 +261,7 @@ def list_files(folder: Path, *, recursive: bool = False) -> list[str]:
             names.append(f"{inside}/")
         if not recursive:
             break
-    return in_natural_order(names)
+    return natural_sort(names)
 
 
 def _expanded(name: str) -> Iterable[str]:
@@ -265,7 +270,7 @@ def _expanded(name: str) -> Iterable[str]:
         return (name,)
     if not (found := glob(name, recursive=True)):  # noqa: PTH207  (a pattern with any root)
         raise InputError(f"nothing fits the pattern {name}. Look at the folder's name and suffix")
-    return in_natural_order(found)
+    return natural_sort(found)
 
 
 def _parents(name: str) -> list[str]:
@@ -313,7 +318,7 @@ def is_list(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            return not looks_like_picture(path.stem, file.read(16))
+            return not looks_like_image(path.stem, file.read(16))
     except OSError:
         return False
 

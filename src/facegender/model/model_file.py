@@ -17,12 +17,12 @@ from typing import Any
 from facegender.errors import ModelFileError
 from facegender.faces.alignment import Crop
 from facegender.images.pixels import Resize
-from facegender.model.runtime import Network, start
+from facegender.model.runtime import Network, load_network
 
 LABELS = ("female", "male")
 """The label order of every network's two outputs."""
 
-FORMAT = 2
+FORMAT = 3
 """Version of the description; a file with another one is refused."""
 
 DESCRIPTION_KEY = "facegender"
@@ -49,14 +49,14 @@ class ModelDescription:
         resize: the size in pixels at which it sees a face, and the filter that brings it there.
         labels: in the order of its two outputs.
         crop: the rule by which a face is cut out.
-        grey: whether it sees no colours.
-        unknown_below: answers with a probability below it get the status ``unknown`` (0.5: none).
+        grayscale: whether it sees no colours.
+        min_confidence: answers with a probability below it get the status ``unknown`` (0.5: none).
         temperature: what the logits were divided by; already inside the graph.
-        figures: what was measured, by part and source, with counts.
+        metrics: what was measured, by part and source, with counts.
         data: what it learned from: counts, fingerprint.
         recipe: how it was trained.
-        start: what its weights were before that.
-        licence: of the model file.
+        pretrained: the weights that training started from.
+        license: of the model file.
         terms: what the data allows.
         created: when, as ISO 8601.
         format: version of this description.
@@ -66,14 +66,14 @@ class ModelDescription:
     resize: Resize
     labels: tuple[str, ...] = LABELS
     crop: Crop = field(default_factory=Crop)
-    grey: bool = False
-    unknown_below: float = 0.5
+    grayscale: bool = False
+    min_confidence: float = 0.5
     temperature: float = 1.0
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    start: str = ""
-    licence: str = ""
+    pretrained: str = ""
+    license: str = ""
     terms: str = ""
     created: str = ""
     format: int = FORMAT
@@ -107,12 +107,12 @@ class ModelDescription:
             raise ValueError(f"its labels are {labels}, not {LABELS}")
         try:
             raw["resize"] = Resize(**raw["resize"])
-            points = tuple(tuple(point) for point in raw["crop"].pop("points"))
-            raw["crop"] = Crop(points=points, **raw["crop"])
+            points = tuple(tuple(point) for point in raw["crop"].pop("template"))
+            raw["crop"] = Crop(template=points, **raw["crop"])
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"its resize or crop rule cannot be read: {error}") from error
-        if not 0.5 <= raw["unknown_below"] <= 1.0:
-            raise ValueError(f"its unknown_below {raw['unknown_below']!r} is not within 0.5 to 1")
+        if not 0.5 <= raw["min_confidence"] <= 1.0:
+            raise ValueError(f"its min_confidence {raw['min_confidence']!r} is not within 0.5 to 1")
         return cls(**(raw | {"labels": labels}))
 
 
@@ -128,7 +128,7 @@ class ModelFile:
 
 def shipped_model() -> Path:
     """Path of the model file that comes with the package."""
-    return Path(__file__).parent / "weights" / MODEL_NAME
+    return Path(__file__).parent / "weights" / "best.onnx"
 
 
 def read_model_file(
@@ -172,7 +172,7 @@ def read_model_file(
         )
     try:
         description = ModelDescription.from_json(_recorded_description(graph))
-        network = start(graph, runtime, threads)
+        network = load_network(graph, runtime, threads)
         _check_ends(network, description)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
@@ -234,7 +234,9 @@ def _check_ends(network: Network, description: ModelDescription) -> None:
         ValueError: they differ.
     """
     frame = f"[{description.resize.height}, {description.resize.width}, 3]"
-    if network.takes != f"uint8 {frame}":
-        raise ValueError(f"its graph does not take uint8 pixels {frame}, but {network.takes}")
-    if network.gives != "float32 [2]":
-        raise ValueError(f"its graph does not give float32 probabilities [2], but {network.gives}")
+    if network.input_spec != f"uint8 {frame}":
+        raise ValueError(f"its graph does not take uint8 pixels {frame}, but {network.input_spec}")
+    if network.output_spec != "float32 [2]":
+        raise ValueError(
+            f"its graph does not give float32 probabilities [2], but {network.output_spec}"
+        )

@@ -24,7 +24,7 @@ RUNTIMES = ("auto", "onnxruntime", "openvino", "cuda", "tensorrt")
 """What a graph can be run by; ``auto`` is CUDA where it is there, else OpenVINO where that is
 installed and better, else ONNX Runtime on the CPU."""
 
-BATCH = 16
+BATCH_SIZE = 16
 """Pictures in every run of the network over many. Always so many (the rest is black), so that the
 same bits come out for a picture whatever stands beside it."""
 
@@ -40,11 +40,11 @@ class Network(Protocol):
         """What runs it, where, and in which arithmetic: all that its last bits depend on."""
 
     @property
-    def takes(self) -> str:
+    def input_spec(self) -> str:
         """Type and shape of its inputs for one picture, such as ``uint8 [128, 128, 3]``."""
 
     @property
-    def gives(self) -> str:
+    def output_spec(self) -> str:
         """Type and shape of its outputs for one picture."""
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -55,7 +55,7 @@ class Network(Protocol):
         """
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Count the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -79,7 +79,7 @@ def check_runtime(runtime: str) -> None:
         )
 
 
-def start(graph: bytes, runtime: str, threads: int) -> Network:
+def load_network(graph: bytes, runtime: str, threads: int) -> Network:
     """Make a graph ready to run.
 
     Args:
@@ -162,7 +162,7 @@ class _ONNXRuntime:
         except Exception as error:  # ONNX Runtime's own exceptions share no base but this
             raise ModelFileError(f"ONNX Runtime cannot run it: {error}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        self.takes, self.gives = _ends(inputs), _ends(outputs)
+        self.input_spec, self.output_spec = _ends(inputs), _ends(outputs)
         self._input = inputs[0].name
         self.provider = str(self._session.get_providers()[0])
         used = self.provider.removesuffix("ExecutionProvider")
@@ -212,8 +212,8 @@ class _OpenVINO:
         self._requests = threading.local()
         arithmetic = "int8" if _is_quantised(graph) else precision
         self.name = f"openvino {openvino.__version__.split('-')[0]} CPU {arithmetic}"
-        model = self._run_checked("OpenVINO cannot run it", partial(self._model, BATCH))
-        self.takes, self.gives = (
+        model = self._run_checked("OpenVINO cannot run it", partial(self._model, BATCH_SIZE))
+        self.input_spec, self.output_spec = (
             ", ".join(f"{end.element_type.to_dtype()} {list(end.shape)[1:]}" for end in ends)
             for ends in (model.inputs, model.outputs)
         )

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from facegender.errors import OutputError, UnreadablePictureError
+from facegender.errors import OutputError, UnreadableImageError
 from facegender.images.decode import decode
-from facegender.images.formats import LIMITS, Limits, read_file
-from facegender.images.pixels import Pixels, Resize, fit
+from facegender.images.formats import DEFAULT_IMAGE_LIMITS, ImageLimits, read_image_file
+from facegender.images.pixels import Pixels, Resize, resize
 
-COLOURS = {"female": "#7b3fb5", "male": "#00766c"}
+COLORS = {"female": "#7b3fb5", "male": "#00766c"}
 """Of boxes and labels; the report uses the same. White text on either has a contrast over 5."""
 
 _NO_LABEL = "#5a5f66"
@@ -36,7 +36,9 @@ _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)")
 _AT_FOLDER_END = re.compile(r"(?i)[. ]$|\.(?=jpg$)")
 
 
-def annotate(pixels: Pixels, rows: Sequence[Mapping[str, Any]], *, blur: bool = False) -> bytes:
+def annotate(
+    pixels: Pixels, rows: Sequence[Mapping[str, Any]], *, anonymize: bool = False
+) -> bytes:
     """Draw the boxes and answers of a picture's rows into a copy of it.
 
     With ``blur`` all that is left of the ellipse around each box are 16 averages, smoothed, which
@@ -48,16 +50,16 @@ def annotate(pixels: Pixels, rows: Sequence[Mapping[str, Any]], *, blur: bool = 
         pixels: ``uint8 [H, W, 3]``, RGB, upright; may be smaller than the rows say (boxes follow).
         rows: all rows of the picture, in the form of the details file. Those without a box draw
             nothing.
-        blur: hide the faces.
+        anonymize: hide the faces.
 
     Returns:
         The bytes of a JPEG file.
     """
     boxes = [(_box_in(pixels, row), row) for row in rows if row.get("box") is not None]
-    if blur:
+    if anonymize:
         pixels = pixels.copy()
         for box, row in boxes:
-            _hide(pixels, None if row.get("crop") == "whole" else box)
+            _pixelate(pixels, None if row.get("crop") == "whole" else box)
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
     for box, row in reversed(boxes):  # the first face lies on top
@@ -67,35 +69,35 @@ def annotate(pixels: Pixels, rows: Sequence[Mapping[str, Any]], *, blur: bool = 
     return file.getvalue()
 
 
-def copy_picture(
+def annotate_file(
     source: Path | bytes,
     rows: Sequence[Mapping[str, Any]],
     folder: Path,
     *,
-    blur: bool = False,
-    limits: Limits = LIMITS,
+    anonymize: bool = False,
+    limits: ImageLimits = DEFAULT_IMAGE_LIMITS,
 ) -> Path:
-    """Read a picture again and write its copy; see :func:`annotate` and :func:`write_copy`.
+    """Read a picture again and write its copy; see :func:`annotate` and :func:`write_annotated_copy`.
 
     Args:
         source: its file, or the file's content.
         rows: all rows of the picture.
         folder: where to.
-        blur: hide the faces.
+        anonymize: hide the faces.
         limits: what the picture may cost.
 
     Raises:
-        UnreadablePictureError: it cannot be read any more.
+        UnreadableImageError: it cannot be read any more.
         OutputError: the copy cannot be written.
     """
-    data = source if isinstance(source, bytes) else read_file(source, limits)
+    data = source if isinstance(source, bytes) else read_image_file(source, limits)
     if data is None:
-        raise UnreadablePictureError("is no picture by its name and content")
-    copy = annotate(decode(data, limits), rows, blur=blur)
-    return write_copy(folder, str(rows[0]["file"]), copy)
+        raise UnreadableImageError("is no picture by its name and content")
+    copy = annotate(decode(data, limits), rows, anonymize=anonymize)
+    return write_annotated_copy(folder, str(rows[0]["file"]), copy)
 
 
-def write_copy(folder: Path, file: str, data: bytes) -> Path:
+def write_annotated_copy(folder: Path, file: str, data: bytes) -> Path:
     """Write the copy of one picture, whole or not at all, and keep its sub-folders.
 
     ``.jpg`` is added to the whole name, so that ``a.png`` and ``a.jpg`` have copies of their own.
@@ -188,7 +190,7 @@ def _box_in(pixels: Pixels, row: Mapping[str, Any]) -> _Box:
     )
 
 
-def _hide(pixels: Pixels, box: _Box | None) -> None:
+def _pixelate(pixels: Pixels, box: _Box | None) -> None:
     """Leave only a few averages of the ellipse around a box, in place; of all where it is None."""
     height, width = pixels.shape[:2]
     left, top, right, bottom = box or (0.0, 0.0, float(width), float(height))
@@ -201,7 +203,7 @@ def _hide(pixels: Pixels, box: _Box | None) -> None:
     part = pixels[first_y:last_y, first_x:last_x]
     full = Resize(part.shape[0], part.shape[1], "bicubic")
     cells = Resize(min(_HIDDEN_CELLS, part.shape[0]), min(_HIDDEN_CELLS, part.shape[1]), "box")
-    hidden = fit(fit(np.ascontiguousarray(part), cells), full)
+    hidden = resize(resize(np.ascontiguousarray(part), cells), full)
     y, x = np.ogrid[first_y:last_y, first_x:last_x]
     aside = ((x + 0.5 - middle_x) / across) ** 2 + ((y + 0.5 - middle_y) / down) ** 2
     is_hidden = np.ones_like(aside, bool) if box is None else aside <= 1.0
@@ -217,10 +219,10 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: _Box, row: Mapping[str, Any]) -> N
     if left >= right or top >= bottom:
         return
     is_known = row.get("status") == "ok"
-    colour = COLOURS.get(str(row.get("label")), _NO_LABEL) if is_known else _NO_LABEL
+    color = COLORS.get(str(row.get("label")), _NO_LABEL) if is_known else _NO_LABEL
     # A white edge keeps the box visible on a picture of its own colour.
     draw.rectangle((left, top, right, bottom), outline="white", width=line + line // 2)
-    draw.rectangle((left, top, right, bottom), outline=colour, width=line)
+    draw.rectangle((left, top, right, bottom), outline=color, width=line)
 
     text = _answer(row)
     size = min(max(width, height) / 40, max(max(width, height) / 80, (right - left) / 6))
@@ -235,7 +237,7 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: _Box, row: Mapping[str, Any]) -> N
     wide, high = x1 - x0 + 2 * pad, y1 - y0 + 2 * pad
     x = max(0.0, min(left, width - wide))
     y = top - high if top >= high else top
-    draw.rectangle((x, y, x + wide, y + high), fill=colour)
+    draw.rectangle((x, y, x + wide, y + high), fill=color)
     draw.text((x + pad - x0, y + pad - y0), text, fill="white", font=font)
 
 

@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import IO, Any, TextIO
 
 from facegender.errors import InputError, MissingExtraError
-from facegender.files import replacing
+from facegender.files import atomic_write
 from facegender.results.predictions import Prediction, Status
 
 COLUMNS = {
     "file": "string",
-    "face": "int32",
+    "face_index": "int32",
     "status": "string",
     "label": "string",
     "probability": "float64",
@@ -24,7 +24,7 @@ COLUMNS = {
     "box_y": "int32",
     "box_width": "int32",
     "box_height": "int32",
-    "score": "float64",
+    "detection_score": "float64",
     "crop": "string",
     "width": "int32",
     "height": "int32",
@@ -110,13 +110,13 @@ def format_of(path: Path, kind: str | None = None) -> str:
 
 @contextmanager
 def _jsonl(path: Path) -> Iterator[Callable[[Prediction], None]]:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         yield lambda row: _put(file, json.dumps(row.to_dict(), ensure_ascii=False) + "\n")
 
 
 @contextmanager
 def _json(path: Path) -> Iterator[Callable[[Prediction], None]]:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         before = "[\n"
 
         def write(row: Prediction) -> None:
@@ -130,7 +130,7 @@ def _json(path: Path) -> Iterator[Callable[[Prediction], None]]:
 
 @contextmanager
 def _csv(path: Path) -> Iterator[Callable[[Prediction], None]]:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         # with both characters at the ends of lines, both are quoted in names
         table = csv.DictWriter(file, COLUMNS, lineterminator="\r\n")
         table.writeheader()
@@ -139,7 +139,7 @@ def _csv(path: Path) -> Iterator[Callable[[Prediction], None]]:
 
 @contextmanager
 def _parquet(path: Path) -> Iterator[Callable[[Prediction], None]]:
-    with replacing(path) as file, parquet_rows(file.buffer) as (write, _):
+    with atomic_write(path) as file, parquet_rows(file.buffer) as (write, _):
         yield write
 
 

@@ -65,13 +65,13 @@ class Prediction:
     Attributes:
         file: the picture's name, or its path inside the folder with ``/``; None for pixels.
         status: what became of it.
-        face: index of the face in the picture, from 0; None where there is no face.
+        face_index: index of the face in the picture, from 0; None where there is no face.
         label: ``male`` or ``female``, with ``unknown`` the better guess; None without a face.
         probability: of that label, 0.5 to 1, four places.
         box: where the face is; the whole picture where it was taken whole.
-        score: how sure the face detector was, 0 to 1, two places; None where it was not asked.
-        crop: ``aligned`` where the face was found, cut out and turned upright, ``whole`` where the
-            picture was taken as it is; None without a face.
+        detection_score: how sure the face detector was, 0 to 1, two places; None where it was not asked.
+        crop: ``aligned`` where the face was found, cut out and turned upright, ``none`` where the
+            full image was taken; None without a face.
         width: of the upright picture in pixels; None where it could not be read.
         height: likewise.
         error: why there is no answer; None where there is one.
@@ -79,11 +79,11 @@ class Prediction:
 
     file: str | None
     status: Status
-    face: int | None = None
+    face_index: int | None = None
     label: str | None = None
     probability: float | None = None
     box: Box | None = None
-    score: float | None = None
+    detection_score: float | None = None
     crop: str | None = None
     width: int | None = None
     height: int | None = None
@@ -98,10 +98,12 @@ class Prediction:
         has_face = self.status in (Status.OK, Status.UNKNOWN)
         if (self.label in ("male", "female")) != has_face or (self.label is not None) != has_face:
             raise ValueError(f"label {self.label!r} does not fit status {self.status}")
-        if (self.crop in ("aligned", "whole")) != has_face:
+        if (self.crop in ("aligned", "none")) != has_face:
             raise ValueError(f"crop {self.crop!r} does not fit status {self.status}")
-        if has_face != (self.probability is not None) or has_face != (self.face is not None):
-            raise ValueError(f"status {self.status} with face {self.face}, {self.probability=}")
+        if has_face != (self.probability is not None) or has_face != (self.face_index is not None):
+            raise ValueError(
+                f"status {self.status} with face {self.face_index}, {self.probability=}"
+            )
         if self.probability is not None and not 0.5 <= self.probability <= 1.0:
             raise ValueError(f"probability {self.probability} is not within 0.5 to 1")
         if (self.width is None) != (self.height is None) or (has_face and self.box is None):
@@ -113,12 +115,12 @@ class Prediction:
         """Give the row as plain values, in the order of the details file."""
         return {
             "file": self.file,
-            "face": self.face,
+            "face_index": self.face_index,
             "status": self.status.value,
             "label": self.label,
             "probability": self.probability,
             "box": None if self.box is None else asdict(self.box),
-            "score": self.score,
+            "detection_score": self.detection_score,
             "crop": self.crop,
             "width": self.width,
             "height": self.height,

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from natsort import natsort_keygen
 
-from facegender.files import in_natural_order, replacing
+from facegender.files import atomic_write, natural_sort
 from facegender.results.predictions import Prediction, Status
 
 
@@ -35,7 +35,7 @@ class ProcessResultsWriter(AbstractContextManager["ProcessResultsWriter"]):
             has_unknown: write ``unknown`` instead of the better guess where an answer is less
                 sure than the threshold.
         """
-        self._replacing = replacing(path)
+        self._replacing = atomic_write(path)
         self._has_unknown = has_unknown
         self._answers: dict[str, str] = {}
         self._key = natsort_keygen()
@@ -79,7 +79,7 @@ class ProcessResultsWriter(AbstractContextManager["ProcessResultsWriter"]):
             OutputError: the disk is full.
         """
         if error is None and self._file is not None:
-            names = self._answers if self._is_in_order else in_natural_order(self._answers)
+            names = self._answers if self._is_in_order else natural_sort(self._answers)
             try:
                 self._file.write("{")
                 for at, name in enumerate(names):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from facegender.files import replacing
+from facegender.files import atomic_write
 from facegender.results.predictions import Status
 
 CAVEAT = "The answer is a guess at a label that people gave, not a fact about a person."
@@ -32,13 +32,13 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class ReportPicture:
+class ReportImage:
     """One picture of the report.
 
     Attributes:
         rows: all of its rows in the form of the details file, the picture's own answer first.
         thumbnail: a small JPEG of it, see :func:`thumbnail`; None where it could not be read.
-        source: where the page finds the original, see :func:`link_to`; None where there is no
+        source: where the page finds the original, see :func:`relative_url`; None where there is no
             file of its own (in an archive): the small copy is shown larger then.
     """
 
@@ -62,7 +62,7 @@ class ReportPicture:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class ReportInfo:
     """What the report says about how it was made.
 
     Attributes:
@@ -87,12 +87,12 @@ class About:
     caveat: str = ""
 
 
-def write_report(path: Path, pictures: Iterable[ReportPicture], about: About) -> int:
+def write_report(path: Path, images: Iterable[ReportImage], about: ReportInfo) -> int:
     """Write the page; memory does not grow with the number of pictures.
 
     Args:
         path: where to; an older file there is replaced once the new one is whole.
-        pictures: in the order to be shown, may be a stream. Skipped files are left out.
+        images: in the order to be shown, may be a stream. Skipped files are left out.
         about: what the page says of the run and the model.
 
     Returns:
@@ -106,14 +106,14 @@ def write_report(path: Path, pictures: Iterable[ReportPicture], about: About) ->
     facts["per_block"] = _PER_BLOCK
     told = "\0".join((about.input, about.fingerprint))  # the same run again finds its marks
     facts["id"] = hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    shown = (picture for picture in pictures if picture.rows[0]["status"] != Status.SKIPPED)
+    shown = (image for image in images if image.rows[0]["status"] != Status.SKIPPED)
     count = 0
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(head)
         file.write(f'<script type="application/json" id="data-about">{_json(facts)}</script>\n')
         for block in _blocks(shown, _PER_BLOCK):
-            rows = [{"rows": picture.rows, "source": picture.source} for picture in block]
-            small = "\n".join(_base64(picture.thumbnail) for picture in block)
+            rows = [{"rows": image.rows, "source": image.source} for image in block]
+            small = "\n".join(_base64(image.thumbnail) for image in block)
             file.write(f'<script type="application/json" class="pictures">{_json(rows)}</script>\n')
             file.write(f'<script type="text/plain" class="thumbnails">{small}</script>\n')
             count += len(block)
@@ -121,12 +121,12 @@ def write_report(path: Path, pictures: Iterable[ReportPicture], about: About) ->
     return count
 
 
-def link_to(picture: Path, report: Path) -> str:
+def relative_url(image: Path, report: Path) -> str:
     """Give the URL by which a page finds a picture: relative, so that both can move together.
 
     A picture on another drive than the page (Windows) has none; it gets its file URL.
     """
-    place = os.path.abspath(picture)  # noqa: PTH100  (links stay as they are named, `..` goes)
+    place = os.path.abspath(image)  # noqa: PTH100  (links stay as they are named, `..` goes)
     try:
         inside = os.path.relpath(place, os.path.dirname(os.path.abspath(report)))  # noqa: PTH100, PTH120
     except ValueError:

@@ -24,11 +24,11 @@ from facegender.inference.classifier import Classifier
 from facegender.results.report import CAVEAT
 from facegender.serve import schemas as shapes
 from facegender.serve.batching import Engine
-from facegender.serve.middleware import Frame
-from facegender.serve.problems import KINDS, MEDIA_TYPE, ProblemError, plain
+from facegender.serve.middleware import RequestMiddleware
+from facegender.serve.problems import MEDIA_TYPE, PROBLEM_KINDS, ProblemError, to_response
 from facegender.serve.prometheus import CONTENT_TYPE, Metrics
 from facegender.serve.settings import Settings
-from facegender.serve.uploads import FIELD, Held, drain, receive
+from facegender.serve.uploads import FIELD, MemoryBudget, drain, read_uploads
 
 WEB = Path(facegender.__file__).parent / "web" / "app"
 """The page."""
@@ -81,8 +81,8 @@ def build(classifier: Classifier, settings: Settings) -> ASGIApp:
     """
     metrics = Metrics()
     engine = Engine(classifier, settings, metrics.batch)
-    held = Held(settings.held_bytes)
-    metrics.waiting.set_function(lambda: engine.pictures)
+    held = MemoryBudget(settings.held_bytes)
+    metrics.waiting.set_function(lambda: engine.images)
     metrics.held.set_function(lambda: held.bytes)
 
     @asynccontextmanager
@@ -114,7 +114,10 @@ def build(classifier: Classifier, settings: Settings) -> ASGIApp:
     @app.post(
         "/predict",
         summary="Answer for every face in one or many pictures",
-        responses={200: {"model": shapes.Answer}, **_problems(401, 408, 413, 415, 422, 503)},
+        responses={
+            200: {"model": shapes.PredictResponse},
+            **_problems(401, 408, 413, 415, 422, 503),
+        },
         openapi_extra=_BODY,
     )
     async def predict(
@@ -123,7 +126,7 @@ def build(classifier: Classifier, settings: Settings) -> ASGIApp:
             Literal["auto", "detect", "whole"] | None,
             Query(description="how faces are found; the server's own setting if left out"),
         ] = None,
-        unknown_below: Annotated[
+        min_confidence: Annotated[
             float | None,
             Query(ge=0.5, le=1, description="answers less probable than this are `unknown`"),
         ] = None,
@@ -137,7 +140,7 @@ def build(classifier: Classifier, settings: Settings) -> ASGIApp:
             try:
                 check_token(request)
                 engine.check_room(1)
-                uploads = await receive(request, settings, share)
+                uploads = await read_uploads(request, settings, share)
                 engine.check_room(len(uploads))
             except ProblemError as problem:
                 if problem.name != "too-slow":
@@ -145,7 +148,7 @@ def build(classifier: Classifier, settings: Settings) -> ASGIApp:
                 raise
             received = time.perf_counter()
             request.state.log = {"pictures": len(uploads)}
-            answered = await _while_there(request, engine.answer(uploads, faces, unknown_below))
+            answered = await _while_there(request, engine.answer(uploads, faces, min_confidence))
         for one in answered:
             metrics.rows(one.rows)
         ended = time.perf_counter()
@@ -166,7 +169,7 @@ def build(classifier: Classifier, settings: Settings) -> ASGIApp:
             }
         )
 
-    @app.get("/health", summary="Is the server there", response_model=shapes.State)
+    @app.get("/health", summary="Is the server there", response_model=shapes.HealthState)
     async def health() -> dict[str, str]:
         """Tell that the server is there."""
         return {"status": "ok"}
@@ -174,7 +177,7 @@ def build(classifier: Classifier, settings: Settings) -> ASGIApp:
     @app.get(
         "/ready",
         summary="Would a picture be taken up now",
-        response_model=shapes.State,
+        response_model=shapes.HealthState,
         responses=_problems(503),
     )
     async def ready() -> dict[str, str]:
@@ -185,7 +188,7 @@ def build(classifier: Classifier, settings: Settings) -> ASGIApp:
     @app.get(
         "/model",
         summary="The network's card",
-        response_model=shapes.Model,
+        response_model=shapes.ModelInfo,
         responses=_problems(401),
     )
     async def model(request: Request) -> dict[str, Any]:
@@ -207,18 +210,18 @@ def build(classifier: Classifier, settings: Settings) -> ASGIApp:
     _add_pages(app)
     if settings.token:
         _ask_for_token(app)
-    return Frame(app, metrics)
+    return RequestMiddleware(app, metrics)
 
 
 def card(classifier: Classifier, settings: Settings) -> dict[str, Any]:
     """Describe a network and the limits it is served within; the answer of ``GET /model``."""
     described = json.loads(classifier.description.to_json())
-    shared = ("name", "labels", "figures", "data", "licence", "terms", "created")
+    shared = ("name", "labels", "metrics", "data", "license", "terms", "created")
     return {name: described[name] for name in shared} | {
         "digest": classifier.digest,
         "caveat": CAVEAT,
         "faces": settings.faces,
-        "unknown_below": classifier.threshold(settings.unknown_below),
+        "min_confidence": classifier.threshold(settings.min_confidence),
         "version": facegender.__version__,
         "limits": {
             "files": settings.files,
@@ -261,8 +264,10 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {
-            "model": shapes.Problem,
-            "description": "; ".join(kind.title for kind in KINDS.values() if kind.status == status)
+            "model": shapes.ProblemDetails,
+            "description": "; ".join(
+                kind.title for kind in PROBLEM_KINDS.values() if kind.status == status
+            )
             or "Problem",
             "content": {MEDIA_TYPE: {"schema": schema}},
         }
@@ -281,7 +286,7 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return plain(error.status_code, request.state.request_id, error.headers)
+        return to_response(error.status_code, request.state.request_id, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: Exception) -> Response:
@@ -299,9 +304,9 @@ def _add_pages(app: FastAPI) -> None:
 
     @app.get("/problems/{name}", include_in_schema=False)
     async def problem(name: str) -> Response:
-        if name not in KINDS:
+        if name not in PROBLEM_KINDS:
             raise HTTPException(404)
-        kind = KINDS[name]
+        kind = PROBLEM_KINDS[name]
         return PlainTextResponse(f"{kind.title} ({kind.status})\n\n{kind.advice}\n")
 
     @app.get("/docs", include_in_schema=False)

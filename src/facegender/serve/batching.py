@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from facegender.errors import FacegenderError, UnreadablePictureError
-from facegender.faces.face_aligner import FACES
+from facegender.errors import FacegenderError, UnreadableImageError
+from facegender.faces.face_aligner import FACE_MODES
 from facegender.images.pixels import Pixels
 from facegender.inference.classifier import Classifier
-from facegender.inference.preprocess import Reader, Reading, read_picture
-from facegender.inference.worker_pool import DiedError, Pool
-from facegender.model.runtime import BATCH
+from facegender.inference.preprocess import PreprocessedImage, PreprocessOptions, preprocess_file
+from facegender.inference.worker_pool import WorkerDiedError, WorkerPool
+from facegender.model.runtime import BATCH_SIZE
 from facegender.results.predictions import Prediction, Status
 from facegender.serve.problems import ProblemError
 from facegender.serve.settings import Settings
@@ -38,7 +38,7 @@ _BUSY_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class TimedRows:
     """A picture's rows, and how long they took from when it was taken up."""
 
     rows: tuple[Prediction, ...]
@@ -81,13 +81,14 @@ class Engine:
         """
         described = classifier.description
         self._readers = {
-            word: Reader(described.crop, described.resize, word, settings.limits) for word in FACES
+            word: PreprocessOptions(described.crop, described.resize, word, settings.limits)
+            for word in FACE_MODES
         }
-        Reader(described.crop, described.resize, settings.faces)
-        classifier.threshold(settings.unknown_below)
+        PreprocessOptions(described.crop, described.resize, settings.faces)
+        classifier.threshold(settings.min_confidence)
         self.classifier = classifier
         self.settings = settings
-        self.pictures = 0
+        self.images = 0
         """That are taken up and not answered yet."""
         self._on_batch = on_batch
         self._reading = 0
@@ -104,7 +105,7 @@ class Engine:
             FacegenderError: a picture cannot be answered here at all.
         """
         # half of a request's time, so that what hangs costs its own row and not the request
-        self._pool = Pool(self.settings.processes, seconds=self.settings.seconds / 2)
+        self._pool = WorkerPool(self.settings.processes, timeout=self.settings.seconds / 2)
         self._network = ThreadPoolExecutor(self.classifier.threads, "facegender-network")
         self._classifying = asyncio.create_task(self._classify())
         try:
@@ -136,7 +137,7 @@ class Engine:
     @property
     def is_full(self) -> bool:
         """Tell whether not one more picture would be taken up."""
-        return self.pictures >= self.settings.queue
+        return self.images >= self.settings.queue
 
     def check_room(self, count: int) -> None:
         """Refuse pictures that the queue has no room for.
@@ -144,18 +145,18 @@ class Engine:
         Raises:
             ProblemError: says when to come again, by how fast pictures are answered now.
         """
-        if self.pictures + count <= self.settings.queue:
+        if self.images + count <= self.settings.queue:
             return
-        seconds = self.pictures / self._rate if self._rate else 1.0
+        seconds = self.images / self._rate if self._rate else 1.0
         raise ProblemError(
             "queue-full",
-            f"{self.pictures} pictures wait, and {self.settings.queue} may.",
+            f"{self.images} pictures wait, and {self.settings.queue} may.",
             headers={"Retry-After": str(min(60, max(1, round(seconds))))},
         )
 
     async def answer(
-        self, uploads: Sequence[Upload], faces: str | None, unknown_below: float | None
-    ) -> list[Answered]:
+        self, uploads: Sequence[Upload], faces: str | None, min_confidence: float | None
+    ) -> list[TimedRows]:
         """Answer for the pictures of one request, in their order.
 
         A caller that is cancelled gives up its place: what was not begun is not done.
@@ -163,19 +164,19 @@ class Engine:
         Args:
             uploads: the pictures.
             faces: ``auto``, ``detect``, ``whole``; None takes the server's setting.
-            unknown_below: None takes the server's setting.
+            min_confidence: None takes the server's setting.
 
         Raises:
             ProblemError: there is no room for them, or they took too long.
         """
         self.check_room(len(uploads))
-        self.pictures += len(uploads)
+        self.images += len(uploads)
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self.settings.seconds), asyncio.TaskGroup() as group:
                 faces = faces or self.settings.faces
                 tasks = [
-                    group.create_task(self._answer(one, faces, unknown_below)) for one in uploads
+                    group.create_task(self._answer(one, faces, min_confidence)) for one in uploads
                 ]
         except TimeoutError:
             raise ProblemError(
@@ -185,44 +186,44 @@ class Engine:
                 headers={"Retry-After": "5"},
             ) from None
         finally:
-            self.pictures -= len(uploads)
-        rate = (self.pictures + len(uploads)) / (time.perf_counter() - started)
+            self.images -= len(uploads)
+        rate = (self.images + len(uploads)) / (time.perf_counter() - started)
         self._rate = 0.8 * self._rate + 0.2 * rate if self._rate else rate
         return [task.result() for task in tasks]
 
-    async def _answer(self, upload: Upload, faces: str, unknown_below: float | None) -> Answered:
+    async def _answer(self, upload: Upload, faces: str, min_confidence: float | None) -> TimedRows:
         started = time.perf_counter()
-        if unknown_below is None:
-            unknown_below = self.settings.unknown_below
+        if min_confidence is None:
+            min_confidence = self.settings.min_confidence
         try:
             reading = await self._read(upload, self._readers[faces])
-        except (UnreadablePictureError, DiedError) as error:
+        except (UnreadableImageError, WorkerDiedError) as error:
             rows: tuple[Prediction, ...] = (
                 Prediction(upload.name, Status.UNREADABLE, error=str(error)),
             )
         else:
-            found = [self._put(frame.pixels) for frame in reading.frames]
+            found = [self._put(crop.pixels) for crop in reading.crops]
             both = iter(await asyncio.gather(*found))
-            rows = self.classifier.rows(upload.name, reading, both, unknown_below)
-        return Answered(rows, time.perf_counter() - started)
+            rows = self.classifier.rows(upload.name, reading, both, min_confidence)
+        return TimedRows(rows, time.perf_counter() - started)
 
-    async def _read(self, upload: Upload, reader: Reader) -> Reading:
+    async def _read(self, upload: Upload, reader: PreprocessOptions) -> PreprocessedImage:
         """Read a picture in one of the processes.
 
         Raises:
-            UnreadablePictureError, DiedError: it cannot be read.
+            UnreadableImageError, DiedError: it cannot be read.
         """
         if upload.problem:
-            raise UnreadablePictureError(upload.problem)
+            raise UnreadableImageError(upload.problem)
         self._reading += 1
         try:
-            work = self._pool.submit(read_picture, upload.data, reader)
+            work = self._pool.submit(preprocess_file, upload.data, reader)
             reading = await asyncio.wrap_future(work)
         finally:
             self._reading -= 1
             self._arrived.set()  # whoever gathers may have waited for it
         if reading is None:
-            raise UnreadablePictureError("is no picture by its content")
+            raise UnreadableImageError("is no picture by its content")
         return reading
 
     def _put(self, pixels: Pixels) -> asyncio.Future[NDArray[np.float32]]:
@@ -243,7 +244,9 @@ class Engine:
                     await self._gather()
                 else:
                     await self._arrived.wait()
-                taken = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                taken = [
+                    self._waiting.popleft() for _ in range(min(BATCH_SIZE, len(self._waiting)))
+                ]
                 batch = [one for one in taken if not one.probabilities.done()]  # else cancelled
             run = asyncio.create_task(self._answer_batch(batch))
             self._runs.add(run)
@@ -261,12 +264,12 @@ class Engine:
         full, which costs them less than a few faces at a time.
         """
         few = self.settings.gather_seconds
-        if not few or not self._reading or len(self._waiting) >= BATCH:
+        if not few or not self._reading or len(self._waiting) >= BATCH_SIZE:
             return
         await asyncio.sleep(few)
         with suppress(TimeoutError):
             async with asyncio.timeout(_BUSY_SECONDS):
-                while len(self._waiting) < BATCH and self._is_busy:
+                while len(self._waiting) < BATCH_SIZE and self._is_busy:
                     self._arrived.clear()
                     await self._arrived.wait()
 

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from facegender.serve import logs
-from facegender.serve.problems import ProblemError, plain
+from facegender.serve.problems import ProblemError, to_response
 from facegender.serve.prometheus import Metrics
 
 POLICY = (
@@ -34,7 +34,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _GONE = 499  # what nginx logs for a client that went away
 
 
-class Frame:
+class RequestMiddleware:
     """The outermost layer: whatever happens inside, a client sees an answer and no traceback."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -72,7 +72,9 @@ class Frame:
             except ProblemError as problem:
                 await problem.response(request_id)(scope, receive, framed)
             except HTTPException as error:
-                await plain(error.status_code, request_id, error.headers)(scope, receive, framed)
+                await to_response(error.status_code, request_id, error.headers)(
+                    scope, receive, framed
+                )
             except ClientDisconnect:
                 status = _GONE
             except Exception as error:

@@ -13,7 +13,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ProblemKind:
     """A kind of problem: its status, what it is called, and what to do about it."""
 
     status: int
@@ -21,42 +21,42 @@ class Kind:
     advice: str
 
 
-KINDS = {
-    "token-missing": Kind(
+PROBLEM_KINDS = {
+    "token-missing": ProblemKind(
         401, "The token is missing or wrong", "Send the header 'Authorization: Bearer TOKEN'."
     ),
-    "too-slow": Kind(
+    "too-slow": ProblemKind(
         408,
         "The request took too long to come in",
         "Send fewer pictures in one request, or over a faster connection.",
     ),
-    "too-large": Kind(
+    "too-large": ProblemKind(
         413,
         "The request has too many bytes or too many files",
         "Send several smaller requests; GET /model names the limits.",
     ),
-    "not-a-picture-type": Kind(
+    "not-a-picture-type": ProblemKind(
         415,
         "The request's content type is not one that pictures come in",
         "Send multipart/form-data with the field 'files', or a picture's bytes as image/* or "
         "application/octet-stream.",
     ),
-    "malformed": Kind(
+    "malformed": ProblemKind(
         422,
         "The request cannot be understood",
         "See 'detail' and 'errors' for what is wrong, and /docs for what is expected.",
     ),
-    "internal": Kind(
+    "internal": ProblemKind(
         500,
         "Something went wrong in the server",
         "Its log tells more under the request's id. The same request may work later.",
     ),
-    "queue-full": Kind(
+    "queue-full": ProblemKind(
         503,
         "Too many pictures are waiting",
         "Send the same request again after the seconds in the header 'Retry-After'.",
     ),
-    "timed-out": Kind(
+    "timed-out": ProblemKind(
         503,
         "The answer took too long",
         "Send fewer pictures in one request, or the same again later.",
@@ -66,7 +66,7 @@ KINDS = {
 
 
 class ProblemError(Exception):
-    """Ends a request with a problem of one of :data:`KINDS`."""
+    """Ends a request with a problem of one of :data:`PROBLEM_KINDS`."""
 
     def __init__(
         self, name: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
@@ -87,7 +87,7 @@ class ProblemError(Exception):
 
     def response(self, request_id: str) -> JSONResponse:
         """Write it as the answer to a request."""
-        kind = KINDS[self.name]
+        kind = PROBLEM_KINDS[self.name]
         return _response(
             {
                 "type": f"/problems/{self.name}",
@@ -101,7 +101,9 @@ class ProblemError(Exception):
         )
 
 
-def plain(status: int, request_id: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def to_response(
+    status: int, request_id: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     """Write a problem that HTTP's own status says all about: not found, method not allowed."""
     phrase = HTTPStatus(status).phrase
     return _response(

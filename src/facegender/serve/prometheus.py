@@ -40,7 +40,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self._pictures = Counter(
+        self._images = Counter(
             "facegender_pictures",
             "Pictures answered for, by status of their first row.",
             ("status",),
@@ -69,7 +69,7 @@ class Metrics:
     def rows(self, rows: Iterable[Prediction]) -> None:
         """Count a picture that was answered for, by its first row."""
         for row in rows:
-            self._pictures.labels(row.status.value).inc()
+            self._images.labels(row.status.value).inc()
             return
 
     def batch(self, faces: int) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from facegender.errors import InputError
-from facegender.images.formats import Limits
-from facegender.model.runtime import cores
+from facegender.images.formats import ImageLimits
+from facegender.model.runtime import count_cores
 
 MIB = 2**20
 _SHORTEST_TOKEN = 16
@@ -19,7 +19,7 @@ class Settings:
 
     Attributes:
         faces: how faces are found where a request says nothing; ``auto``, ``detect`` or ``whole``.
-        unknown_below: the threshold where a request says nothing; None is the network's own.
+        min_confidence: the threshold where a request says nothing; None is the network's own.
         limits: what one picture may cost, in bytes and pixels.
         files: most pictures of one request.
         request_bytes: most bytes of one request.
@@ -33,15 +33,15 @@ class Settings:
     """
 
     faces: str = "auto"
-    unknown_below: float | None = None
-    limits: Limits = field(default_factory=lambda: Limits(100_000_000, 32 * MIB))
+    min_confidence: float | None = None
+    limits: ImageLimits = field(default_factory=lambda: ImageLimits(100_000_000, 32 * MIB))
     files: int = 64
     request_bytes: int = 128 * MIB
     held_bytes: int = 512 * MIB
     queue: int = 1024
     seconds: float = 60.0
     gather_seconds: float = 0.005
-    processes: int = field(default_factory=lambda: min(cores(), 16))
+    processes: int = field(default_factory=lambda: min(count_cores(), 16))
     token: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:

@@ -34,7 +34,7 @@ class Upload:
     problem: str = ""
 
 
-class Held:
+class MemoryBudget:
     """Counts the bytes of pictures in memory, of all requests together."""
 
     def __init__(self, most: int) -> None:
@@ -42,15 +42,15 @@ class Held:
         self.most = most
         self.bytes = 0
 
-    def share(self) -> Share:
+    def share(self) -> Reservation:
         """Give a request its own account."""
-        return Share(self)
+        return Reservation(self)
 
 
-class Share:
+class Reservation:
     """What one request holds; a context manager that gives it all back at its end."""
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: MemoryBudget) -> None:
         """Start with none."""
         self._held = held
         self._bytes = 0
@@ -70,7 +70,7 @@ class Share:
         self._held.bytes += count
         self._bytes += count
 
-    def __enter__(self) -> Share:
+    def __enter__(self) -> Reservation:
         """Give the account."""
         return self
 
@@ -80,7 +80,7 @@ class Share:
         self._bytes = 0
 
 
-async def receive(request: Request, settings: Settings, share: Share) -> list[Upload]:
+async def read_uploads(request: Request, settings: Settings, share: Reservation) -> list[Upload]:
     """Read the pictures of a request.
 
     Args:
@@ -146,7 +146,9 @@ async def _counted(request: Request, settings: Settings) -> AsyncIterator[bytes]
         yield chunk
 
 
-async def _raw(coming: AsyncIterator[bytes], settings: Settings, share: Share) -> list[Upload]:
+async def _raw(
+    coming: AsyncIterator[bytes], settings: Settings, share: Reservation
+) -> list[Upload]:
     data = bytearray()
     async for chunk in coming:
         share.add(len(chunk))
@@ -161,7 +163,7 @@ async def _raw(coming: AsyncIterator[bytes], settings: Settings, share: Share) -
 
 
 async def _form(
-    coming: AsyncIterator[bytes], boundary: bytes, settings: Settings, share: Share
+    coming: AsyncIterator[bytes], boundary: bytes, settings: Settings, share: Reservation
 ) -> list[Upload]:
     form = _Form(settings, share)
     try:
@@ -185,7 +187,7 @@ class _Form:
     """Takes what the parser of a multipart body finds."""
 
     settings: Settings
-    share: Share
+    share: Reservation
     uploads: list[Upload] = field(default_factory=list)
     is_ended: bool = False
     _key: bytes = b""

@@ -20,8 +20,8 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from facegender.training.evaluation.compare import Comparison, Difference
-from facegender.training.loop.history import EpochFigures
-from facegender.training.loop.history import Progress as FitProgress
+from facegender.training.loop.history import EpochMetrics
+from facegender.training.loop.history import StepProgress as FitProgress
 
 _LOG_SECONDS = 60.0
 _SKIPS_SHOWN = 5
@@ -29,7 +29,7 @@ _SKIPS_SHOWN = 5
 
 def verdict(one: Difference) -> str:
     """Say in a sentence whether a difference is real."""
-    if not one.is_real:
+    if not one.is_significant:
         return (
             f"No difference that {one.count:,} pictures can show: one as large as this comes by "
             f"chance with a probability of {one.p_value:.2g}."
@@ -109,24 +109,24 @@ class Console:
             self._logged = now
             self.note(f"{name}: {at.done:,} of {at.total:,}  {detail}")
 
-    def epoch(self, figures: EpochFigures) -> None:
+    def epoch(self, metrics: EpochMetrics) -> None:
         """Tell what an epoch gave."""
         self.close()
         self._epoch = -1
         self.note(
-            f"epoch {figures.epoch + 1}: loss {figures.loss:.4f}  accuracy {figures.accuracy:.2%}"
-            f"  validation loss {figures.validation_loss:.4f}  validation accuracy "
-            f"{figures.validation_accuracy:.2%} of {figures.validation_count:,}  "
-            f"({figures.pictures_per_second:,.0f} pictures/s)"
+            f"epoch {metrics.epoch + 1}: loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.2%}"
+            f"  validation loss {metrics.validation_loss:.4f}  validation accuracy "
+            f"{metrics.validation_accuracy:.2%} of {metrics.validation_count:,}  "
+            f"({metrics.images_per_second:,.0f} pictures/s)"
         )
 
-    def figures(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
+    def metrics(self, subsets: Mapping[str, Mapping[str, Any]]) -> None:
         """Show what was measured on every part, on standard output: it is the answer."""
         out = RichConsole(highlight=False, markup=False)
-        for part, measured in parts.items():
+        for subset, measured in subsets.items():
             names = ("pictures", "right", "accuracy", "95 % interval")
             columns = [Column(name, justify="right") for name in names]
-            table = Table("group", *columns, title=f"{part} part", title_justify="left")
+            table = Table("group", *columns, title=f"{subset} part", title_justify="left")
             rows = {"all": measured["accuracy"]}
             rows |= {f"labelled {name}": share for name, share in measured["recall"].items()}
             for kind in ("sources", "ages", "races"):
@@ -149,7 +149,7 @@ class Console:
                 f"{line}calibration error {measured['calibration_error']:.2%}, Brier score "
                 f"{measured['brier']:.4f}"
             )
-            for kind, gap in measured["gaps"].items():
+            for kind, gap in measured["disparities"].items():
                 low, high = gap["interval"]
                 out.print(
                     f"widest gap between {kind}: {100 * gap['gap']:.2f} points ({gap['best']} over "
@@ -158,7 +158,7 @@ class Console:
             for row in measured["coverage"]:
                 if row["answered"] == 0.95:
                     out.print(
-                        f"answering only the surest 95 % (--unknown-below {row['threshold']:.3f}): "
+                        f"answering only the surest 95 % (--min-confidence {row['threshold']:.3f}): "
                         f"{row['accuracy']['share']:.2%} right"
                     )
 
@@ -201,7 +201,7 @@ class Console:
                 f"{100 * low:+.2f} {100 * high:+.2f}",
                 f"{one.only_first:,}",
                 f"{one.only_second:,}",
-                f"{one.p_value:.2g}{'*' if one.is_real else ' '}",
+                f"{one.p_value:.2g}{'*' if one.is_significant else ' '}",
             )
         out.print(f"first: {first}\nsecond: {second}", soft_wrap=True)
         out.print(table)

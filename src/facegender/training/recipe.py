@@ -13,110 +13,146 @@ from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from facegender.errors import InputError
-from facegender.faces.alignment import ALIGNED, Crop
-from facegender.faces.face_aligner import Framer
+from facegender.faces.alignment import ALIGNED_CROP, Crop
+from facegender.faces.face_aligner import FaceAligner
 from facegender.images.pixels import Resize
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
-    """Which network, and what it starts from (see ``network.load_start``; "" is random)."""
+    """The architecture and the weights that training starts from.
+
+    Attributes:
+        name: ``dlib_resnet``, or the name of a timm network.
+        pretrained: ``dlib``, ``timm``, a weight file, or "" for random weights.
+        dropout: probability before the last layer.
+    """
 
     name: str = "dlib_resnet"
-    start: str = ""
+    pretrained: str = ""
     dropout: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class InputOptions:
-    """What the network is fed: its size in pixels, how pictures get there, and normalisation.
+    """What the network takes, and how an image is brought to it.
 
-    ``crop``: ``whole``, or ``aligned`` for faces found, turned upright and cut out.
-    ``mean`` and ``std`` are of pixels scaled to 0..1, one for each of R, G, B.
+    Attributes:
+        height: in pixels.
+        width: in pixels.
+        interpolation: ``box``, ``bilinear``, ``bicubic`` or ``lanczos``.
+        resize_mode: ``stretch``, ``letterbox`` or ``center_crop``.
+        grayscale: three equal channels instead of colors.
+        mean: subtracted from pixels in 0..1, one value for each of R, G, B.
+        std: divided by after that.
+        crop: ``none`` takes the full image, ``aligned`` the face, found and aligned.
     """
 
     height: int = 128
     width: int = 128
-    filter: str = "bilinear"
-    aspect: str = "stretch"
-    grey: bool = False
+    interpolation: str = "bilinear"
+    resize_mode: str = "stretch"
+    grayscale: bool = False
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    crop: str = "whole"
+    crop: str = "none"
 
     @property
-    def framer(self) -> Framer:
+    def aligner(self) -> FaceAligner:
         """The crop and resize rules as the model file stores them."""
-        crop = ALIGNED if self.crop == ALIGNED.rule else Crop(self.crop)
-        return Framer(crop, Resize(self.height, self.width, self.filter, self.aspect))
+        crop = ALIGNED_CROP if self.crop == ALIGNED_CROP.rule else Crop(self.crop)
+        resize = Resize(self.height, self.width, self.interpolation, self.resize_mode)
+        return FaceAligner(crop, resize)
 
 
 @dataclass(frozen=True, slots=True)
 class AugmentOptions:
-    """What is done at random to every training picture; 0 switches a thing off.
+    """Augmentation of training images; 0, or a factor of 1, switches a transform off.
 
-    ``whole``: share taken whole where the input's crop is ``aligned``; the others are cut out.
-    ``flip``: share mirrored. ``turn_degrees``: largest turn; ``turn_share`` of the pictures get
-    one, evenly within it; ``tilt_degrees``: spread (one sigma) of the small turn that the others
-    get. ``zoom``: largest factor closer or farther. ``far``: share of the whole pictures seen from
-    farther still, up to ``farthest``, anywhere in the frame. ``stretch``: largest factor by which
-    width and height part. ``shift``: largest shift, as a share of the side. ``edge``: share whose
-    uncovered parts repeat the edge; ``surround``: share of the others where they show an enlarged
-    quarter of the picture; the rest get one colour, black when ``edge`` is 0.
-    ``low_resolution``: share brought down to 20 to 96 px and up again. ``light``: strength of
-    brightness, contrast and saturation changes; ``cast``: of colour casts. ``grey``: share made
-    grey. ``noise``: largest sigma, of a range of 1. ``cover``: share partly hidden by a bar or box.
+    Probabilities are fractions of the images, from 0 to 1.
+
+    Attributes:
+        full_image_prob: takes the full image where the input's crop is ``aligned``.
+        hflip_prob: mirrors.
+        rotation_degrees: largest rotation, uniform within it.
+        rotation_prob: of that rotation; the other images get the jitter.
+        rotation_jitter_std: standard deviation of a normal rotation, in degrees.
+        scale: largest factor by which an image is zoomed in or out.
+        zoom_out_prob: zooms a full image out further, anywhere in the frame.
+        zoom_out_max: largest factor of that.
+        aspect_ratio_jitter: largest factor between width and height.
+        translate: largest shift, as a fraction of the side.
+        pad_edge_prob: repeats the edge where the image does not reach.
+        pad_background_prob: of the other images, shows an enlarged quarter of the image there;
+            the rest is filled with one color (black if ``pad_edge_prob`` is 0).
+        downscale_prob: downscales to 20 to 96 pixels and upscales again.
+        color_jitter: strength of brightness, contrast and saturation jitter.
+        color_cast: strength of channel gains, as a natural logarithm.
+        grayscale_prob: makes gray.
+        gaussian_noise_std: largest standard deviation of noise, of pixels in 0..1.
+        random_erasing_prob: hides a box behind one color.
     """
 
-    whole: float = 0.0
-    flip: float = 0.5
-    turn_degrees: float = 0.0
-    turn_share: float = 1.0
-    tilt_degrees: float = 0.0
-    zoom: float = 1.0
-    far: float = 0.0
-    farthest: float = 1.0
-    stretch: float = 1.0
-    shift: float = 0.0
-    edge: float = 0.0
-    surround: float = 0.0
-    low_resolution: float = 0.0
-    light: float = 0.0
-    cast: float = 0.0
-    grey: float = 0.0
-    noise: float = 0.0
-    cover: float = 0.0
+    full_image_prob: float = 0.0
+    hflip_prob: float = 0.5
+    rotation_degrees: float = 0.0
+    rotation_prob: float = 1.0
+    rotation_jitter_std: float = 0.0
+    scale: float = 1.0
+    zoom_out_prob: float = 0.0
+    zoom_out_max: float = 1.0
+    aspect_ratio_jitter: float = 1.0
+    translate: float = 0.0
+    pad_edge_prob: float = 0.0
+    pad_background_prob: float = 0.0
+    downscale_prob: float = 0.0
+    color_jitter: float = 0.0
+    color_cast: float = 0.0
+    grayscale_prob: float = 0.0
+    gaussian_noise_std: float = 0.0
+    random_erasing_prob: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class FitOptions:
-    """How the loop runs.
+class TrainOptions:
+    """Optimizer, schedule, loss and loop.
 
-    ``least_steps``: a small archive is gone through more than ``epochs`` times until there are so
-    many steps (0: never). ``warmup``: share of all steps over which the rate rises.
-    ``schedule``: ``cosine`` or ``constant``. ``ema``: decay a step of the averaged weights (0:
-    none). ``gradient_clip``: largest norm (0: none). ``balance``: how far sources and labels are
-    evened out, 0 not at all, 1 wholly. ``distill``: share of the loss that asks for a teacher's
-    answer instead of the label, where a teacher's scores are given. ``patience``: so many epochs
-    in a row without a better validation accuracy end the run (0: never; a cosine gains most in its
-    last epochs).
-    ``precision``: ``auto``, ``32`` or ``bf16``.
+    Attributes:
+        epochs: passes over the training images.
+        min_steps: repeats a small dataset for more than ``epochs`` until there are so many steps
+            (0: never).
+        batch_size: images per step, over all devices.
+        optimizer: ``adamw`` or ``sgd``.
+        learning_rate: the highest one.
+        momentum: of ``sgd``.
+        weight_decay: of weights; biases and norms do not decay.
+        warmup_fraction: of all steps, over which the learning rate rises.
+        lr_schedule: ``cosine`` or ``constant``.
+        label_smoothing: of the cross-entropy.
+        ema_decay: per step, of the averaged weights (0: none).
+        max_grad_norm: clips gradients (0: never).
+        sampling_balance: evens out sources and labels, 0 not at all, 1 wholly.
+        distillation_weight: of a teacher's answers in the targets, where there are any.
+        patience: epochs without a better validation accuracy that end training (0: never; a
+            cosine schedule gains most in its last epochs).
+        precision: ``auto``, ``32`` or ``bf16``.
+        seed: of split, order, augmentation and random weights.
     """
 
     epochs: int = 5
-    least_steps: int = 0
-    batch: int = 128
+    min_steps: int = 0
+    batch_size: int = 128
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 0.0
-    warmup: float = 0.0
-    schedule: str = "constant"
+    warmup_fraction: float = 0.0
+    lr_schedule: str = "constant"
     label_smoothing: float = 0.0
-    ema: float = 0.0
-    gradient_clip: float = 0.0
-    balance: float = 0.0
-    distill: float = 0.0
+    ema_decay: float = 0.0
+    max_grad_norm: float = 0.0
+    sampling_balance: float = 0.0
+    distillation_weight: float = 0.0
     patience: int = 0
     precision: str = "auto"
     seed: int = 0
@@ -124,60 +160,102 @@ class FitOptions:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A whole recipe; ``unknown_below`` goes into the model file as it stands (0.5: never)."""
+    """How a network is trained.
+
+    Attributes:
+        name: of the network in the model file.
+        network: architecture and starting weights.
+        input: what the network takes.
+        augment: augmentation of training images.
+        train: optimizer, schedule, loss and loop.
+        min_confidence: goes into the model file: answers below it are ``unknown`` (0.5: never).
+    """
 
     name: str
     network: NetworkOptions = field(default_factory=NetworkOptions)
     input: InputOptions = field(default_factory=InputOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
-    fit: FitOptions = field(default_factory=FitOptions)
-    unknown_below: float = 0.5
+    train: TrainOptions = field(default_factory=TrainOptions)
+    min_confidence: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse values that no run could follow.
+        """Check every value.
 
         Raises:
             ValueError: with the key that is wrong.
         """
-        self.input.framer  # noqa: B018  (checks crop, size, filter and aspect)
-        _one_of("fit.optimizer", self.fit.optimizer, ("adamw", "sgd"))
-        _one_of("fit.schedule", self.fit.schedule, ("cosine", "constant"))
-        _one_of("fit.precision", self.fit.precision, ("auto", "32", "bf16"))
-        for name in ("epochs", "batch"):
-            if getattr(self.fit, name) < 1:
-                raise ValueError(f"fit.{name} must be 1 or more")
-        for name in ("zoom", "farthest", "stretch"):
+        self.input.aligner  # noqa: B018  (checks crop, size, interpolation and resize mode)
+        _one_of("train.optimizer", self.train.optimizer, ("adamw", "sgd"))
+        _one_of("train.lr_schedule", self.train.lr_schedule, ("cosine", "constant"))
+        _one_of("train.precision", self.train.precision, ("auto", "32", "bf16"))
+        for name in ("epochs", "batch_size"):
+            if getattr(self.train, name) < 1:
+                raise ValueError(f"train.{name} must be 1 or more")
+        for name in ("scale", "zoom_out_max", "aspect_ratio_jitter"):
             if getattr(self.augment, name) < 1:
                 raise ValueError(f"augment.{name} is a factor of 1 or more")
+        for item in fields(self.augment):
+            if item.name.endswith("_prob"):
+                _fraction(f"augment.{item.name}", getattr(self.augment, item.name))
+            elif getattr(self.augment, item.name) < 0:
+                raise ValueError(f"augment.{item.name} must not be below 0")
+        for name in ("momentum", "weight_decay", "max_grad_norm", "min_steps", "patience"):
+            if getattr(self.train, name) < 0:
+                raise ValueError(f"train.{name} must not be below 0")
         for name in (
-            "whole",
-            "flip",
-            "turn_share",
-            "far",
-            "edge",
-            "surround",
-            "low_resolution",
-            "grey",
-            "cover",
+            "warmup_fraction",
+            "label_smoothing",
+            "ema_decay",
+            "sampling_balance",
+            "distillation_weight",
         ):
-            _share(f"augment.{name}", getattr(self.augment, name))
-        for name in ("turn_degrees", "tilt_degrees", "shift", "light", "cast", "noise"):
-            if getattr(self.augment, name) < 0:
-                raise ValueError(f"augment.{name} must not be below 0")
-        for name in ("momentum", "weight_decay", "gradient_clip", "least_steps", "patience"):
-            if getattr(self.fit, name) < 0:
-                raise ValueError(f"fit.{name} must not be below 0")
-        for name in ("warmup", "label_smoothing", "ema", "balance", "distill"):
-            _share(f"fit.{name}", getattr(self.fit, name))
-        _share("network.dropout", self.network.dropout)
-        if not 0 < self.fit.learning_rate < math.inf:
-            raise ValueError("fit.learning_rate must be above 0")
-        if not 0 <= self.fit.seed < 2**32:
-            raise ValueError("fit.seed must be from 0 to 4294967295")
+            _fraction(f"train.{name}", getattr(self.train, name))
+        _fraction("network.dropout", self.network.dropout)
+        if not 0 < self.train.learning_rate < math.inf:
+            raise ValueError("train.learning_rate must be above 0")
+        if not 0 <= self.train.seed < 2**32:
+            raise ValueError("train.seed must be from 0 to 4294967295")
         if len(self.input.mean) != 3 or len(self.input.std) != 3 or min(self.input.std) <= 0:
             raise ValueError("input.mean and input.std need three values each, std above 0")
-        if not 0.5 <= self.unknown_below <= 1:
-            raise ValueError("unknown_below is a probability from 0.5 to 1")
+        if not 0.5 <= self.min_confidence <= 1:
+            raise ValueError("min_confidence is a probability from 0.5 to 1")
+
+
+RENAMED_KEYS = {
+    "unknown_below": "min_confidence",
+    "fit": "train",
+    "network.start": "network.pretrained",
+    "input.filter": "input.interpolation",
+    "input.aspect": "input.resize_mode",
+    "input.grey": "input.grayscale",
+    "augment.whole": "augment.full_image_prob",
+    "augment.flip": "augment.hflip_prob",
+    "augment.turn_degrees": "augment.rotation_degrees",
+    "augment.turn_share": "augment.rotation_prob",
+    "augment.tilt_degrees": "augment.rotation_jitter_std",
+    "augment.zoom": "augment.scale",
+    "augment.far": "augment.zoom_out_prob",
+    "augment.farthest": "augment.zoom_out_max",
+    "augment.stretch": "augment.aspect_ratio_jitter",
+    "augment.shift": "augment.translate",
+    "augment.edge": "augment.pad_edge_prob",
+    "augment.surround": "augment.pad_background_prob",
+    "augment.low_resolution": "augment.downscale_prob",
+    "augment.light": "augment.color_jitter",
+    "augment.cast": "augment.color_cast",
+    "augment.grey": "augment.grayscale_prob",
+    "augment.noise": "augment.gaussian_noise_std",
+    "augment.cover": "augment.random_erasing_prob",
+    "train.batch": "train.batch_size",
+    "train.least_steps": "train.min_steps",
+    "train.warmup": "train.warmup_fraction",
+    "train.schedule": "train.lr_schedule",
+    "train.ema": "train.ema_decay",
+    "train.max_grad_norm": "train.max_grad_norm",
+    "train.balance": "train.sampling_balance",
+    "train.distillation_weight": "train.distillation_weight",
+}
+"""Keys of recipes written before they were renamed, and their names now."""
 
 
 def read_recipe(recipe: Path | str) -> Recipe:
@@ -215,12 +293,12 @@ def recipe_from(raw: Mapping[str, Any], *, default_name: str = "recipe") -> Reci
 
 def with_changes(recipe: Recipe, *, epochs: int | None, seed: int | None) -> Recipe:
     """Give the recipe with exactly so many epochs, or another seed, where they are not None."""
-    fit = recipe.fit
+    fit = recipe.train
     if epochs is not None:
-        fit = replace(fit, epochs=epochs, least_steps=0)
+        fit = replace(fit, epochs=epochs, min_steps=0)
     if seed is not None:
         fit = replace(fit, seed=seed)
-    return replace(recipe, fit=fit)
+    return replace(recipe, train=fit)
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
@@ -265,19 +343,23 @@ def _build(kind: type[Any], raw: Mapping[str, Any], prefix: str) -> Any:
     hints = get_type_hints(kind)
     for key in raw:
         if key not in hints:
-            # right in another section (as section.key), or nearly right in this one
-            moved = [
-                f"{name}.{key}"
-                for name, section in get_type_hints(Recipe).items()
-                if is_dataclass(section) and key in get_type_hints(section)
-            ]
-            near = moved or [
-                prefix + name for name in difflib.get_close_matches(key, hints, 1, 0.5)
-            ]
-            hint = f"; did you mean '{near[0]}'?" if near else f" ({', '.join(hints)})"
-            raise ValueError(f"unknown key '{prefix}{key}'{hint}")
+            raise ValueError(f"unknown key '{prefix}{key}'{_hint(key, hints, prefix)}")
     values = {key: _convert(hints[key], value, prefix + key) for key, value in raw.items()}
     return kind(**values)
+
+
+def _hint(key: str, known: Mapping[str, Any], prefix: str) -> str:
+    """Say what an unknown key is called now, or the nearest known one."""
+    if now := RENAMED_KEYS.get(prefix + key):
+        return f": it is now called '{now}'"
+    # right in another section (as section.key), or nearly right in this one
+    moved = [
+        f"{name}.{key}"
+        for name, section in get_type_hints(Recipe).items()
+        if is_dataclass(section) and key in get_type_hints(section)
+    ]
+    near = moved or [prefix + name for name in difflib.get_close_matches(key, known, 1, 0.5)]
+    return f"; did you mean '{near[0]}'?" if near else f" ({', '.join(known)})"
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
@@ -297,9 +379,9 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     return value
 
 
-def _share(key: str, value: float) -> None:
+def _fraction(key: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"{key} is a share from 0 to 1, not {value!r}")
+        raise ValueError(f"{key} is a fraction from 0 to 1, not {value!r}")
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -8,26 +8,33 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from facegender.errors import InputError, OutputError
-from facegender.files import OWN_FILES, check_output, replacing, write_json
+from facegender.files import OWN_FILE_PREFIX, atomic_write, check_output_path, write_json
 from facegender.model.model_file import MODEL_NAME
-from facegender.training.data.duplicate_groups import GROUPS_NAME
-from facegender.training.data.image_cache import store_folder
+from facegender.training.data.duplicate_groups import DUPLICATE_GROUPS_NAME
+from facegender.training.data.image_cache import cache_folder
 from facegender.training.data.split import SPLIT_NAME
 from facegender.training.recipe import Recipe, read_recipe, write_toml
 
 CONFIG_NAME = "config.toml"
 REQUEST_NAME = "run.json"
 METRICS_NAME = "metrics.json"
-SAVED_NAME = "saved_model"
+SAVED_MODEL_NAME = "saved_model"
 AUDIT_FOLDER = "audit"
 
 # What a run that failed at its start may have left in its folder.
-_FINISHED_FILES = (MODEL_NAME, SAVED_NAME, SPLIT_NAME, REQUEST_NAME, CONFIG_NAME, METRICS_NAME)
+_FINISHED_FILES = (
+    MODEL_NAME,
+    SAVED_MODEL_NAME,
+    SPLIT_NAME,
+    REQUEST_NAME,
+    CONFIG_NAME,
+    METRICS_NAME,
+)
 _RUN_FILES = frozenset({SPLIT_NAME, CONFIG_NAME, AUDIT_FOLDER})
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class TrainRequest:
     """What a run was asked to do, besides its recipe; kept in ``run.json`` for ``--resume``.
 
     ``corrections``: a list of corrected labels for training and validation.
@@ -48,21 +55,21 @@ class Request:
     audit: str | None = None
     validation: float = 0.2
     test: float = 0.0
-    start: str | None = None
+    pretrained: str | None = None
     devices: int | None = None
     tensorboard: bool = False
-    licence: str = ""
+    license: str = ""
     terms: str = ""
 
 
 def open_run(
-    request: Request | None, recipe: Recipe | None, folder: Path, resume: bool
-) -> tuple[Request, Recipe]:
+    request: TrainRequest | None, recipe: Recipe | None, folder: Path, resume: bool
+) -> tuple[TrainRequest, Recipe]:
     """Make a run folder, or read what the run in it was asked for."""
     if resume:
         try:
             stored = json.loads((folder / REQUEST_NAME).read_text(encoding="utf-8"))
-            request = Request(**(stored | {"inputs": tuple(stored["inputs"])}))
+            request = TrainRequest(**(stored | {"inputs": tuple(stored["inputs"])}))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"{folder} holds no run to resume ({error}). A run that was stopped while it read "
@@ -89,18 +96,18 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         found = [item.name for item in folder.iterdir() if item.name not in _RUN_FILES]
-        if foreign := [name for name in found if not name.startswith(OWN_FILES)]:
+        if foreign := [name for name in found if not name.startswith(OWN_FILE_PREFIX)]:
             raise OutputError(
                 f"{folder} holds other files ({', '.join(sorted(foreign)[:3])}): name a new folder"
             )
-        store_folder(folder).mkdir(exist_ok=True)
+        cache_folder(folder).mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
-    check_output(folder / REQUEST_NAME)
-    check_output(store_folder(folder) / REQUEST_NAME)
+    check_output_path(folder / REQUEST_NAME)
+    check_output_path(cache_folder(folder) / REQUEST_NAME)
 
 
-def begin_run(request: Request, recipe: Recipe, folder: Path) -> None:
+def record_request(request: TrainRequest, recipe: Recipe, folder: Path) -> None:
     """Write down what was asked for, once it is known that it can be done.
 
     Before that, the same folder may be given again with the mistake put right. Lists that may be
@@ -116,9 +123,9 @@ def begin_run(request: Request, recipe: Recipe, folder: Path) -> None:
         place = (folder / AUDIT_FOLDER).absolute()
         if request.audit and Path(request.audit) != place:
             place.mkdir(exist_ok=True)
-            _copied(str(Path(request.audit) / GROUPS_NAME), place / GROUPS_NAME)
+            _copied(str(Path(request.audit) / DUPLICATE_GROUPS_NAME), place / DUPLICATE_GROUPS_NAME)
             request = replace(request, audit=str(place))
-        with replacing(folder / CONFIG_NAME) as file:
+        with atomic_write(folder / CONFIG_NAME) as file:
             file.write(write_toml(recipe))
         write_json(folder / REQUEST_NAME, asdict(request))
     except OSError as error:
@@ -128,16 +135,16 @@ def begin_run(request: Request, recipe: Recipe, folder: Path) -> None:
 def _copied(given: str | None, to: Path) -> str | None:
     if not given:
         return given
-    with replacing(to) as file:
+    with atomic_write(to) as file:
         file.buffer.write(Path(given).read_bytes())
     return str(to.absolute())
 
 
-def files_of(folder: Path) -> list[Path]:
+def protected_files(folder: Path) -> list[Path]:
     """Give the files that a run needs and was made from, which nothing may be written over."""
     request, _ = open_run(None, None, folder, resume=True)
     lists = (request.table, request.split, request.corrections, request.teacher)
     given = [*request.inputs, *filter(None, lists)]
     if request.audit:
-        given.append(str(Path(request.audit) / GROUPS_NAME))
+        given.append(str(Path(request.audit) / DUPLICATE_GROUPS_NAME))
     return [*map(Path, given), *(folder / name for name in _FINISHED_FILES)]

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from facegender.training.data.augmentation import denormalise
+from facegender.training.data.augmentation import denormalize
 from facegender.training.data.dataloader import training_batch
-from facegender.training.data.image_cache import store_in_memory
+from facegender.training.data.image_cache import cache_in_memory
 from facegender.training.data.image_rows import read_rows
 from facegender.training.data.samples import Sample, stream_samples
 from facegender.training.evaluation.gallery import contact_sheet
@@ -26,7 +26,7 @@ def show_batch(
     *,
     count: int = 32,
     seed: int | None = None,
-    on_picture: Callable[[int], None] | None = None,
+    on_image: Callable[[int], None] | None = None,
     on_skip: Callable[[str, str], None] | None = None,
 ) -> Image.Image:
     """Draw pictures out of archives and give them as the first epoch of a training would.
@@ -40,29 +40,34 @@ def show_batch(
         table: as for a training.
         count: how many pictures.
         seed: which pictures, and what is done to them; None takes the recipe's.
-        on_picture: called with the number of pictures looked through.
+        on_image: called with the number of pictures looked through.
         on_skip: called with the name and reason of a member that was passed over.
 
     Raises:
         InputError: no such archive, or no readable picture in it.
     """
-    seed = recipe.fit.seed if seed is None else seed
-    drawn = _draw(stream_samples(inputs, table, on_skip=on_skip), count, seed, on_picture)
-    store = store_in_memory(drawn, recipe.input.framer)
-    places = np.arange(len(store.samples), dtype=np.int64)
+    seed = recipe.train.seed if seed is None else seed
+    drawn = _draw(stream_samples(inputs, table, on_skip=on_skip), count, seed, on_image)
+    cache = cache_in_memory(drawn, recipe.input.aligner)
+    places = np.arange(len(cache.samples), dtype=np.int64)
     seeded = with_changes(recipe, epochs=None, seed=seed)
     x = training_batch(
-        read_rows(store.wide, places), store.frames, places, seeded, 0, torch.device("cpu")
+        read_rows(cache.context_pixels, places),
+        cache.crop_matrices,
+        places,
+        seeded,
+        0,
+        torch.device("cpu"),
     )
-    captions = [sample.label for sample in store.samples]
-    return contact_sheet(list(denormalise(x, recipe.input)), captions)
+    captions = [sample.label for sample in cache.samples]
+    return contact_sheet(list(denormalize(x, recipe.input)), captions)
 
 
 def _draw(
     stream: Iterable[tuple[Sample, bytes]],
     count: int,
     seed: int,
-    on_picture: Callable[[int], None] | None,
+    on_image: Callable[[int], None] | None,
 ) -> list[tuple[Sample, bytes]]:
     """Choose some of a stream at random, every one as likely; only these are held in memory."""
     rng = np.random.default_rng(seed)
@@ -73,6 +78,6 @@ def _draw(
             heapq.heappush(kept, entry)
         else:
             heapq.heappushpop(kept, entry)
-        if on_picture and done % 100 == 0:
-            on_picture(done)
+        if on_image and done % 100 == 0:
+            on_image(done)
     return [item for _, _, item in sorted(kept, reverse=True)]

@@ -96,10 +96,10 @@ def write_page(folder: Path, model: ModelFile, runtime: Runtime) -> int:
         ModelFileError: the page cannot bring pictures before this network as it learned them.
         OutputError: it cannot be written there, or there is something else.
     """
-    if model.description.resize.aspect != "stretch":
+    if model.description.resize.resize_mode != "stretch":
         raise ModelFileError(
             f"{model.path} takes pictures by the aspect rule "
-            f"{model.description.resize.aspect!r}, which the page does not follow; it follows "
+            f"{model.description.resize.resize_mode!r}, which the page does not follow; it follows "
             "'stretch', as all recipes have it"
         )
     check_folder(folder)
@@ -172,10 +172,10 @@ def _card(model: ModelFile, runtime: Runtime) -> dict[str, Any]:
         "name": described.name,
         "digest": model.digest,
         "labels": described.labels,
-        "unknown_below": described.unknown_below,
-        "figures": described.figures,
+        "min_confidence": described.min_confidence,
+        "metrics": described.metrics,
         "data": described.data,
-        "licence": described.licence,
+        "license": described.license,
         "terms": described.terms,
         "created": described.created,
         "version": __version__,
@@ -183,9 +183,9 @@ def _card(model: ModelFile, runtime: Runtime) -> dict[str, Any]:
         "resize": {
             "width": described.resize.width,
             "height": described.resize.height,
-            "filter": described.resize.filter,
+            "filter": described.resize.interpolation,
         },
-        "crop": {"rule": described.crop.rule, "points": described.crop.points},
+        "crop": {"rule": described.crop.rule, "template": described.crop.template},
     }
 
 

@@ -20,12 +20,16 @@ from facegender.errors import InputError
 from facegender.images.pixels import Pixels
 from facegender.model.model_file import LABELS, read_model_file
 from facegender.training.console import Console
-from facegender.training.data.duplicate_groups import GROUPS_NAME, read_groups, write_groups
+from facegender.training.data.duplicate_groups import (
+    DUPLICATE_GROUPS_NAME,
+    read_duplicate_groups,
+    write_duplicate_groups,
+)
 from facegender.training.data.samples import Sample
-from facegender.training.data.split import assign_parts, read_split
-from facegender.training.prepare import audit_first
+from facegender.training.data.split import assign_subsets, read_split
+from facegender.training.prepare import run_audit
 from facegender.training.recipe import InputOptions, Recipe, with_changes
-from facegender.training.run_folder import Request
+from facegender.training.run_folder import TrainRequest
 from facegender.training.train import train
 
 MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
@@ -127,11 +131,11 @@ def test_the_page_is_whole_and_loads_nothing(place: Path) -> None:
         ("Tiny: 1", "female/tiny.png", "16 x 16"),
         ("One-coloured: 1", "female/&lt;b&gt;flat.png", "50 x 50"),
     ):
-        part = page[page.index(title) :]
-        part = part[: part.index("</details>")]
-        assert part.count("data:image/jpeg;base64,") == 1 and name in part and size in part
-    part = page[page.index("Unreadable: 3") :]
-    assert part.index("female/cut.jpg: ") < part.index("</details>")
+        subset = page[page.index(title) :]
+        subset = subset[: subset.index("</details>")]
+        assert subset.count("data:image/jpeg;base64,") == 1 and name in subset and size in subset
+    subset = page[page.index("Unreadable: 3") :]
+    assert subset.index("female/cut.jpg: ") < subset.index("</details>")
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     assert "<b>flat" not in page and "&lt;b&gt;flat" in page
 
@@ -171,7 +175,7 @@ def test_a_person_under_both_labels_is_named_with_the_rarer_label_first(tmp_path
     table = tmp_path / "table.csv"
     table.write_text("file,person\n" + "".join(f"{file},{who}\n" for file, who in persons.items()))
     with pytest.raises(SystemExit):
-        options = ["--table", str(table), "-o", str(tmp_path / "found"), "-q"]
+        options = ["--metadata", str(table), "-o", str(tmp_path / "found"), "-q"]
         main(["audit", str(tmp_path / "faces.tar.gz"), *options])
     facts = json.loads((tmp_path / "found/audit.json").read_text())
     (mixed,) = facts["persons under both labels"]
@@ -180,9 +184,9 @@ def test_a_person_under_both_labels_is_named_with_the_rarer_label_first(tmp_path
     assert files[0] == ("female/c.png", "female")
     assert set(files[1:]) == {("male/a.png", "male"), ("male/b.png", "male")}
     page = (tmp_path / "found/audit.html").read_text()
-    part = page[page.index('id="persons"') : page.index('id="batches"')]
-    assert "&lt;b&gt;one" in part and part.count("<figure>") == 3
-    assert part.index("female/c.png") < part.index("male/a.png")
+    subset = page[page.index('id="persons"') : page.index('id="batches"')]
+    assert "&lt;b&gt;one" in subset and subset.count("<figure>") == 3
+    assert subset.index("female/c.png") < subset.index("male/a.png")
 
 
 def test_of_a_large_group_under_both_labels_both_are_shown(tmp_path: Path) -> None:
@@ -211,8 +215,8 @@ def test_doubtful_csv_is_a_list_of_corrections(place: Path) -> None:
         for entry in json.loads((folder / "audit.json").read_text())["doubtful"]
         if entry["flagged"]
     ]
-    corrections = read_corrections(folder / "doubtful.csv")
-    with (folder / "doubtful.csv").open() as file:
+    corrections = read_corrections(folder / "label_issues.csv")
+    with (folder / "label_issues.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert flagged and {row["file"] for row in rows} <= {entry["file"] for entry in flagged}
     assert len(corrections) == len(rows)
@@ -221,7 +225,7 @@ def test_doubtful_csv_is_a_list_of_corrections(place: Path) -> None:
 
 def test_of_copies_the_largest_stays_and_a_split_keeps_them_together(place: Path) -> None:
     _, folder = audit(place, "--drop-duplicates")
-    grouping = read_groups(folder)
+    grouping = read_duplicate_groups(folder)
     dropped = {file for _, file, _ in grouping.left_out}
     assert len(COPIES & dropped) == 2 and "female/small.jpg" in dropped
     assert len({"male/3.png", "male/again.png"} & dropped) == 1
@@ -234,27 +238,29 @@ def test_of_copies_the_largest_stays_and_a_split_keeps_them_together(place: Path
         digests = [sha256(file.read()).hexdigest() for file in files if file]
     together = grouping.of(samples, digests)
     for seed in range(8):
-        rows = assign_parts(samples, digests, seed=seed, validation=0.5, together=together)
-        assert len({row.group for row in rows[:3]}) == len({row.part for row in rows[:3]}) == 1
-    apart = [assign_parts(samples, digests, seed=seed, validation=0.5) for seed in range(8)]
-    assert any(len({row.part for row in rows[:3]}) == 2 for rows in apart)
+        rows = assign_subsets(samples, digests, seed=seed, validation=0.5, together=together)
+        assert len({row.group for row in rows[:3]}) == len({row.subset for row in rows[:3]}) == 1
+    apart = [assign_subsets(samples, digests, seed=seed, validation=0.5) for seed in range(8)]
+    assert any(len({row.subset for row in rows[:3]}) == 2 for rows in apart)
     assert sum(grouping.keeps(samples[:3], digests[:3])) == 1
     changed = digests[::-1]  # the same names, other pictures
     assert not grouping.is_of(samples, changed) and all(grouping.keeps(samples, changed))
 
 
 def test_doubtful_labels_are_dropped_when_asked_for(place: Path) -> None:
-    _, folder = audit(place, "--drop-doubtful", "0.5")
+    _, folder = audit(place, "--drop-label-issues", "0.5")
     found = json.loads((folder / "audit.json").read_text())
     expected = {entry["file"] for entry in found["doubtful"] if entry["score"] >= 0.5}
-    assert expected and {file for _, file, _ in read_groups(folder).left_out} == expected
+    assert expected and {file for _, file, _ in read_duplicate_groups(folder).left_out} == expected
 
 
 @pytest.mark.parametrize("share", ["0", "1.5", "-1"])
 def test_a_wrong_probability_is_refused(place: Path, share: str) -> None:
     folder = place / "runs" / "refused"
     with pytest.raises(SystemExit) as done:
-        main(["audit", str(place / "faces.tar.gz"), "-o", str(folder), "--drop-doubtful", share])
+        main(
+            ["audit", str(place / "faces.tar.gz"), "-o", str(folder), "--drop-label-issues", share]
+        )
     assert done.value.code == 2 and not folder.exists()
 
 
@@ -263,7 +269,7 @@ def test_a_wrong_probability_is_refused(place: Path, share: str) -> None:
     [
         (("gone.tar", "-o", "new"), "gone.tar does not exist"),
         (("faces.tar.gz", "--against", "gone.tar", "-o", "new"), "gone.tar does not exist"),
-        (("faces.tar.gz", "--table", "new/groups.csv", "-o", "new"), "same file"),
+        (("faces.tar.gz", "--metadata", "new/duplicate_groups.csv", "-o", "new"), "same file"),
     ],
 )
 def test_wrong_use_writes_nothing(
@@ -281,7 +287,7 @@ def test_wrong_use_writes_nothing(
 
 
 def test_a_training_heeds_the_audit(
-    request_of_run: Request, recipe: Recipe, tmp_path: Path
+    request_of_run: TrainRequest, recipe: Recipe, tmp_path: Path
 ) -> None:
     """Copies are in one group of the split, and what is left out is in no part of the learning."""
     names = [f"{LABELS[n % 2]}/c{n}.png" for n in range(40)]
@@ -290,7 +296,9 @@ def test_a_training_heeds_the_audit(
     digests = [
         sha256((Path(request_of_run.inputs[2]) / name).read_bytes()).hexdigest() for name in names
     ]
-    write_groups(tmp_path / GROUPS_NAME, samples, digests, groups, {30: "copy", 31: "doubtful"})
+    write_duplicate_groups(
+        tmp_path / DUPLICATE_GROUPS_NAME, samples, digests, groups, {30: "copy", 31: "doubtful"}
+    )
     counts = []
     for number, folder in enumerate(("", str(tmp_path))):
         request = replace(request_of_run, audit=folder, test=0.0)
@@ -309,7 +317,7 @@ def test_a_training_heeds_the_audit(
 
 
 def test_a_training_audits_first_whatever_its_recipe(
-    request_of_run: Request, recipe: Recipe, tmp_path: Path
+    request_of_run: TrainRequest, recipe: Recipe, tmp_path: Path
 ) -> None:
     """It keeps copies together, is kept for the next run, and can be left out."""
     recipe = with_changes(recipe, epochs=1, seed=None)
@@ -317,10 +325,10 @@ def test_a_training_audits_first_whatever_its_recipe(
     request = replace(request_of_run, **asked)
     console = Console(quiet=True)
     runs = [tmp_path / name for name in ("first", "again")]
-    train(request, recipe, runs[0], self_check=False, console=console)
+    train(request, recipe, runs[0], sanity_check=False, console=console)
     folder = runs[0] / "audit"
-    assert (folder / "audit.html").is_file() and (folder / "doubtful.csv").is_file()
-    groups = read_groups(folder).groups
+    assert (folder / "audit.html").is_file() and (folder / "label_issues.csv").is_file()
+    groups = read_duplicate_groups(folder).groups
     by_file = {file: group for (_, file, _), group in groups.items()}
     assert by_file["male/copy.png"] == by_file["male/c1.png"]
     rows = {
@@ -334,15 +342,15 @@ def test_a_training_audits_first_whatever_its_recipe(
     (kept / "audit.html").write_text("kept", encoding="utf-8")
     runs[1].mkdir()
     aligned = replace(recipe, input=InputOptions(128, 128, crop="aligned"))
-    again = audit_first(request, aligned, runs[1], console)
+    again = run_audit(request, aligned, runs[1], console)
     assert again == replace(request, audit=str(runs[1] / "audit"))
     assert (runs[1] / "audit" / "audit.html").read_text() == "kept"
     split = replace(request, split=str(runs[0] / "split.csv"))
     for asked_for in (split, replace(request, audit=""), replace(request, audit=str(folder))):
-        assert audit_first(asked_for, recipe, tmp_path / "no", console) == asked_for
+        assert run_audit(asked_for, recipe, tmp_path / "no", console) == asked_for
     assert not (tmp_path / "no").exists()
 
 
 def test_a_folder_without_audit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no audit"):
-        read_groups(tmp_path)
+        read_duplicate_groups(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from facegender.model.model_file import LABELS
-from facegender.training.audit.label_issues import find_doubtful, out_of_fold, weigh
+from facegender.training.audit.label_issues import find_label_issues, out_of_fold, weigh
 from facegender.training.data.samples import Sample
 
 COUNT = 1500
@@ -38,7 +38,7 @@ def test_turned_labels_are_flagged(data: tuple[list[Sample], NDArray[np.float16]
     samples, features = data
     wrong = np.random.default_rng(1).random(COUNT) < 0.04
     given = renamed([turned(s) if w else s for s, w in zip(samples, wrong, strict=True)])
-    doubts = find_doubtful(given, features, np.arange(COUNT), np.ones(COUNT, bool))
+    doubts = find_label_issues(given, features, np.arange(COUNT), np.ones(COUNT, bool))
     hits = (doubts.flagged & wrong).sum()
     assert hits / wrong.sum() > 0.85
     assert hits / doubts.flagged.sum() > 0.6
@@ -61,7 +61,7 @@ def test_a_group_is_never_scored_by_a_model_that_has_seen_it(
     assert not np.array_equal(before[50:], after[50:])
 
 
-def test_small_children_and_unreadable_pictures_are_not_judged(
+def test_small_children_and_unreadable_images_are_not_judged(
     data: tuple[list[Sample], NDArray[np.float16]],
 ) -> None:
     samples = list(data[0])
@@ -97,7 +97,7 @@ def test_a_batch_by_date_is_named(data: tuple[list[Sample], NDArray[np.float16]]
         samples[n] = replace(samples[n], label="male", file=f"male/IMG_20170109_{n}.jpg")
     doubts = weigh(samples, scores, np.ones(COUNT, bool))
     assert ("date", "2017-01-09", "male", 20) in [
-        (b.kind, b.name, b.label, b.pictures) for b in doubts.batches
+        (b.kind, b.name, b.label, b.images) for b in doubts.batches
     ] or ("20170109" in [b.name for b in doubts.batches])
     assert doubts.flagged[batch].all()
 

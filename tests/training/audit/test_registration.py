@@ -9,24 +9,24 @@ import pytest
 from PIL import Image
 
 from facegender.images.pixels import Pixels
-from facegender.training.audit.audit import FRAMER
-from facegender.training.audit.registration import compare
-from facegender.training.data.image_cache import Store, _keep
+from facegender.training.audit.audit import AUDIT_ALIGNER
+from facegender.training.audit.registration import register
+from facegender.training.data.image_cache import ImageCache, _keep
 from facegender.training.data.samples import Sample
 
 UP = Image.Transpose.FLIP_LEFT_RIGHT
 
 
-def store_of_images(images: list[Image.Image]) -> Store:
-    kept = [_keep(np.array(image), FRAMER) for image in images]
+def store_of_images(images: list[Image.Image]) -> ImageCache:
+    kept = [_keep(np.array(image), AUDIT_ALIGNER) for image in images]
     samples = [Sample("a", f"male/{n}.png", "male") for n in range(len(kept))]
-    return Store(
+    return ImageCache(
         samples,
         [f"{n:064x}" for n in range(len(kept))],
         [""] * len(kept),
         np.stack([entry.pixels for entry in kept]),
-        np.stack([entry.wide for entry in kept]),
-        np.stack([entry.frame for entry in kept]),
+        np.stack([entry.context_pixels for entry in kept]),
+        np.stack([entry.align for entry in kept]),
     )
 
 
@@ -50,19 +50,19 @@ def jpeg(image: Image.Image, quality: int) -> Image.Image:
 )
 def test_a_copy_agrees(astronaut: Pixels, change: object, is_mirrored: bool) -> None:
     face = Image.fromarray(astronaut[20:220, 140:310])
-    store = store_of_images([face, change(face)])  # type: ignore[operator]
-    likeness = compare(store, np.array([0]), store, np.array([1]))
+    cache = store_of_images([face, change(face)])  # type: ignore[operator]
+    likeness = register(cache, np.array([0]), cache, np.array([1]))
     assert likeness.detail[0] > 0.95
     assert likeness.mirrored[0] == is_mirrored
 
 
-def test_another_picture_does_not(astronaut: Pixels) -> None:
+def test_another_image_does_not(astronaut: Pixels) -> None:
     face = Image.fromarray(astronaut[20:220, 140:310])
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 255, (200, 170, 3), dtype=np.uint8))
     # the same face with its lower half redrawn, as another moment would have it
     other = np.array(face)
     other[110:] = np.roll(other[110:], 25, 1)[::-1]
-    store = store_of_images([face, noise, Image.fromarray(other)])
-    likeness = compare(store, np.array([0, 0]), store, np.array([1, 2]))
+    cache = store_of_images([face, noise, Image.fromarray(other)])
+    likeness = register(cache, np.array([0, 0]), cache, np.array([1, 2]))
     assert (likeness.detail < 0.9).all()

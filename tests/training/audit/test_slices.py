@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from facegender.errors import InputError
 from facegender.model.model_file import LABELS
-from facegender.training.audit.slices import Batch, find_batches
+from facegender.training.audit.slices import Slice, find_slices
 from facegender.training.data.samples import Columns, Sample, read_columns
 
 COUNT = 2000
@@ -33,9 +33,9 @@ def made(seed: int = 0) -> tuple[list[Sample], NDArray[np.float64]]:
 
 def batches(
     samples: list[Sample], right: NDArray[np.float64], columns: Columns | None = None
-) -> list[Batch]:
+) -> list[Slice]:
     labels = np.array([LABELS.index(sample.label) for sample in samples])
-    return find_batches(samples, right, labels, np.arange(len(samples)), columns)
+    return find_slices(samples, right, labels, np.arange(len(samples)), columns)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -72,7 +72,7 @@ def test_what_a_batch_shares_is_named(change: dict[str, str], kind: str, name: s
     (batch,) = batches(samples, right)
     assert (batch.kind, batch.name, batch.label) == (kind, name, LABELS[1])
     assert batch.rows == tuple(rows.tolist())
-    assert (batch.pictures, batch.surely) == (30, int((right[rows] < 0.1).sum()))
+    assert (batch.images, batch.surely) == (30, int((right[rows] < 0.1).sum()))
 
 
 @pytest.mark.parametrize("how", ["archive", "table", "names"])
@@ -98,13 +98,13 @@ def test_a_stretch_of_files_is_found_where_nothing_is_shared(how: str) -> None:
     assert batch.kind == names.get(how, "order of names")
     assert batch.label == LABELS[1]
     assert (
-        len({*batch.rows} & {*rows}) >= 23 and batch.pictures <= 30
+        len({*batch.rows} & {*rows}) >= 23 and batch.images <= 30
     )  # a wrong one near by is drawn in
     first, last = batch.name.split(" to ")
     assert first == samples[batch.rows[0]].file and last == samples[batch.rows[-1]].file
 
 
-def test_hard_pictures_are_no_batch_until_most_that_speak_against_are_sure() -> None:
+def test_hard_images_are_no_batch_until_most_that_speak_against_are_sure() -> None:
     samples, right = made()
     rng = np.random.default_rng(3)
     rows = np.sort(rng.permutation(np.arange(1, COUNT, 2))[:60])

@@ -10,45 +10,45 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from facegender.faces.alignment import ALIGNED
-from facegender.faces.face_aligner import Framer
-from facegender.images.pixels import Pixels, Resize, fit
+from facegender.faces.alignment import ALIGNED_CROP
+from facegender.faces.face_aligner import FaceAligner
+from facegender.images.pixels import Pixels, Resize, resize
 from facegender.training.data.augmentation import (
-    DRAWS,
     LUMA,
-    _grid,
-    as_floats,
+    RANDOM_COLUMNS,
+    affine_grid,
     augment,
-    denormalise,
-    normalise,
+    denormalize,
+    normalize,
     random_numbers,
+    to_float,
 )
-from facegender.training.data.image_cache import normal_frame
+from facegender.training.data.image_cache import to_crop_matrix
 from facegender.training.recipe import AugmentOptions, InputOptions, read_recipe
 
-OFF = AugmentOptions(flip=0)
+OFF = AugmentOptions(hflip_prob=0)
 STRONG = AugmentOptions(
-    flip=0.5,
-    turn_degrees=45,
-    turn_share=0.5,
-    tilt_degrees=10,
-    zoom=1.4,
-    stretch=1.3,
-    shift=0.1,
-    far=0.5,
-    farthest=2.5,
-    edge=0.3,
-    surround=0.5,
-    low_resolution=0.5,
-    light=0.8,
-    cast=0.4,
-    grey=0.3,
-    noise=0.2,
-    cover=0.5,
+    hflip_prob=0.5,
+    rotation_degrees=45,
+    rotation_prob=0.5,
+    rotation_jitter_std=10,
+    scale=1.4,
+    aspect_ratio_jitter=1.3,
+    translate=0.1,
+    zoom_out_prob=0.5,
+    zoom_out_max=2.5,
+    pad_edge_prob=0.3,
+    pad_background_prob=0.5,
+    downscale_prob=0.5,
+    color_jitter=0.8,
+    color_cast=0.4,
+    grayscale_prob=0.3,
+    gaussian_noise_std=0.2,
+    random_erasing_prob=0.5,
 )
 
 
-def pictures(count: int, height: int = 40, width: int = 40) -> torch.Tensor:
+def images(count: int, height: int = 40, width: int = 40) -> torch.Tensor:
     rng = np.random.default_rng(3)
     return torch.from_numpy(rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8))
 
@@ -59,14 +59,14 @@ def drawn(seed: int, epoch: int, indices: NDArray[np.int64] | list[int]) -> torc
 
 def test_random_numbers_of_a_row_do_not_depend_on_its_neighbours() -> None:
     whole = random_numbers(4, 2, range(50))
-    assert whole.shape == (50, DRAWS)
+    assert whole.shape == (50, RANDOM_COLUMNS)
     assert whole.dtype == np.float32
     assert whole.min() >= 0
     assert whole.max() < 1
     np.testing.assert_array_equal(random_numbers(4, 2, [31]), whole[31:32])
     np.testing.assert_array_equal(random_numbers(4, 2, [7, 49, 7]), whole[[7, 49, 7]])
     np.testing.assert_array_equal(random_numbers(4, 2, [3], 5), whole[3:4, :5])
-    assert random_numbers(4, 2, []).shape == (0, DRAWS)
+    assert random_numbers(4, 2, []).shape == (0, RANDOM_COLUMNS)
 
 
 def test_random_numbers_differ_by_seed_epoch_and_place() -> None:
@@ -84,49 +84,49 @@ def test_random_numbers_are_evenly_spread() -> None:
     assert np.abs(columns - 0.5).max() < 0.025  # five sigma
 
 
-def test_all_off_leaves_pictures_as_they_are() -> None:
-    x = pictures(6)
+def test_all_off_leaves_images_as_they_are() -> None:
+    x = images(6)
     changed = augment(x, drawn(0, 0, range(6)), OFF)
-    torch.testing.assert_close(changed, as_floats(x, False), rtol=0, atol=2e-5)
+    torch.testing.assert_close(changed, to_float(x, False), rtol=0, atol=2e-5)
     np.testing.assert_array_equal(
-        denormalise(normalise(changed, InputOptions()), InputOptions()), x.numpy()
+        denormalize(normalize(changed, InputOptions()), InputOptions()), x.numpy()
     )
 
 
 def test_input_pixels_are_not_changed() -> None:
-    x = pictures(8)
+    x = images(8)
     before = x.clone()
     augment(x, drawn(0, 0, range(8)), STRONG)
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("grayscale", [False, True])
 @pytest.mark.parametrize("recipe", ["best", "classic", "quick", "strong"])
-def test_same_result_in_any_batch(recipe: str, grey: bool) -> None:
+def test_same_result_in_any_batch(recipe: str, grayscale: bool) -> None:
     options = STRONG if recipe == "strong" else read_recipe(recipe).augment
-    x = pictures(24)
-    whole = augment(x, drawn(5, 1, range(24)), options, grey=grey)
-    assert torch.equal(augment(x, drawn(5, 1, range(24)), options, grey=grey), whole)
+    x = images(24)
+    whole = augment(x, drawn(5, 1, range(24)), options, grayscale=grayscale)
+    assert torch.equal(augment(x, drawn(5, 1, range(24)), options, grayscale=grayscale), whole)
     order = [20, 3, 11, 4, 23]
-    some = augment(x[order], drawn(5, 1, order), options, grey=grey)
+    some = augment(x[order], drawn(5, 1, order), options, grayscale=grayscale)
     torch.testing.assert_close(some, whole[order], rtol=0, atol=1e-6)
     for k in (0, 13):
-        alone = augment(x[k : k + 1], drawn(5, 1, [k]), options, grey=grey)
+        alone = augment(x[k : k + 1], drawn(5, 1, [k]), options, grayscale=grayscale)
         torch.testing.assert_close(alone, whole[k : k + 1], rtol=0, atol=1e-6)
 
 
 def test_another_epoch_or_seed_differs() -> None:
-    x = pictures(8)
+    x = images(8)
     first = augment(x, drawn(5, 1, range(8)), STRONG)
     for seed, epoch in ((5, 2), (6, 1)):
         other = augment(x, drawn(seed, epoch, range(8)), STRONG)
         assert all(not torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-@pytest.mark.parametrize("grey", [False, True])
-def test_values_stay_within_0_and_1(grey: bool) -> None:
+@pytest.mark.parametrize("grayscale", [False, True])
+def test_values_stay_within_0_and_1(grayscale: bool) -> None:
     wild = replace(STRONG, light=3.0, cast=2.0, noise=1.0, cover=1.0, edge=0.3)
-    x = augment(pictures(32), drawn(1, 1, range(32)), wild, grey=grey)
+    x = augment(images(32), drawn(1, 1, range(32)), wild, grayscale=grayscale)
     assert x.dtype == torch.float32
     assert x.shape == (32, 3, 40, 40)
     assert torch.isfinite(x).all()
@@ -135,14 +135,14 @@ def test_values_stay_within_0_and_1(grey: bool) -> None:
 
 
 def test_grey_gives_three_equal_channels_whatever_else_is_done() -> None:
-    x = augment(pictures(32), drawn(1, 1, range(32)), STRONG, grey=True)
+    x = augment(images(32), drawn(1, 1, range(32)), STRONG, grayscale=True)
     assert torch.equal(x[:, 0], x[:, 1])
     assert torch.equal(x[:, 0], x[:, 2])
 
 
 def test_grey_is_luma() -> None:
     pixels = torch.tensor([[[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]], dtype=torch.uint8)
-    np.testing.assert_allclose(as_floats(pixels, True)[0, 1, 0], LUMA, atol=1e-6)
+    np.testing.assert_allclose(to_float(pixels, True)[0, 1, 0], LUMA, atol=1e-6)
 
 
 def marked(side: int = 81) -> torch.Tensor:
@@ -165,7 +165,7 @@ def place(x: torch.Tensor) -> tuple[float, float]:
 
 def numbers(**values: float) -> torch.Tensor:
     """A row of random numbers of which some are chosen; the others are in the middle."""
-    row = torch.full((1, DRAWS), 0.5)
+    row = torch.full((1, RANDOM_COLUMNS), 0.5)
     for name, value in values.items():
         row[0, int(name[1:])] = value
     return row
@@ -173,14 +173,14 @@ def numbers(**values: float) -> torch.Tensor:
 
 @pytest.mark.parametrize(("number", "down"), [(1.0, -1), (0.0, 1)])
 def test_a_turn_of_45_degrees_turns_by_45_degrees(number: float, down: int) -> None:
-    options = AugmentOptions(flip=0, turn_degrees=45)
+    options = AugmentOptions(hflip_prob=0, rotation_degrees=45)
     x = augment(marked(), numbers(u1=number), options)
     assert place(x) == pytest.approx((30 * 0.5**0.5, down * 30 * 0.5**0.5), abs=0.2)
     assert float(x.sum()) == pytest.approx(75, rel=0.02)  # a turn keeps the size
 
 
 def test_turns_are_spread_evenly_up_to_their_limit() -> None:
-    options = AugmentOptions(flip=0, turn_degrees=45)
+    options = AugmentOptions(hflip_prob=0, rotation_degrees=45)
     given = drawn(0, 0, range(300))
     turned = augment(marked().expand(300, -1, -1, -1), given, options)
     angles = [np.degrees(np.arctan2(*place(x[None])[::-1])) for x in turned]
@@ -189,32 +189,32 @@ def test_turns_are_spread_evenly_up_to_their_limit() -> None:
     np.testing.assert_allclose(np.quantile(angles, [0.25, 0.5, 0.75]), [-22.5, 0, 22.5], atol=8)
 
 
-def test_a_turn_keeps_angles_in_a_picture_that_is_no_square() -> None:
+def test_a_turn_keeps_angles_in_a_image_that_is_no_square() -> None:
     pixels = torch.zeros((1, 81, 161, 3), dtype=torch.uint8)
     pixels[0, 38:43, 108:113] = 255  # 30 to the right of the middle
-    x = augment(pixels, numbers(u1=1.0), AugmentOptions(flip=0, turn_degrees=45))
+    x = augment(pixels, numbers(u1=1.0), AugmentOptions(hflip_prob=0, rotation_degrees=45))
     assert place(x) == pytest.approx((30 * 0.5**0.5, -30 * 0.5**0.5), abs=0.2)
 
 
 def test_flip_mirrors() -> None:
-    x = pictures(3)
-    mirrored = augment(x, drawn(0, 0, range(3)), AugmentOptions(flip=1))
-    torch.testing.assert_close(mirrored, as_floats(x, False).flip(3), rtol=0, atol=2e-5)
+    x = images(3)
+    mirrored = augment(x, drawn(0, 0, range(3)), AugmentOptions(hflip_prob=1))
+    torch.testing.assert_close(mirrored, to_float(x, False).flip(3), rtol=0, atol=2e-5)
 
 
 def test_flip_share() -> None:
     x = marked().expand(400, -1, -1, -1)
-    changed = augment(x, drawn(0, 0, range(400)), AugmentOptions(flip=0.25))
+    changed = augment(x, drawn(0, 0, range(400)), AugmentOptions(hflip_prob=0.25))
     assert np.mean([place(row[None])[0] < 0 for row in changed]) == pytest.approx(0.25, abs=0.06)
 
 
 @pytest.mark.parametrize(
     ("options", "row", "expected"),
     [
-        (AugmentOptions(flip=0, zoom=2), numbers(u4=1.0), (15, 0)),
-        (AugmentOptions(flip=0, shift=0.1), numbers(u7=1.0), (30 - 8.1, 0)),
-        (AugmentOptions(flip=0, shift=0.1), numbers(u8=0.0), (30, 8.1)),
-        (AugmentOptions(flip=0, stretch=4), numbers(u5=1.0), (15, 0)),
+        (AugmentOptions(hflip_prob=0, scale=2), numbers(u4=1.0), (15, 0)),
+        (AugmentOptions(hflip_prob=0, translate=0.1), numbers(u7=1.0), (30 - 8.1, 0)),
+        (AugmentOptions(hflip_prob=0, translate=0.1), numbers(u8=0.0), (30, 8.1)),
+        (AugmentOptions(hflip_prob=0, aspect_ratio_jitter=4), numbers(u5=1.0), (15, 0)),
     ],
     ids=["zoom", "shift left", "shift down", "stretch"],
 )
@@ -224,7 +224,7 @@ def test_moves(options: AugmentOptions, row: torch.Tensor, expected: tuple[float
 
 def test_corners_are_black_coloured_or_repeat_the_edge() -> None:
     white = torch.full((1, 40, 40, 3), 255, dtype=torch.uint8)
-    turned = AugmentOptions(flip=0, turn_degrees=45)
+    turned = AugmentOptions(hflip_prob=0, rotation_degrees=45)
 
     def corner(options: AugmentOptions, row: torch.Tensor) -> list[float]:
         return augment(white, row, options)[0, :, 0, 0].tolist()
@@ -236,7 +236,7 @@ def test_corners_are_black_coloured_or_repeat_the_edge() -> None:
     assert corner(shaded, given) == pytest.approx([0.3] * 3, abs=1e-5)
 
 
-def test_a_picture_from_farther_away_is_smaller_and_lies_whole_in_the_frame() -> None:
+def test_a_image_from_farther_away_is_smaller_and_lies_whole_in_the_frame() -> None:
     options = replace(OFF, far=1.0, farthest=2.0)
     white = torch.full((200, 64, 64, 3), 255, dtype=torch.uint8)
     shown = augment(white, drawn(0, 0, range(200)), options)[:, 0] > 0.5  # the rest is black
@@ -245,7 +245,7 @@ def test_a_picture_from_farther_away_is_smaller_and_lies_whole_in_the_frame() ->
     assert (shown.any(1).sum(1) - sides).abs().max() <= 1  # still square, so nothing is cut off
 
 
-def test_around_a_surrounded_picture_is_an_enlarged_quarter_of_it() -> None:
+def test_around_a_surrounded_image_is_an_enlarged_quarter_of_it() -> None:
     options = replace(OFF, far=1.0, farthest=2.0, surround=1.0)
     quarters = torch.zeros((100, 64, 64, 3), dtype=torch.uint8)
     for k, (rows, columns) in enumerate([(0, 0), (0, 32), (32, 0), (32, 32)]):
@@ -258,59 +258,61 @@ def test_around_a_surrounded_picture_is_an_enlarged_quarter_of_it() -> None:
     commonest = shown.flatten(1).mode(1).values
     assert set(commonest.tolist()) == {50, 100, 150, 200}
     assert ((shown == commonest.view(-1, 1, 1)).float().mean((1, 2)) > 0.7).all()
-    assert all(set(picture.unique().tolist()) >= {50, 100, 150, 200} for picture in shown)
+    assert all(set(image.unique().tolist()) >= {50, 100, 150, 200} for image in shown)
 
 
 def test_cover_hides_a_part() -> None:
     white = torch.full((1, 100, 100, 3), 255, dtype=torch.uint8)
     row = numbers(u25=0.0, u26=0.0, u27=0.0, u28=0.0, u29=0.0, u30=0.0, u31=0.0)
-    x = augment(white, row, AugmentOptions(flip=0, cover=1))
+    x = augment(white, row, AugmentOptions(hflip_prob=0, random_erasing_prob=1))
     assert float((x < 0.5).float().mean()) == pytest.approx(0.12 * 0.2, abs=1e-3)
     assert float(x[0, :, 11, 19].max()) < 1e-5
     assert float(x[0, :, 12, 20].min()) > 0.999
 
 
 def test_low_resolution_takes_detail_away_and_keeps_the_mean() -> None:
-    x = pictures(1, 128, 128)
-    coarse = augment(x, numbers(u13=0.0, u14=0.0), AugmentOptions(flip=0, low_resolution=1))
-    fine = as_floats(x, False)
+    x = images(1, 128, 128)
+    coarse = augment(x, numbers(u13=0.0, u14=0.0), AugmentOptions(hflip_prob=0, downscale_prob=1))
+    fine = to_float(x, False)
     assert float(coarse.std()) < 0.5 * float(fine.std())
     assert float(coarse.mean()) == pytest.approx(float(fine.mean()), abs=0.01)
 
 
 def test_normalise_and_back() -> None:
     options = read_recipe("best").input
-    x = pictures(4)
-    normal = normalise(as_floats(x, False), options)
+    x = images(4)
+    normal = normalize(to_float(x, False), options)
     expected = (x[0, 0, 0].double() / 255 - torch.tensor(options.mean)) / torch.tensor(options.std)
     torch.testing.assert_close(normal[0, :, 0, 0].double(), expected, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(denormalise(normal, options), x.numpy())
+    np.testing.assert_array_equal(denormalize(normal, options), x.numpy())
 
 
 def test_a_crop_is_the_one_that_the_network_sees_in_use(astronaut: Pixels) -> None:
     """With nothing random, what is cut from the store's wide picture is what a framer cuts."""
-    framer = Framer(ALIGNED, Resize(128, 128))
-    framed = framer(astronaut)
-    wide = torch.from_numpy(fit(astronaut, Resize(512, 512)).copy())[None]
+    aligner = FaceAligner(ALIGNED_CROP, Resize(128, 128))
+    framed = aligner(astronaut)
+    context_pixels = torch.from_numpy(resize(astronaut, Resize(512, 512)).copy())[None]
     assert framed.face is not None
-    frame = torch.from_numpy(normal_frame(framed.face.landmarks, framer.crop, astronaut.shape))
-    options = AugmentOptions(flip=0)
-    row = torch.full((1, DRAWS), 0.5)
-    cut = augment(wide, row, options, frames=frame[None], size=(128, 128))
+    frame = torch.from_numpy(to_crop_matrix(framed.face.landmarks, aligner.crop, astronaut.shape))
+    options = AugmentOptions(hflip_prob=0)
+    row = torch.full((1, RANDOM_COLUMNS), 0.5)
+    cut = augment(context_pixels, row, options, crop_matrices=frame[None], size=(128, 128))
     shown = (cut[0].permute(1, 2, 0) * 255).numpy()
     assert np.abs(shown - framed.pixels).mean() < 2
-    taken = augment(wide, row, replace(options, whole=1.0), frames=frame[None], size=(512, 512))
-    torch.testing.assert_close(taken, as_floats(wide, False), rtol=0, atol=2e-5)
+    taken = augment(
+        context_pixels, row, replace(options, whole=1.0), crop_matrices=frame[None], size=(512, 512)
+    )
+    torch.testing.assert_close(taken, to_float(context_pixels, False), rtol=0, atol=2e-5)
 
 
-def test_a_picture_without_a_face_is_taken_whole() -> None:
-    x = pictures(2)
-    frames = torch.full((2, 2, 3), torch.nan)
-    shown = augment(x, drawn(0, 0, range(2)), OFF, frames=frames)
-    torch.testing.assert_close(shown, as_floats(x, False), rtol=0, atol=2e-5)
+def test_a_image_without_a_face_is_taken_whole() -> None:
+    x = images(2)
+    crop_matrices = torch.full((2, 2, 3), torch.nan)
+    shown = augment(x, drawn(0, 0, range(2)), OFF, crop_matrices=crop_matrices)
+    torch.testing.assert_close(shown, to_float(x, False), rtol=0, atol=2e-5)
 
 
 def test_the_grid_is_that_of_torch() -> None:
     theta = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32))
     expected = functional.affine_grid(theta, [5, 3, 20, 32], align_corners=False)
-    assert torch.allclose(_grid(theta, (20, 32)), expected, atol=1e-5)
+    assert torch.allclose(affine_grid(theta, (20, 32)), expected, atol=1e-5)

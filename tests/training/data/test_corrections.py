@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from facegender.errors import InputError
-from facegender.training.data.corrections import correct, read_corrections
+from facegender.training.data.corrections import apply_corrections, read_corrections
 from facegender.training.data.samples import Sample
 
 A, B, C = (letter * 64 for letter in "abc")
@@ -22,7 +22,7 @@ def write(folder: Path, text: str) -> Path:
 def test_it_changes_and_leaves_out(tmp_path: Path) -> None:
     path = write(tmp_path, f"sha256,label,why\n{A[:16]},male,seen\n{B.upper()},,blank\n")
     samples = [Sample("x", name, "female", "ann") for name in "123"]
-    assert correct(samples, [A, B, C], read_corrections(path)) == [
+    assert apply_corrections(samples, [A, B, C], read_corrections(path)) == [
         Sample("x", "1", "male", "ann"),
         None,
         samples[2],

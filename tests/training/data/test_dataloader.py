@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from facegender.training.data import dataloader as loader
-from facegender.training.data.dataloader import Loader, training_batch, wanted
-from facegender.training.data.image_cache import Store
+from facegender.training.data.dataloader import BatchLoader, target_probabilities, training_batch
+from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.image_rows import read_rows
 from facegender.training.data.samples import Sample
-from facegender.training.recipe import AugmentOptions, FitOptions, Recipe
+from facegender.training.recipe import AugmentOptions, Recipe, TrainOptions
 
 CPU = torch.device("cpu")
 BATCH = 16
@@ -23,34 +23,38 @@ BATCH = 16
 
 @pytest.fixture
 def noisy(recipe: Recipe) -> Recipe:
-    fit = replace(recipe.fit, batch=BATCH)
-    return replace(recipe, augment=AugmentOptions(turn_degrees=45, noise=0.05), fit=fit)
+    fit = replace(recipe.train, batch_size=BATCH)
+    return replace(
+        recipe, augment=AugmentOptions(rotation_degrees=45, gaussian_noise_std=0.05), train=fit
+    )
 
 
-def drawn(count: int, store: Store) -> NDArray[np.int64]:
-    return np.random.default_rng(0).integers(0, len(store.samples), count)
+def drawn(count: int, cache: ImageCache) -> NDArray[np.int64]:
+    return np.random.default_rng(0).integers(0, len(cache.samples), count)
 
 
 @pytest.mark.parametrize(
     ("count", "sizes"), [(48, [16] * 3), (50, [16, 16, 16, 2]), (49, [16, 16, 17]), (5, [5])]
 )
 def test_every_place_of_an_epoch_comes_once_in_its_order(
-    count: int, sizes: list[int], store: Store, noisy: Recipe
+    count: int, sizes: list[int], cache: ImageCache, noisy: Recipe
 ) -> None:
-    order = drawn(count, store)
-    batches = list(Loader(store, noisy, CPU).of_epoch(order, 3))
+    order = drawn(count, cache)
+    batches = list(BatchLoader(cache, noisy, CPU).of_epoch(order, 3))
     assert [batch.count for batch in batches] == [len(batch.x) for batch in batches] == sizes
     ends = np.cumsum(sizes)
     for batch, places in zip(batches, np.split(np.arange(count), ends[:-1]), strict=True):
         rows = order[places]
-        expected = training_batch(store.wide[rows], store.frames[rows], places, noisy, 3, CPU)
+        expected = training_batch(
+            cache.context_pixels[rows], cache.crop_matrices[rows], places, noisy, 3, CPU
+        )
         assert torch.equal(batch.x, expected)
-        assert batch.labels.tolist() == store.labels[rows].tolist()
-        assert batch.targets.argmax(1).tolist() == store.labels[rows].tolist()
+        assert batch.labels.tolist() == cache.labels[rows].tolist()
+        assert batch.targets.argmax(1).tolist() == cache.labels[rows].tolist()
 
 
-def test_an_epoch_goes_on_where_it_was_left(store: Store, noisy: Recipe) -> None:
-    order, batches = drawn(50, store), Loader(store, noisy, CPU)
+def test_an_epoch_goes_on_where_it_was_left(cache: ImageCache, noisy: Recipe) -> None:
+    order, batches = drawn(50, cache), BatchLoader(cache, noisy, CPU)
     whole = list(batches.of_epoch(order, 0))
     for first in range(5):
         rest = list(batches.of_epoch(order, 0, first))
@@ -60,23 +64,23 @@ def test_an_epoch_goes_on_where_it_was_left(store: Store, noisy: Recipe) -> None
 
 @pytest.mark.parametrize("count", [48, 49, 53, 54])  # up to 5 left over: one or two for each
 def test_devices_share_a_batch_and_none_has_fewer_than_two(
-    count: int, store: Store, noisy: Recipe
+    count: int, cache: ImageCache, noisy: Recipe
 ) -> None:
-    order = drawn(count, store)
-    shares = [list(Loader(store, noisy, CPU, rank, 3).of_epoch(order, 1)) for rank in range(3)]
+    order = drawn(count, cache)
+    shares = [list(BatchLoader(cache, noisy, CPU, rank, 3).of_epoch(order, 1)) for rank in range(3)]
     sizes = [batch.count for batch in shares[0]]
     assert sum(sizes) == count
     for at, places in enumerate(np.split(np.arange(count), np.cumsum(sizes)[:-1])):
         for rank, share in enumerate(shares):
             rows = order[places[rank::3]]
             assert len(rows) >= 2 and share[at].count == len(places)
-            shown = (store.wide[rows], store.frames[rows], places[rank::3])
+            shown = (cache.context_pixels[rows], cache.crop_matrices[rows], places[rank::3])
             assert torch.equal(share[at].x, training_batch(*shown, noisy, 1, CPU))
-            assert share[at].labels.tolist() == store.labels[rows].tolist()
+            assert share[at].labels.tolist() == cache.labels[rows].tolist()
 
 
 def test_the_next_batch_is_read_while_one_is_learned_from(
-    store: Store, noisy: Recipe, monkeypatch: pytest.MonkeyPatch
+    cache: ImageCache, noisy: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, begun = threading.Semaphore(0), []
 
@@ -87,7 +91,7 @@ def test_the_next_batch_is_read_while_one_is_learned_from(
         return some
 
     monkeypatch.setattr(loader, "read_rows", noted)
-    batches = Loader(store, noisy, CPU).of_epoch(drawn(64, store), 0)
+    batches = BatchLoader(cache, noisy, CPU).of_epoch(drawn(64, cache), 0)
     for number in range(1, 4):
         next(batches)
         assert all(read.acquire(timeout=60) for _ in range(2 if number == 1 else 1))
@@ -96,14 +100,14 @@ def test_the_next_batch_is_read_while_one_is_learned_from(
 
 
 def test_a_file_that_cannot_be_read_ends_the_epoch_there(
-    store: Store, noisy: Recipe, monkeypatch: pytest.MonkeyPatch
+    cache: ImageCache, noisy: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(values: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(loader, "read_rows", broken)
     with pytest.raises(OSError, match="Input/output"):
-        next(Loader(store, noisy, CPU).of_epoch(drawn(64, store), 0))
+        next(BatchLoader(cache, noisy, CPU).of_epoch(drawn(64, cache), 0))
 
 
 def test_a_teachers_answer_is_mixed_into_the_target_where_there_is_one() -> None:
@@ -114,7 +118,7 @@ def test_a_teachers_answer_is_mixed_into_the_target_where_there_is_one() -> None
     ]
     nowhere = np.full((3, 2, 3), np.nan, np.float32)
     teacher = np.array([0.25, 0.5, np.nan], np.float32)
-    store = Store(samples, [""] * 3, [""] * 3, pixels, pixels, nowhere, teacher)
-    target = wanted(store, FitOptions(distill=0.8))
+    cache = ImageCache(samples, [""] * 3, [""] * 3, pixels, pixels, nowhere, teacher)
+    target = target_probabilities(cache, TrainOptions(distillation_weight=0.8))
     assert target.numpy() == pytest.approx(np.array([[0.8, 0.2], [0.4, 0.6], [0, 1]]))
-    assert wanted(store, FitOptions()).tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert target_probabilities(cache, TrainOptions()).tolist() == [[1, 0], [0, 1], [0, 1]]

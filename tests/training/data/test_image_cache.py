@@ -15,16 +15,16 @@ import pytest
 from PIL import Image
 
 from facegender.errors import InputError, OutputError
-from facegender.faces.alignment import ALIGNED, Crop
-from facegender.faces.face_aligner import Framer
+from facegender.faces.alignment import ALIGNED_CROP, Crop
+from facegender.faces.face_aligner import FaceAligner
 from facegender.images.decode import decode
-from facegender.images.pixels import Resize, fit
+from facegender.images.pixels import Resize, resize
 from facegender.training.data import image_cache as store_module
-from facegender.training.data.image_cache import open_store
-from facegender.training.data.image_rows import Encoded, read_rows
+from facegender.training.data.image_cache import open_image_cache
+from facegender.training.data.image_rows import EncodedImages, read_rows
 
 RESIZE = Resize(24, 20)
-WHOLE = Framer(Crop(), RESIZE)
+WHOLE = FaceAligner(Crop(), RESIZE)
 PORTRAITS = Path(__file__).parents[3] / "faces"
 
 
@@ -53,14 +53,14 @@ def entries(folder: Path) -> list[str]:
 
 
 def test_pixels_are_exactly_those_of_the_one_decoder(faces: Path, tmp_path: Path) -> None:
-    store = open_store([faces], None, WHOLE, tmp_path / "store")
-    assert store.pixels.shape == (7, 24, 20, 3)
-    assert store.pixels.dtype == np.uint8
-    assert sorted(s.file for s in store.samples) == sorted(
+    cache = open_image_cache([faces], None, WHOLE, tmp_path / "store")
+    assert cache.pixels.shape == (7, 24, 20, 3)
+    assert cache.pixels.dtype == np.uint8
+    assert sorted(s.file for s in cache.samples) == sorted(
         str(path.relative_to(faces)) for path in faces.rglob("*.*")
     )
     for sample, digest, error, pixels in zip(
-        store.samples, store.digests, store.errors, store.pixels, strict=True
+        cache.samples, cache.digests, cache.errors, cache.pixels, strict=True
     ):
         data = (faces / sample.file).read_bytes()
         assert digest == hashlib.sha256(data).hexdigest()
@@ -69,34 +69,34 @@ def test_pixels_are_exactly_those_of_the_one_decoder(faces: Path, tmp_path: Path
             assert not pixels.any()
         else:
             assert not error
-            np.testing.assert_array_equal(pixels, fit(decode(data), RESIZE))
-    assert [("female", "male")[n] for n in store.labels] == [s.label for s in store.samples]
+            np.testing.assert_array_equal(pixels, resize(decode(data), RESIZE))
+    assert [("female", "male")[n] for n in cache.labels] == [s.label for s in cache.samples]
 
 
-def test_many_pictures_keep_their_order(tmp_path: Path, draw: Callable[..., Image.Image]) -> None:
+def test_many_images_keep_their_order(tmp_path: Path, draw: Callable[..., Image.Image]) -> None:
     (tmp_path / "faces" / "male").mkdir(parents=True)
     for number in range(300):
         Image.new("RGB", (4, 4), (number % 256, number // 256, 7)).save(
             tmp_path / "faces" / "male" / f"{number:03}.png"
         )
     told: list[int] = []
-    store = open_store(
+    cache = open_image_cache(
         [tmp_path / "faces"],
         None,
-        Framer(Crop(), Resize(2, 2)),
+        FaceAligner(Crop(), Resize(2, 2)),
         tmp_path / "s",
-        on_picture=told.append,
+        on_image=told.append,
     )
-    assert [int(row[0, 0, 0]) + 256 * int(row[0, 0, 1]) for row in store.pixels] == list(range(300))
+    assert [int(row[0, 0, 0]) + 256 * int(row[0, 0, 1]) for row in cache.pixels] == list(range(300))
     assert told[0] == 256
 
 
 def test_opened_again_without_decoding(faces: Path, tmp_path: Path) -> None:
-    first = open_store([faces], None, WHOLE, tmp_path / "store")
+    first = open_image_cache([faces], None, WHOLE, tmp_path / "store")
     told: list[str] = []
     (place,) = (tmp_path / "store").iterdir()
     before = (place / "pixels.u8").stat().st_mtime_ns
-    again = open_store(
+    again = open_image_cache(
         [faces], None, WHOLE, tmp_path / "store", on_skip=lambda *both: told.append(str(both))
     )
     assert (place / "pixels.u8").stat().st_mtime_ns == before
@@ -115,24 +115,27 @@ def test_made_again_when_something_changed(faces: Path, tmp_path: Path) -> None:
     def count() -> int:
         return len(entries(folder))
 
-    open_store([faces], None, WHOLE, folder)
-    open_store([faces], None, Framer(Crop(), Resize(24, 20, aspect="pad")), folder)
+    open_image_cache([faces], None, WHOLE, folder)
+    open_image_cache([faces], None, FaceAligner(Crop(), Resize(24, 20, resize_mode="pad")), folder)
     assert count() == 2
     table.write_text("file,person\nmale/odd.png,ann\n", encoding="utf-8")
-    with_table = open_store([faces], table, WHOLE, folder)
+    with_table = open_image_cache([faces], table, WHOLE, folder)
     assert {s.person for s in with_table.samples} == {"", "ann"}
     assert count() == 3
     table.write_text("file,person\nmale/odd.png,bob\n", encoding="utf-8")
-    assert {s.person for s in open_store([faces], table, WHOLE, folder).samples} == {"", "bob"}
+    assert {s.person for s in open_image_cache([faces], table, WHOLE, folder).samples} == {
+        "",
+        "bob",
+    }
     assert count() == 4
     odd = faces / "male" / "odd.png"
     status = odd.stat()
     Image.new("RGB", (5, 5)).save(odd)
     os.utime(odd, ns=(status.st_atime_ns, status.st_mtime_ns))  # told by its size alone
-    store = open_store([faces], None, WHOLE, folder)
+    cache = open_image_cache([faces], None, WHOLE, folder)
     assert count() == 5
-    place = next(i for i, s in enumerate(store.samples) if s.file == "male/odd.png")
-    assert not store.pixels[place].any()
+    place = next(i for i, s in enumerate(cache.samples) if s.file == "male/odd.png")
+    assert not cache.pixels[place].any()
 
 
 def test_a_link_to_an_archive_stands_for_the_archive(
@@ -150,8 +153,8 @@ def test_a_link_to_an_archive_stands_for_the_archive(
     (tmp_path / "link.tar").symlink_to("real.tar")
     for seed in (1, 2):
         pack(seed)
-        store = open_store([tmp_path / "link.tar"], None, WHOLE, tmp_path / "store")
-        assert store.samples[0].file == f"male/{seed}.png"
+        cache = open_image_cache([tmp_path / "link.tar"], None, WHOLE, tmp_path / "store")
+        assert cache.samples[0].file == f"male/{seed}.png"
 
 
 def test_names_that_are_no_utf8_come_back(tmp_path: Path, draw: Callable[..., Image.Image]) -> None:
@@ -164,8 +167,8 @@ def test_names_that_are_no_utf8_come_back(tmp_path: Path, draw: Callable[..., Im
         data.seek(0)
         tar.addfile(info, data)
     for _ in range(2):
-        store = open_store([tmp_path / "a.tar"], None, WHOLE, tmp_path / "store")
-        assert [s.file for s in store.samples] == [name]
+        cache = open_image_cache([tmp_path / "a.tar"], None, WHOLE, tmp_path / "store")
+        assert [s.file for s in cache.samples] == [name]
 
 
 def test_nothing_half_written_remains(faces: Path, tmp_path: Path) -> None:
@@ -174,7 +177,7 @@ def test_nothing_half_written_remains(faces: Path, tmp_path: Path) -> None:
     whole = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"a\.tar"):
-        open_store([tmp_path / "a.tar"], None, WHOLE, tmp_path / "store")
+        open_image_cache([tmp_path / "a.tar"], None, WHOLE, tmp_path / "store")
     assert entries(tmp_path / "store") == []
 
     def stop(done: int) -> None:
@@ -183,18 +186,20 @@ def test_nothing_half_written_remains(faces: Path, tmp_path: Path) -> None:
     for number in range(300):
         (faces / "male" / f"{number}.png").write_bytes(b"x")
     with pytest.raises(KeyboardInterrupt):
-        open_store([faces], None, WHOLE, tmp_path / "store", on_picture=stop)
+        open_image_cache([faces], None, WHOLE, tmp_path / "store", on_image=stop)
     assert entries(tmp_path / "store") == []
 
 
-@pytest.mark.parametrize("framer", [WHOLE, Framer(ALIGNED, Resize(48, 40))], ids=["whole", "face"])
+@pytest.mark.parametrize(
+    "aligner", [WHOLE, FaceAligner(ALIGNED_CROP, Resize(48, 40))], ids=["whole", "face"]
+)
 def test_where_pixels_have_no_room_files_are_kept_and_give_the_same(
-    faces: Path, tmp_path: Path, framer: Framer, monkeypatch: pytest.MonkeyPatch
+    faces: Path, tmp_path: Path, aligner: FaceAligner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (faces / "male" / "a face.jpg").write_bytes((PORTRAITS / "joe_biden.jpg").read_bytes())
     for number in range(250):
         Image.new("RGB", (4, 4), (number, 99, 7)).save(faces / "female" / f"{number:03}.png")
-    roomy = open_store([faces], None, framer, tmp_path / "roomy")
+    roomy = open_image_cache([faces], None, aligner, tmp_path / "roomy")
     usage = namedtuple("usage", "total used free")
 
     def has_room_for_files(folder: Path) -> tuple[int, ...]:
@@ -206,33 +211,36 @@ def test_where_pixels_have_no_room_files_are_kept_and_give_the_same(
         for name in ("a.txt", "note.txt"):
             (faces / name).write_text("no picture of ours")
         skips = {"on_skip": lambda name, reason: told.append(name)}
-        tight = open_store([faces], None, framer, tmp_path / "tight", **skips)
+        tight = open_image_cache([faces], None, aligner, tmp_path / "tight", **skips)
         assert told == ["faces/a.txt", "faces/note.txt"]
         patch.setattr(store_module.shutil, "disk_usage", lambda folder: usage(0, 0, 0))
         with pytest.raises(OutputError, match="less than 1 GiB is free"):
-            open_store([faces], None, framer, tmp_path / "full")
+            open_image_cache([faces], None, aligner, tmp_path / "full")
     assert entries(tmp_path / "full") == [] and len(entries(tmp_path / "tight")) == 1
     assert (tight.samples, tight.digests, tight.errors) == (
         roomy.samples,
         roomy.digests,
         roomy.errors,
     )
-    np.testing.assert_array_equal(tight.frames, roomy.frames)
+    np.testing.assert_array_equal(tight.crop_matrices, roomy.crop_matrices)
     rows = np.random.default_rng(0).permutation(len(roomy.samples))[:200]
     rows[:2] = [roomy.errors.index(error) for error in roomy.errors if error][:2]
-    for kept, pixels in ((tight.pixels, roomy.pixels), (tight.wide, roomy.wide)):
-        assert isinstance(kept, Encoded)
+    for kept, pixels in (
+        (tight.pixels, roomy.pixels),
+        (tight.context_pixels, roomy.context_pixels),
+    ):
+        assert isinstance(kept, EncodedImages)
         assert kept.shape == pixels.shape and kept.nbytes < pixels.nbytes
         np.testing.assert_array_equal(read_rows(kept, rows), read_rows(pixels, rows))
 
 
 def test_what_a_killed_process_left_is_in_nobodys_way(faces: Path, tmp_path: Path) -> None:
-    open_store([faces], None, WHOLE, tmp_path / "store")
+    open_image_cache([faces], None, WHOLE, tmp_path / "store")
     (place,) = (tmp_path / "store").iterdir()
     left = place.rename(place.with_name(f"{place.name}.abc.tmp"))
     for path in (*left.iterdir(), left):
         os.utime(path, (0, 0))
-    open_store([faces], None, WHOLE, tmp_path / "store")
+    open_image_cache([faces], None, WHOLE, tmp_path / "store")
     assert entries(tmp_path / "store") == [place.name]
 
 
@@ -240,7 +248,7 @@ def test_what_a_killed_process_left_is_in_nobodys_way(faces: Path, tmp_path: Pat
 def test_missing_input_or_table(faces: Path, tmp_path: Path, what: str) -> None:
     absent = tmp_path / "absent"
     with pytest.raises(InputError, match="absent"):
-        open_store(
+        open_image_cache(
             [absent if what == "input" else faces],
             absent if what == "table" else None,
             WHOLE,
@@ -256,19 +264,19 @@ def test_faces_are_cut_as_in_use_and_kept_to_be_cut_anew(tmp_path: Path) -> None
         (folder / name).write_bytes((PORTRAITS / name).read_bytes())
     Image.new("RGB", (60, 50), "teal").save(folder / "no_face.png")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    framer = Framer(ALIGNED, Resize(48, 40))
-    store = open_store([folder.parent], None, framer, tmp_path / "store")
-    assert store.wide.shape == (4, 60, 50, 3)
-    for sample, shown, wide, frame in zip(
-        store.samples, store.pixels, store.wide, store.frames, strict=True
+    aligner = FaceAligner(ALIGNED_CROP, Resize(48, 40))
+    cache = open_image_cache([folder.parent], None, aligner, tmp_path / "store")
+    assert cache.context_pixels.shape == (4, 60, 50, 3)
+    for sample, shown, context_pixels, frame in zip(
+        cache.samples, cache.pixels, cache.context_pixels, cache.crop_matrices, strict=True
     ):
         if "broken" in sample.file:
-            assert not shown.any() and not wide.any() and np.isnan(frame).all()
+            assert not shown.any() and not context_pixels.any() and np.isnan(frame).all()
             continue
         pixels = decode((folder.parent / sample.file).read_bytes())
-        framed = framer(pixels)
+        framed = aligner(pixels)
         assert np.array_equal(shown, framed.pixels)
-        assert np.array_equal(wide, fit(pixels, Resize(60, 50)))
+        assert np.array_equal(context_pixels, resize(pixels, Resize(60, 50)))
         assert np.isnan(frame).all() == (framed.face is None) == ("no_face" in sample.file)
         if framed.face:  # the middle of the crop is where the face is, from -1 to 1
             middle = framed.face.landmarks.mean(0) / pixels.shape[1::-1] * 2 - 1
@@ -277,8 +285,8 @@ def test_faces_are_cut_as_in_use_and_kept_to_be_cut_anew(tmp_path: Path) -> None
 
 def test_another_crop_rule_is_another_store(faces: Path, tmp_path: Path) -> None:
     folder = tmp_path / "store"
-    open_store([faces], None, WHOLE, folder)
-    open_store([faces], None, Framer(ALIGNED, RESIZE), folder)
+    open_image_cache([faces], None, WHOLE, folder)
+    open_image_cache([faces], None, FaceAligner(ALIGNED_CROP, RESIZE), folder)
     assert len(list(folder.iterdir())) == 2
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facegender.errors import InputError
-from facegender.training.data.samples import Limits, Sample, stream_samples
+from facegender.training.data.samples import ArchiveLimits, Sample, stream_samples
 
 FACES = {"male/1.jpg": b"one", "female/2.png": b"two", "set/MALE/deep/3.jpg": b""}
 EXPECTED = {
@@ -63,10 +63,10 @@ ARCHIVES = [kind for kind in MAKERS if kind != "folder"]
 
 
 def collect(
-    *inputs: Path, table: Path | None = None, limits: Limits | None = None
+    *inputs: Path, table: Path | None = None, limits: ArchiveLimits | None = None
 ) -> tuple[list[tuple[Sample, bytes]], dict[str, str]]:
     skipped: dict[str, str] = {}
-    found = stream_samples(inputs, table, limits or Limits(), skipped.__setitem__)
+    found = stream_samples(inputs, table, limits or ArchiveLimits(), skipped.__setitem__)
     return list(found), skipped
 
 
@@ -230,13 +230,13 @@ def test_the_second_of_a_name_is_skipped(tmp_path: Path, kind: str):
 
 
 @pytest.mark.parametrize("kind", ARCHIVES)
-@pytest.mark.parametrize("part", [0.3, 0.6, 0.8])
-def test_a_cut_archive_is_an_error_that_names_it(tmp_path: Path, kind: str, part: float):
+@pytest.mark.parametrize("subset", [0.3, 0.6, 0.8])
+def test_a_cut_archive_is_an_error_that_names_it(tmp_path: Path, kind: str, subset: float):
     draw = random.Random(1)
     path = MAKERS[kind](
         tmp_path / "data", [(f"male/{n}.jpg", draw.randbytes(3000)) for n in range(20)]
     )
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * subset)])
     with pytest.raises(InputError, match=r"^data .*damaged"):
         collect(path)
 
@@ -318,14 +318,14 @@ def test_a_damaged_byte_gives_the_right_bytes_or_an_error(tmp_path_factory, kind
 @pytest.mark.parametrize(
     ("limits", "name"),
     [
-        (Limits(members=2), "`members`"),
-        (Limits(member_bytes=2), "`member_bytes`"),
-        (Limits(total_bytes=5), "`total_bytes`"),
-        (Limits(members=8, member_bytes=3, total_bytes=6), None),
+        (ArchiveLimits(members=2), "`members`"),
+        (ArchiveLimits(member_bytes=2), "`member_bytes`"),
+        (ArchiveLimits(total_bytes=5), "`total_bytes`"),
+        (ArchiveLimits(members=8, member_bytes=3, total_bytes=6), None),
     ],
 )
 def test_a_limit_is_named_when_it_is_passed(
-    tmp_path: Path, kind: str, limits: Limits, name: str | None
+    tmp_path: Path, kind: str, limits: ArchiveLimits, name: str | None
 ):
     path = MAKERS[kind](tmp_path / "data", list(FACES.items()))
     if name is None:
@@ -342,12 +342,12 @@ def test_a_zip_that_lies_about_a_size_is_an_error(tmp_path: Path):
     data[at : at + 4] = (10).to_bytes(4, "little")
     path.write_bytes(data)
     with pytest.raises(InputError, match="damaged"):
-        collect(path, limits=Limits(member_bytes=100))
+        collect(path, limits=ArchiveLimits(member_bytes=100))
 
 
 def test_a_large_file_that_is_no_sample_is_no_error(tmp_path: Path):
     path = tar(tmp_path / "t", [("film.mp4", bytes(9000)), ("male/1.jpg", b"1")])
-    assert len(collect(path, limits=Limits(member_bytes=10))[0]) == 1
+    assert len(collect(path, limits=ArchiveLimits(member_bytes=10))[0]) == 1
 
 
 # Inputs

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from facegender.errors import InputError, OutputError
 from facegender.training.data.samples import Sample
-from facegender.training.data.split import PARTS, Assignment, assign_parts, read_split, write_split
+from facegender.training.data.split import (
+    SUBSETS,
+    Assignment,
+    assign_subsets,
+    read_split,
+    write_split,
+)
 
 ROW = st.tuples(
     st.sampled_from(["female", "male"]),
@@ -49,15 +55,15 @@ def many(count: int, persons: int = 0) -> tuple[list[Sample], list[str]]:
 @settings(max_examples=60, deadline=None)
 def test_a_person_and_a_copy_are_on_one_side(rows, seed, validation, test):
     samples, digests = listed(rows)
-    split = assign_parts(samples, digests, seed=seed, validation=validation, test=test)
+    split = assign_subsets(samples, digests, seed=seed, validation=validation, test=test)
     assert [item.sample for item in split] == samples
-    assert all(item.part in PARTS and len(item.group) == 16 for item in split)
+    assert all(item.subset in SUBSETS and len(item.group) == 16 for item in split)
     for name in ("group", "sha256", "person"):
         sides = defaultdict(set)
         for item in split:
-            sides[item.sample.person if name == "person" else getattr(item, name)].add(item.part)
+            sides[item.sample.person if name == "person" else getattr(item, name)].add(item.subset)
         sides.pop("", None)
-        assert all(len(parts) == 1 for parts in sides.values())
+        assert all(len(subsets) == 1 for subsets in sides.values())
 
 
 @given(st.lists(ROW, max_size=40), st.integers(), st.randoms())
@@ -66,8 +72,8 @@ def test_the_order_of_the_samples_changes_nothing(rows, seed, shuffle):
     samples, digests = listed(rows)
     order = list(range(len(rows)))
     shuffle.shuffle(order)
-    one = assign_parts(samples, digests, seed=seed, test=0.3)
-    two = assign_parts(
+    one = assign_subsets(samples, digests, seed=seed, test=0.3)
+    two = assign_subsets(
         [samples[i] for i in order], [digests[i] for i in order], seed=seed, test=0.3
     )
     assert [one[i] for i in order] == two
@@ -80,39 +86,39 @@ def test_the_order_of_the_samples_changes_nothing(rows, seed, shuffle):
     st.tuples(st.floats(0, 0.9), st.floats(0, 0.9)),
 )
 @settings(max_examples=80, deadline=None)
-def test_no_picture_ever_leaves_the_test_part(rows, added, seeds, shares):
+def test_no_image_ever_leaves_the_test_part(rows, added, seeds, shares):
     less, more = sorted(shares)
-    before = assign_parts(*listed(rows), seed=seeds[0], validation=0.5, test=less)
-    after = assign_parts(*listed(rows + added), seed=seeds[1], test=more)
+    before = assign_subsets(*listed(rows), seed=seeds[0], validation=0.5, test=less)
+    after = assign_subsets(*listed(rows + added), seed=seeds[1], test=more)
     for old, new in zip(before, after, strict=False):
-        assert old.part != "test" or new.part == "test"
+        assert old.subset != "test" or new.subset == "test"
 
 
 def test_added_data_that_joins_no_groups_changes_no_test_membership():
     samples, digests = many(3000)
-    before = assign_parts(samples[:1000], digests[:1000], seed=1, test=0.2)
-    after = assign_parts(samples, digests, seed=2, test=0.2)[:1000]
-    assert [item.part == "test" for item in before] == [item.part == "test" for item in after]
+    before = assign_subsets(samples[:1000], digests[:1000], seed=1, test=0.2)
+    after = assign_subsets(samples, digests, seed=2, test=0.2)[:1000]
+    assert [item.subset == "test" for item in before] == [item.subset == "test" for item in after]
 
 
 def test_the_test_part_is_the_same_for_ever():
     samples = [Sample("a", f"male/{person}.jpg", "male", person) for person in "abcdefghij"]
-    split = assign_parts(samples, [f"{n:064x}" for n in range(10)], seed=0, test=0.5)
-    assert "".join(item.sample.person for item in split if item.part == "test") == "bcehi"
+    split = assign_subsets(samples, [f"{n:064x}" for n in range(10)], seed=0, test=0.5)
+    assert "".join(item.sample.person for item in split if item.subset == "test") == "bcehi"
 
 
 @pytest.mark.parametrize("persons", [0, 1500])
 def test_the_shares_are_near_what_was_asked(persons):
-    split = assign_parts(*many(6000, persons), seed=3, validation=0.25, test=0.15)
-    count = Counter(item.part for item in split)
+    split = assign_subsets(*many(6000, persons), seed=3, validation=0.25, test=0.15)
+    count = Counter(item.subset for item in split)
     assert count["test"] / 6000 == pytest.approx(0.15, abs=0.03)
     strata = defaultdict(Counter)
     for item in split:
-        if item.part != "test":
-            strata[item.sample.label, item.sample.source][item.part] += 1
-    for parts in strata.values():
+        if item.subset != "test":
+            strata[item.sample.label, item.sample.source][item.subset] += 1
+    for subsets in strata.values():
         near = 0.5 if not persons else 40  # a person may span several (label, source)
-        assert abs(parts["validation"] - 0.25 * parts.total()) <= near
+        assert abs(subsets["validation"] - 0.25 * subsets.total()) <= near
     rest = 6000 - count["test"]
     assert count["validation"] == pytest.approx(0.25 * rest, abs=4)
 
@@ -136,32 +142,32 @@ def test_a_stratum_is_as_near_to_its_share_as_whole_groups_allow(sizes, share, e
     samples, _ = listed(rows)
     digests = [f"{number:064x}" for number in range(len(rows))]
     for seed in range(3):
-        split = assign_parts(samples, digests, seed=seed, validation=share)
-        assert sum(item.part == "validation" for item in split) == expected
+        split = assign_subsets(samples, digests, seed=seed, validation=share)
+        assert sum(item.subset == "validation" for item in split) == expected
 
 
 def test_the_seed_chooses_the_validation_part():
     samples, digests = many(200)
-    one, again, two = (assign_parts(samples, digests, seed=seed) for seed in (1, 1, 2))
+    one, again, two = (assign_subsets(samples, digests, seed=seed) for seed in (1, 1, 2))
     assert one == again != two
     assert [item.group for item in one] == [item.group for item in two]
 
 
-def test_an_unreadable_picture_gets_no_part_and_joins_no_group():
+def test_an_unreadable_image_gets_no_part_and_joins_no_group():
     samples = [Sample("a", f"male/{n}.jpg", "male", person=p) for n, p in enumerate(["x", "y", ""])]
-    split = assign_parts(samples, ["00"] * 3, seed=0, test=0.9, errors=["", "", "cut short"])
+    split = assign_subsets(samples, ["00"] * 3, seed=0, test=0.9, errors=["", "", "cut short"])
     assert split[2] == Assignment(samples[2], "00", "", "", "cut short")
     assert split[0].group == split[1].group != ""
-    assert assign_parts([], [], seed=0) == []
+    assert assign_subsets([], [], seed=0) == []
 
 
 def test_wrong_arguments_are_refused():
     samples, digests = many(3)
     for shares in ({"validation": 1.0}, {"test": -0.1}, {"test": float("nan")}):
-        with pytest.raises(InputError, match="share"):
-            assign_parts(samples, digests, seed=0, **shares)
+        with pytest.raises(InputError, match="value"):
+            assign_subsets(samples, digests, seed=0, **shares)
     with pytest.raises(ValueError, match="same length"):
-        assign_parts(samples, digests[:2], seed=0)
+        assign_subsets(samples, digests[:2], seed=0)
 
 
 TEXT = st.text(st.sampled_from("ab,\"\r\n';\ufeff é\u2028\x00=\udcff"), max_size=6)
@@ -175,7 +181,7 @@ def test_what_was_written_is_read_again(tmp_path_factory, rows):
         for number, (file, person, source, age, _) in enumerate(rows)
     ]
     errors = [f"bad{row[0]}" if row[4] else "" for row in rows]
-    split = assign_parts(samples, ["00"] * len(rows), seed=0, errors=errors)
+    split = assign_subsets(samples, ["00"] * len(rows), seed=0, errors=errors)
     path = tmp_path_factory.mktemp("split") / "split.csv"
     write_split(path, split)
     assert read_split(path) == split
@@ -238,7 +244,7 @@ def test_a_wrong_split_is_refused_with_its_line(tmp_path: Path, text: str, messa
 
 def test_a_split_is_read_with_a_byte_order_mark_and_other_column_order(tmp_path: Path):
     path = tmp_path / "split.csv"
-    write_split(path, assign_parts(*many(20), seed=0))
+    write_split(path, assign_subsets(*many(20), seed=0))
     lines = [line.split(",") for line in path.read_text().splitlines()]
     text = "\n".join(",".join(reversed(line)) for line in lines)
     path_two = tmp_path / "two.csv"
@@ -252,5 +258,5 @@ def test_groups_cross_archives_and_labels():
     one = Sample("a.tar", "male/1.jpg", "male", person="p")
     two = replace(one, archive="b.zip", label="female", file="female/1.jpg")
     copy = Sample("c", "male/9.jpg", "male")
-    split = assign_parts([one, two, copy], ["d1", "d2", "d2"], seed=0)
+    split = assign_subsets([one, two, copy], ["d1", "d2", "d2"], seed=0)
     assert len({item.group for item in split}) == 1

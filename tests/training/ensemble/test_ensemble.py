@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.special import expit
 from torch.nn import functional
 
-from facegender.training.data.image_cache import Store
+from facegender.training.data.image_cache import ImageCache
 
 TOOLS = Path(__file__).resolve().parents[3] / "tools"
 
@@ -172,16 +172,16 @@ def test_a_placing_is_read_off_its_matrix(tools: SimpleNamespace) -> None:
 
 
 def test_crops_taken_wrongly_say_how_they_would_be_right(
-    tools: SimpleNamespace, store: Store
+    tools: SimpleNamespace, cache: ImageCache
 ) -> None:
     make = tools.make_upright
-    rows = np.arange(min(64, len(store.samples)))
-    x, right = make.wrong_batch(store, rows, 0)
+    rows = np.arange(min(64, len(cache.samples)))
+    x, right = make.wrong_batch(cache, rows, 0)
     assert x.shape == (len(rows), 3, 64, 64) and x.isfinite().all()
     assert right.shape == (len(rows), 4) and right[:, 0].abs().max() > 20
-    again, same = make.wrong_batch(store, rows, 0)
+    again, same = make.wrong_batch(cache, rows, 0)
     assert torch.equal(x, again) and torch.equal(right, same)
-    assert not torch.equal(right, make.wrong_batch(store, rows, 1)[1])
+    assert not torch.equal(right, make.wrong_batch(cache, rows, 1)[1])
 
 
 def test_face_res_is_read_as_it_was_published(tools: SimpleNamespace, tmp_path: Path) -> None:
@@ -247,14 +247,14 @@ def test_face_res_is_read_as_it_was_published(tools: SimpleNamespace, tmp_path: 
         tools.open_networks.face_res(tmp_path)
 
 
-def test_the_gate_learns_from_upright_and_from_spoilt_pictures(
-    tools: SimpleNamespace, store: Store
+def test_the_gate_learns_from_upright_and_from_spoilt_images(
+    tools: SimpleNamespace, cache: ImageCache
 ) -> None:
     make_gate = tools.make_gate
-    rows = np.arange(min(64, len(store.samples)))
-    x, heard = make_gate.worsened(store, rows, 0)
+    rows = np.arange(min(64, len(cache.samples)))
+    x, heard = make_gate.worsened(cache, rows, 0)
     assert x.shape == (len(rows), 3, 32, 32) and x.isfinite().all()
     assert heard.min() < 0.1 and heard.max() > 0.9
-    again, same = make_gate.worsened(store, rows, 0)
+    again, same = make_gate.worsened(cache, rows, 0)
     assert torch.equal(x, again) and torch.equal(heard, same)
-    assert not torch.equal(heard, make_gate.worsened(store, rows, 1)[1])
+    assert not torch.equal(heard, make_gate.worsened(cache, rows, 1)[1])

@@ -15,20 +15,20 @@ from facegender.errors import InputError
 from facegender.training.console import Console
 from facegender.training.data.samples import Sample
 from facegender.training.evaluation.compare import compare
-from facegender.training.evaluation.metrics import measure_scores
-from facegender.training.evaluation.predictions_table import Scores, write_scores
+from facegender.training.evaluation.metrics import table_metrics
+from facegender.training.evaluation.predictions_table import PredictionsTable, write_predictions
 
 
-def scores(answers: str, sources: str = "", parts: str = "", first: int = 0) -> Scores:
+def scores(answers: str, sources: str = "", subsets: str = "", first: int = 0) -> PredictionsTable:
     """A table of male pictures: "+" is answered right, "-" wrong."""
     samples = [
         Sample("a", f"{i + first}.png", "male", source=sources[i : i + 1])
         for i in range(len(answers))
     ]
     names = {"": "validation", "v": "validation", "t": "train", "n": "new"}
-    return Scores(
+    return PredictionsTable(
         samples,
-        [names[parts[i : i + 1]] for i in range(len(answers))],
+        [names[subsets[i : i + 1]] for i in range(len(answers))],
         np.array([0.9 if answer == "+" else 0.1 for answer in answers]),
     )
 
@@ -42,7 +42,7 @@ def test_counted_by_hand() -> None:
     assert (found.first, found.second, found.difference) == (0.83, 0.92, 0.09)
     # McNemar, exact: at most 3 of 15 one way, both ways
     p = 2 * sum(math.comb(15, k) for k in range(4)) / 2**15
-    assert found.p_value == pytest.approx(p) and found.is_real
+    assert found.p_value == pytest.approx(p) and found.is_significant
     # the mean of 100 values of -1, 0 and 1
     spread = math.sqrt((15 / 100 - 0.09**2) / 100)
     assert found.interval == pytest.approx((0.09 - 1.96 * spread, 0.09 + 1.96 * spread), abs=0.012)
@@ -57,10 +57,10 @@ def test_the_order_of_the_two_only_turns_the_sign() -> None:
 
 def test_a_network_is_no_better_than_itself() -> None:
     found = compare(scores("+-+"), scores("+-+")).overall
-    assert (found.p_value, found.is_real, found.interval) == (1.0, False, (0.0, 0.0))
+    assert (found.p_value, found.is_significant, found.interval) == (1.0, False, (0.0, 0.0))
 
 
-def test_pictures_are_told_by_name_not_by_place() -> None:
+def test_images_are_told_by_name_not_by_place() -> None:
     one = scores("+-+-", first=0)
     two = scores("-+-+", first=1)  # 1 2 3 4
     found = compare(one, two)
@@ -71,22 +71,22 @@ def test_pictures_are_told_by_name_not_by_place() -> None:
 
 
 def test_what_one_of_them_learned_from_is_left_out() -> None:
-    one, two = scores("++++", parts="vtvn"), scores("----", parts="tvvn")
+    one, two = scores("++++", subsets="vtvn"), scores("----", subsets="tvvn")
     found = compare(one, two)
     assert (found.learned, found.overall.count) == (2, 2)
-    assert compare(one, two, part="validation").overall.count == 1
+    assert compare(one, two, subset="validation").overall.count == 1
     with pytest.raises(InputError, match="in the part 'test'"):
-        compare(one, two, part="test")
+        compare(one, two, subset="test")
 
 
-def test_two_labels_for_one_picture_are_left_out() -> None:
+def test_two_labels_for_one_image_are_left_out() -> None:
     one, two = scores("++"), scores("++")
     two.samples[0] = Sample("a", "0.png", "female")
     found = compare(one, two)
     assert (found.other_label, found.overall.count) == (1, 1)
 
 
-def test_other_pictures_are_refused() -> None:
+def test_other_images_are_refused() -> None:
     with pytest.raises(InputError, match="0 pictures in common"):
         compare(scores("++"), scores("++", first=2))
 
@@ -101,21 +101,21 @@ def test_sources_are_judged_all_together() -> None:
     two = scores(turned, "".join(s * n for s, _, n in lines))
     found = {item.name: item for item in compare(one, two).sources}
     assert found["b"].p_value == pytest.approx(2 / 2**6)
-    assert {name: item.is_real for name, item in found.items()} == {
+    assert {name: item.is_significant for name, item in found.items()} == {
         "a": True,
         "b": False,
         "c": False,
         "d": False,
     }
     alone = scores("-" * 6, "b" * 6), scores("+" * 6, "b" * 6)
-    assert compare(*alone).sources[0].is_real
+    assert compare(*alone).sources[0].is_significant
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, answers in (("one", "+" * 80 + "-" * 20), ("two", "+" * 95 + "-" * 5)):
         (tmp_path / name).mkdir()
-        write_scores(tmp_path / name / "scores.csv", scores(answers, "w" * 100))
-    one, two, output = tmp_path / "one", tmp_path / "two" / "scores.csv", tmp_path / "d.json"
+        write_predictions(tmp_path / name / "predictions.csv", scores(answers, "w" * 100))
+    one, two, output = tmp_path / "one", tmp_path / "two" / "predictions.csv", tmp_path / "d.json"
     with pytest.raises(SystemExit) as done:
         main(["compare", str(one), str(two), "-o", str(output)])
     said = capsys.readouterr().out
@@ -125,7 +125,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert written["overall"]["only_second"] == 15
     assert [item["name"] for item in written["sources"]] == ["w"]
     with pytest.raises(SystemExit) as done:
-        main(["compare", str(one), str(one / "scores.csv")])
+        main(["compare", str(one), str(one / "predictions.csv")])
     assert done.value.code == 2 and "same file" in capsys.readouterr().err
     with pytest.raises(SystemExit) as done:
         main(["compare", str(one), str(tmp_path)])
@@ -140,6 +140,6 @@ def test_names_of_sources_are_shown_as_they_are(
     found = compare(one, one)
     console = Console()
     console.comparison(found, "[a]", "b")
-    console.figures({"new": measure_scores(one)})
+    console.metrics({"new": table_metrics(one)})
     said = capsys.readouterr().out
     assert said.count("[/b]") == 2 and "first: [a]" in said

@@ -11,10 +11,10 @@ import pytest
 from facegender.errors import InputError
 from facegender.files import write_json
 from facegender.inference.classifier import Classifier
-from facegender.training.data.image_cache import open_store
+from facegender.training.data.image_cache import open_image_cache
 from facegender.training.data.split import read_split
-from facegender.training.evaluation.evaluate import evaluate, score
-from facegender.training.run_folder import Request
+from facegender.training.evaluation.evaluate import evaluate, predict_cached
+from facegender.training.run_folder import TrainRequest
 
 
 def test_write_json(tmp_path: Path) -> None:
@@ -33,68 +33,71 @@ def test_write_json(tmp_path: Path) -> None:
 
 
 def test_parts_are_told_by_content_and_test_only_on_request(
-    run_folder: Path, request_of_run: Request
+    run_folder: Path, request_of_run: TrainRequest
 ) -> None:
     inputs = [Path(item) for item in request_of_run.inputs]
     split = read_split(run_folder / "split.csv")
     sizes = {
-        part: sum(row.part == part for row in split) for part in ("train", "validation", "test")
+        subset: sum(row.subset == subset for row in split)
+        for subset in ("train", "validation", "test")
     }
     result = evaluate(run_folder, inputs)
     assert {
-        part: result.scores.parts.count(part) for part in ("train", "validation", "test")
+        subset: result.scores.subsets.count(subset) for subset in ("train", "validation", "test")
     } == sizes | {"test": 0}
     assert {file for file, _ in result.unreadable} == {"deep/male/empty.png"}
-    figures = result.figures()
-    assert {name: part["accuracy"]["count"] for name, part in figures.items()} == {
+    metrics = result.metrics()
+    assert {name: subset["accuracy"]["count"] for name, subset in metrics.items()} == {
         "train": sizes["train"],
         "validation": sizes["validation"],
     }
-    test = evaluate(run_folder, inputs, Path(request_of_run.table or ""), part="test")
-    assert set(test.scores.parts) == {"test"}
+    test = evaluate(run_folder, inputs, Path(request_of_run.table or ""), subset="test")
+    assert set(test.scores.subsets) == {"test"}
     assert len(test.scores.samples) == sizes["test"]
-    assert "sources" in test.figures()["test"]
+    assert "sources" in test.metrics()["test"]
 
 
-def test_validation_figures_are_those_of_the_run(run_folder: Path, request_of_run: Request) -> None:
+def test_validation_figures_are_those_of_the_run(
+    run_folder: Path, request_of_run: TrainRequest
+) -> None:
     result = evaluate(
         run_folder,
         [Path(item) for item in request_of_run.inputs],
         Path(request_of_run.table or ""),
-        part="validation",
+        subset="validation",
     )
     stored = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
-    assert result.figures()["validation"] == stored["validation"]
+    assert result.metrics()["validation"] == stored["validation"]
 
 
 def test_a_model_file_alone_knows_no_parts(
-    run_folder: Path, request_of_run: Request, tmp_path: Path
+    run_folder: Path, request_of_run: TrainRequest, tmp_path: Path
 ) -> None:
     folder = Path(request_of_run.inputs[2])
     model = tmp_path / "model.onnx"
     model.write_bytes((run_folder / "model.onnx").read_bytes())
-    assert evaluate(model, [folder]).scores.parts == ["new"] * 41
+    assert evaluate(model, [folder]).scores.subsets == ["new"] * 41
     with pytest.raises(InputError, match="no picture to evaluate on: none is in the part 'train'"):
-        evaluate(model, [folder], part="train")
+        evaluate(model, [folder], subset="train")
     # beside its split it knows them, and leaves the test part alone
-    parts = evaluate(run_folder / "model.onnx", [folder]).scores.parts
+    subsets = evaluate(run_folder / "model.onnx", [folder]).scores.subsets
     assert (
-        set(parts) <= {"train", "validation"}
-        and parts == evaluate(run_folder, [folder]).scores.parts
+        set(subsets) <= {"train", "validation"}
+        and subsets == evaluate(run_folder, [folder]).scores.subsets
     )
 
 
 def test_score_is_what_predict_says(
-    run_folder: Path, request_of_run: Request, tmp_path: Path
+    run_folder: Path, request_of_run: TrainRequest, tmp_path: Path
 ) -> None:
     folder = Path(request_of_run.inputs[2])
     classifier = Classifier.load(run_folder)
-    store = open_store([folder], None, classifier.framer, tmp_path)
-    rows = np.arange(0, len(store.samples), 7)
+    cache = open_image_cache([folder], None, classifier.aligner, tmp_path)
+    rows = np.arange(0, len(cache.samples), 7)
     told: list[int] = []
-    scores = score(classifier, store, rows, on_picture=told.append)
+    scores = predict_cached(classifier, cache, rows, on_image=told.append)
     assert told == [len(rows)]
     for row, pair in zip(rows, scores, strict=True):
-        answer = classifier.predict(folder / store.samples[row].file)
+        answer = classifier.predict(folder / cache.samples[row].file)
         assert answer.label == ("female", "male")[pair.argmax()]
         assert answer.probability == round(float(pair.max()), 4)

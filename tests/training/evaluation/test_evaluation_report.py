@@ -17,13 +17,16 @@ from PIL import Image
 
 from facegender.cli import main
 from facegender.training.data.samples import Sample
-from facegender.training.evaluation.evaluation_report import Report, write_report
+from facegender.training.evaluation.evaluation_report import (
+    EvaluationReport,
+    write_evaluation_report,
+)
 from facegender.training.evaluation.gallery import Gallery
-from facegender.training.evaluation.metrics import measure_scores
-from facegender.training.evaluation.predictions_table import Scores, read_scores
-from facegender.training.evaluation.robustness import DAMAGES
-from facegender.training.loop.history import EpochFigures
-from facegender.training.run_folder import Request
+from facegender.training.evaluation.metrics import table_metrics
+from facegender.training.evaluation.predictions_table import PredictionsTable, read_predictions
+from facegender.training.evaluation.robustness import CORRUPTIONS
+from facegender.training.loop.history import EpochMetrics
+from facegender.training.run_folder import TrainRequest
 
 VOID = {"meta", "img", "br", "use", "path"}
 
@@ -55,14 +58,16 @@ class Page(HTMLParser):
         self.text += data
 
 
-def table(count: int, name: str = "{}.png") -> Scores:
+def table(count: int, name: str = "{}.png") -> PredictionsTable:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, count)
     samples = [
         Sample("a.tar", name.format(i), ("female", "male")[k], "", ("web", "film")[i % 2], str(i))
         for i, k in enumerate(labels)
     ]
-    return Scores(samples, ["new"] * count, (0.4 * labels + 0.6 * rng.random(count)).round(6))
+    return PredictionsTable(
+        samples, ["new"] * count, (0.4 * labels + 0.6 * rng.random(count)).round(6)
+    )
 
 
 def read(path: Path) -> tuple[str, Page]:
@@ -72,39 +77,39 @@ def read(path: Path) -> tuple[str, Page]:
     return text, page
 
 
-def test_figures_plots_and_pictures_are_on_it_and_nothing_is_fetched(tmp_path: Path) -> None:
+def test_figures_plots_and_images_are_on_it_and_nothing_is_fetched(tmp_path: Path) -> None:
     scores = table(200)
-    figures = measure_scores(scores)
+    metrics = table_metrics(scores)
     gallery = Gallery(count=3)
     gallery.add(
         scores, np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3)).astype(np.uint8)
     )
     heats = {kind: [np.zeros((16, 16, 3), np.uint8)] * 3 for kind in gallery.kinds}
-    share = figures["accuracy"]
+    share = metrics["accuracy"]
     worse = {"clean": share} | {
         one.name: {"unit": one.unit, "points": [{"at": at, "accuracy": share} for at in one.steps]}
-        for one in DAMAGES
+        for one in CORRUPTIONS
     }
-    history = [EpochFigures(i, 0.5, 0.8, 0.4, 0.85, 200, 1e-3, 90.0) for i in range(3)]
-    report = Report(
+    history = [EpochMetrics(i, 0.5, 0.8, 0.4, 0.85, 200, 1e-3, 90.0) for i in range(3)]
+    report = EvaluationReport(
         "a title",
-        {"new": figures},
+        {"new": metrics},
         {"fact": "value & more"},
         {"new": gallery},
         {"new": heats},
         worse,
         history,
     )
-    write_report(tmp_path / "page.html", report)
+    write_evaluation_report(tmp_path / "page.html", report)
     text, page = read(tmp_path / "page.html")
     for said in (
         f"{100 * share['share']:.2f} %",
         f"{share['correct']} of 200",
-        f"{figures['roc_auc']:.4f}",
-        f"{figures['brier']:.4f}",
-        f"{100 * figures['gaps']['sources']['gap']:.2f} points",
+        f"{metrics['roc_auc']:.4f}",
+        f"{metrics['brier']:.4f}",
+        f"{100 * metrics['gaps']['sources']['gap']:.2f} points",
         "{:.2f} to {:.2f}".format(
-            *(100 * end for end in figures["sources"]["film"]["bootstrap"]["accuracy"])
+            *(100 * end for end in metrics["sources"]["film"]["bootstrap"]["accuracy"])
         ),
         "value & more",
         "film",
@@ -118,10 +123,10 @@ def test_figures_plots_and_pictures_are_on_it_and_nothing_is_fetched(tmp_path: P
         ElementTree.fromstring(plot)
         assert "var(--first)" in plot and "var(--ink)" in plot
         assert not re.search(r"#0[1-4]0[1-4]0[1-4]", plot)
-    pictures = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
-    assert len(pictures) == 2 * 9
-    assert all(value.startswith("data:image/webp;base64,") for value in pictures)
-    first = base64.b64decode(pictures[0].partition(",")[2])
+    images = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    assert len(images) == 2 * 9
+    assert all(value.startswith("data:image/webp;base64,") for value in images)
+    first = base64.b64decode(images[0].partition(",")[2])
     assert Image.open(io.BytesIO(first)).size == (16, 16)
     outside = [
         value
@@ -136,9 +141,9 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     scores = table(6, name="<script>alert({})</script>\udcff\"'.png")
     gallery = Gallery(count=2)
     gallery.add(scores, np.zeros((6, 8, 8, 3), np.uint8))
-    figures = {"new": measure_scores(scores)}
-    report = Report("<b>t</b>", figures, {"f": "<i>"}, {"new": gallery})
-    write_report(tmp_path / "page.html", report)
+    metrics = {"new": table_metrics(scores)}
+    report = EvaluationReport("<b>t</b>", metrics, {"f": "<i>"}, {"new": gallery})
+    write_evaluation_report(tmp_path / "page.html", report)
     text, page = read(tmp_path / "page.html")
     assert "<script" not in text and "<script>alert" in page.text
     assert page.text.count("<b>t</b>") == 2
@@ -148,8 +153,8 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
 def test_groups_of_any_name_are_plotted(tmp_path: Path, source: str) -> None:
     scores = table(8)
     samples = [replace(one, source=source) for one in scores.samples]
-    figures = {"new": measure_scores(replace(scores, samples=samples))}
-    write_report(tmp_path / "page.html", Report("odd", figures))
+    metrics = {"new": table_metrics(replace(scores, samples=samples))}
+    write_evaluation_report(tmp_path / "page.html", EvaluationReport("odd", metrics))
     _, page = read(tmp_path / "page.html")
     shown = source.replace("\udcff", "?")
     assert shown in page.text  # in the table, whole
@@ -157,8 +162,10 @@ def test_groups_of_any_name_are_plotted(tmp_path: Path, source: str) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_handful_of_pictures_make_a_page(tmp_path: Path, count: int) -> None:
-    write_report(tmp_path / "page.html", Report("few", {"new": measure_scores(table(count))}))
+def test_a_handful_of_images_make_a_page(tmp_path: Path, count: int) -> None:
+    write_evaluation_report(
+        tmp_path / "page.html", EvaluationReport("few", {"new": table_metrics(table(count))})
+    )
     read(tmp_path / "page.html")
 
 
@@ -176,13 +183,13 @@ def test_a_run_leaves_its_report(run_folder: Path) -> None:
 
 def test_evaluate_writes_a_folder_that_agrees_with_itself(
     run_folder: Path,
-    request_of_run: Request,
+    request_of_run: TrainRequest,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     judged = tmp_path / "judged"
     common = ["evaluate", str(run_folder), *request_of_run.inputs]
-    common += ["--table", str(request_of_run.table), "--part", "validation"]
+    common += ["--metadata", str(request_of_run.table), "--part", "validation"]
     with pytest.raises(SystemExit) as done:
         main([*common, "--report", str(judged), "--robustness", "4", "--grad-cam"])
     out = capsys.readouterr().out
@@ -191,12 +198,14 @@ def test_evaluate_writes_a_folder_that_agrees_with_itself(
     assert sorted(path.name for path in judged.iterdir()) == [
         "figures.json",
         "report.html",
-        "scores.csv",
+        "predictions.csv",
     ]
-    figures = json.loads((judged / "figures.json").read_text(encoding="utf-8"))
-    assert figures["validation"] == measure_scores(read_scores(judged))
-    assert (judged / "scores.csv").read_bytes() == (run_folder / "scores.csv").read_bytes()
-    assert figures["robustness"]["clean"]["count"] == 4
+    metrics = json.loads((judged / "figures.json").read_text(encoding="utf-8"))
+    assert metrics["validation"] == table_metrics(read_predictions(judged))
+    assert (judged / "predictions.csv").read_bytes() == (
+        run_folder / "predictions.csv"
+    ).read_bytes()
+    assert metrics["robustness"]["clean"]["count"] == 4
     _, page = read(judged / "report.html")
     assert "Grad-CAM" in page.text and "Robustness" in page.text
 
@@ -213,7 +222,7 @@ def test_evaluate_writes_a_folder_that_agrees_with_itself(
 )
 def test_wrong_use(
     run_folder: Path,
-    request_of_run: Request,
+    request_of_run: TrainRequest,
     tmp_path: Path,
     options: tuple[str, ...],
     said: str,
@@ -232,7 +241,10 @@ def test_wrong_use(
 
 
 def test_grad_cam_of_a_model_file_alone(
-    run_folder: Path, request_of_run: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_folder: Path,
+    request_of_run: TrainRequest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = tmp_path / "model.onnx"
     model.write_bytes((run_folder / "model.onnx").read_bytes())

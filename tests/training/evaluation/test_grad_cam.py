@@ -22,17 +22,17 @@ class RedIsMale(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.colours = nn.Conv2d(3, 2, 1, bias=False)
+        self.colors = nn.Conv2d(3, 2, 1, bias=False)
         with torch.no_grad():
-            self.colours.weight.copy_(torch.tensor([[0.0, 0, 1], [1, 0, 0]]).view(2, 3, 1, 1))
+            self.colors.weight.copy_(torch.tensor([[0.0, 0, 1], [1, 0, 0]]).view(2, 3, 1, 1))
         self.small = nn.AvgPool2d(8)
         self.one = nn.AvgPool2d(8)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.one(self.small(self.colours(x))).flatten(1)
+        return self.one(self.small(self.colors(x))).flatten(1)
 
 
-def pictures() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def images() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """A red square at the top left with a smaller blue one elsewhere, and the other way round."""
     pixels = np.zeros((2, 64, 64, 3), np.uint8)
     pixels[0, 8:24, 8:24, 0] = 255
@@ -43,7 +43,7 @@ def pictures() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 
 def test_heat_lies_where_the_answer_is_from() -> None:
-    found = heat(RedIsMale().eval(), pictures(), PLAIN)
+    found = heat(RedIsMale().eval(), images(), PLAIN)
     assert found.shape == (2, 64, 64) and found.dtype == np.float32
     assert found.min() >= 0 and found.max() <= 1
     for one, (top, left) in zip(found, ((8, 8), (40, 8)), strict=True):

@@ -21,7 +21,11 @@ from sklearn.metrics import (
 )
 
 from facegender.training.data.samples import Sample
-from facegender.training.evaluation.metrics import area_under_roc, average_precision, measure
+from facegender.training.evaluation.metrics import (
+    area_under_roc,
+    average_precision,
+    compute_metrics,
+)
 
 
 def wilson(right: int, count: int) -> list[float]:
@@ -60,16 +64,16 @@ def hand() -> tuple[list[Sample], NDArray[np.float64], NDArray[np.int64]]:
 
 
 def test_hand_counted_table() -> None:
-    result = measure(*hand())
+    result = compute_metrics(*hand())
     assert result["accuracy"] == {
         "count": 7,
         "correct": 5,
-        "share": round(5 / 7, 5),
+        "value": round(5 / 7, 5),
         "interval": wilson(5, 7),
     }
     assert result["recall"]["male"]["correct"] == 2
     assert result["recall"]["male"]["count"] == 3
-    assert result["recall"]["female"]["share"] == 0.75
+    assert result["recall"]["female"]["value"] == 0.75
     assert result["balanced_accuracy"] == pytest.approx((2 / 3 + 3 / 4) / 2, abs=1e-5)
     # of 12 pairs of a male and a female, one has them the wrong way round: 0.4 under 0.6
     assert result["roc_auc"] == pytest.approx(11 / 12, abs=1e-5)
@@ -78,7 +82,7 @@ def test_hand_counted_table() -> None:
 
 
 def test_groups_of_the_hand_counted_table() -> None:
-    result = measure(*hand())
+    result = compute_metrics(*hand())
     counts = {
         name: {key: (g["accuracy"]["correct"], g["accuracy"]["count"]) for key, g in groups.items()}
         for name, groups in result.items()
@@ -96,7 +100,7 @@ def test_groups_of_the_hand_counted_table() -> None:
 def test_groups_without_values_are_absent() -> None:
     _, probabilities, labels = hand()
     bare = [Sample("a", f"{i}.png", "male") for i in range(len(labels))]
-    assert not {"sources", "ages", "races"} & measure(bare, probabilities, labels).keys()
+    assert not {"sources", "ages", "races"} & compute_metrics(bare, probabilities, labels).keys()
 
 
 @pytest.mark.parametrize(
@@ -106,14 +110,14 @@ def test_groups_without_values_are_absent() -> None:
 def test_wilson_interval(right: int, count: int, interval: list[float]) -> None:
     rows = [("m", 0.9)] * right + [("m", 0.1)] * (count - right)
     samples = [Sample("a", f"{i}.png", "male") for i in range(count)]
-    result = measure(samples, *table(rows))["accuracy"]
+    result = compute_metrics(samples, *table(rows))["accuracy"]
     assert result["interval"] == pytest.approx(interval, abs=5e-5)
     assert result["interval"] == pytest.approx(wilson(right, count), abs=1e-5)
 
 
 def test_one_label_alone_has_no_curve_and_no_recall_of_the_other() -> None:
     samples = [Sample("a", f"{i}.png", "male") for i in range(3)]
-    result = measure(samples, *table([("m", 0.9), ("m", 0.8), ("m", 0.2)]))
+    result = compute_metrics(samples, *table([("m", 0.9), ("m", 0.8), ("m", 0.2)]))
     assert "roc_auc" not in result
     assert list(result["recall"]) == ["male"]
     assert result["balanced_accuracy"] == pytest.approx(2 / 3, abs=1e-5)
@@ -121,10 +125,10 @@ def test_one_label_alone_has_no_curve_and_no_recall_of_the_other() -> None:
 
 def test_coverage() -> None:
     # 100 answers from 0.505 to 1.0; the ten least sure are wrong.
-    certainty = 0.505 + 0.005 * np.arange(100)
-    rows = [("m" if i >= 10 else "f", float(c)) for i, c in enumerate(certainty)]
+    confidence = 0.505 + 0.005 * np.arange(100)
+    rows = [("m" if i >= 10 else "f", float(c)) for i, c in enumerate(confidence)]
     samples = [Sample("a", f"{i}.png", "male") for i in range(100)]
-    coverage = measure(samples, *table(rows))["coverage"]
+    coverage = compute_metrics(samples, *table(rows))["coverage"]
     assert [
         (row["answered"], row["accuracy"]["correct"], row["accuracy"]["count"], row["threshold"])
         for row in coverage
@@ -139,11 +143,13 @@ def test_coverage() -> None:
 
 
 def test_result_is_json() -> None:
-    assert json.loads(json.dumps(measure(*hand()), allow_nan=False))["accuracy"]["count"] == 7
+    assert (
+        json.loads(json.dumps(compute_metrics(*hand()), allow_nan=False))["accuracy"]["count"] == 7
+    )
 
 
 def test_confusion_and_scores_of_the_hand_counted_table() -> None:
-    result = measure(*hand())
+    result = compute_metrics(*hand())
     assert result["confusion"] == {
         "female": {"female": 3, "male": 1},
         "male": {"female": 1, "male": 2},
@@ -165,24 +171,24 @@ def test_confusion_and_scores_of_the_hand_counted_table() -> None:
 def test_reliability_bins_hold_equally_many() -> None:
     rows = [("m", 0.6)] * 30 + [("m", 0.9)] * 28 + [("f", 0.9)] * 2
     samples = [Sample("a", f"{i}.png", "male") for i in range(60)]
-    bins = measure(samples, *table(rows))["reliability"]
+    bins = compute_metrics(samples, *table(rows))["reliability"]
     assert [one["count"] for one in bins] == [4] * 15
-    assert {one["certainty"] for one in bins[:7]} == {0.6}
+    assert {one["confidence"] for one in bins[:7]} == {0.6}
     assert all(one["accuracy"] == 1 for one in bins[:-1])
-    assert (bins[-1]["certainty"], bins[-1]["accuracy"]) == (0.9, 0.5)
+    assert (bins[-1]["confidence"], bins[-1]["accuracy"]) == (0.9, 0.5)
 
 
 def test_curves_are_the_known_corners() -> None:
     # one male above, one below both females: up, right, right, up
     rows = [("m", 0.9), ("f", 0.6), ("f", 0.5), ("m", 0.1)]
     samples = [Sample("a", f"{i}.png", "male") for i in range(4)]
-    curves = measure(samples, *table(rows))["curves"]
+    curves = compute_metrics(samples, *table(rows))["curves"]
     roc = list(zip(curves["roc"]["false_positive"], curves["roc"]["true_positive"], strict=True))
     assert roc == [(0, 0), (0, 0.5), (1, 0.5), (1, 1)]
     many = np.random.default_rng(0).random(5_000)
     rows = [("mf"[int(p > q)], float(q)) for p, q in zip(many, many[::-1], strict=True)]
     samples = [Sample("a", f"{i}.png", "male") for i in range(5_000)]
-    for curve in measure(samples, *table(rows))["curves"].values():
+    for curve in compute_metrics(samples, *table(rows))["curves"].values():
         assert all(50 < len(points) <= 101 for points in curve.values())
 
 
@@ -192,7 +198,7 @@ def test_gap_is_between_large_groups_only() -> None:
         for i in range(count):
             rows.append(("m", 0.9 if i < right else 0.1))
             samples.append(Sample("x", f"{source}{i}.png", "male", source=source))
-    gaps = measure(samples, *table(rows))["gaps"]
+    gaps = compute_metrics(samples, *table(rows))["disparities"]
     assert list(gaps) == ["sources"]  # one label has no gap
     gap = gaps["sources"]
     assert (gap["best"], gap["worst"], gap["groups"], gap["groups_too_small"]) == ("a", "b", 2, 1)
@@ -203,14 +209,14 @@ def test_gap_is_between_large_groups_only() -> None:
         assert gap[kind] == pytest.approx([0.15 - reach, 0.15 + reach], abs=0.02)
 
 
-def test_bootstrap_intervals_hold_the_figure_and_narrow_with_more_pictures() -> None:
+def test_bootstrap_intervals_hold_the_figure_and_narrow_with_more_images() -> None:
     rng = np.random.default_rng(1)
     widths = []
     for count in (200, 3_200):
         labels = rng.integers(0, 2, count)
         male = (0.3 * labels + 0.7 * rng.random(count)).clip(0, 1)
         samples = [Sample("a", f"{i}.png", "male") for i in range(count)]
-        result = measure(samples, np.stack([1 - male, male], 1), labels)
+        result = compute_metrics(samples, np.stack([1 - male, male], 1), labels)
         intervals = result["intervals"]
         for name in ("balanced_accuracy", "roc_auc", "brier"):
             low, high = intervals[name]
@@ -223,7 +229,7 @@ def test_bootstrap_intervals_hold_the_figure_and_narrow_with_more_pictures() -> 
             low, high = intervals[f"average_precision {label}"]
             assert low < result["average_precision"][label] < high
         widths.append(intervals["roc_auc"][1] - intervals["roc_auc"][0])
-        again = measure(samples, np.stack([1 - male, male], 1), labels)
+        again = compute_metrics(samples, np.stack([1 - male, male], 1), labels)
         assert again == result
     assert 2.5 < widths[0] / widths[1] < 6  # four times, with sixteen times the pictures
 
@@ -233,7 +239,9 @@ def test_interval_of_brier_is_that_of_a_mean() -> None:
     male = rng.random(500)
     samples = [Sample("a", f"{i}.png", "male") for i in range(500)]
     labels = np.ones(500, np.int64)
-    low, high = measure(samples, np.stack([1 - male, male], 1), labels)["intervals"]["brier"]
+    low, high = compute_metrics(samples, np.stack([1 - male, male], 1), labels)["intervals"][
+        "brier"
+    ]
     squares = (1 - male) ** 2
     reach = 1.96 * squares.std() / math.sqrt(500)
     assert [low, high] == pytest.approx([squares.mean() - reach, squares.mean() + reach], abs=0.004)
@@ -252,12 +260,12 @@ def test_areas_are_those_of_scikit_learn(steps: int) -> None:
     )
 
 
-def test_bootstrap_of_a_group_is_that_of_its_pictures_drawn_again() -> None:
+def test_bootstrap_of_a_group_is_that_of_its_images_drawn_again() -> None:
     labels = np.array([0] * 60 + [1] * 40)
     right = np.array([1] * 54 + [0] * 6 + [1] * 32 + [0] * 8, bool)
     male = np.where(right == (labels == 1), 0.9, 0.1)
     samples = [Sample("a", f"{i}.png", "male", source="web") for i in range(100)]
-    group = measure(samples, np.stack([1 - male, male], 1), labels)["sources"]["web"]
+    group = compute_metrics(samples, np.stack([1 - male, male], 1), labels)["sources"]["web"]
     rng = np.random.default_rng(9)
     drawn = rng.choice(right, (4_000, 100)).mean(1)
     assert group["bootstrap"]["accuracy"] == pytest.approx(
@@ -270,7 +278,7 @@ def test_bootstrap_of_a_group_is_that_of_its_pictures_drawn_again() -> None:
     )
     faultless = [("m", 0.9)] * 20
     of_one = [Sample("a", f"{i}.png", "male", source="s") for i in range(20)]
-    found = measure(of_one, *table(faultless))["sources"]["s"]
+    found = compute_metrics(of_one, *table(faultless))["sources"]["s"]
     assert found["bootstrap"] == {"accuracy": [1.0, 1.0]}
     assert found["accuracy"]["interval"] == wilson(20, 20)
 
@@ -280,10 +288,10 @@ def test_figures_are_those_of_scikit_learn() -> None:
     labels = rng.integers(0, 2, 300)
     male = 0.3 * labels + 0.7 * rng.random(300)  # no two alike: bins of equal mass are the same
     samples = [Sample("a", f"{i}.png", "male") for i in range(300)]
-    found = measure(samples, np.stack([1 - male, male], 1), labels)
+    found = compute_metrics(samples, np.stack([1 - male, male], 1), labels)
     answers = (male > 0.5).astype(int)
-    assert found["accuracy"]["share"] == pytest.approx(accuracy_score(labels, answers), abs=1e-5)
-    assert [found["recall"][name]["share"] for name in ("female", "male")] == pytest.approx(
+    assert found["accuracy"]["value"] == pytest.approx(accuracy_score(labels, answers), abs=1e-5)
+    assert [found["recall"][name]["value"] for name in ("female", "male")] == pytest.approx(
         recall_score(labels, answers, average=None), abs=1e-5
     )
     assert found["balanced_accuracy"] == pytest.approx(
@@ -298,11 +306,11 @@ def test_figures_are_those_of_scikit_learn() -> None:
     )
     bins = found["reliability"]
     assert [one["accuracy"] for one in bins] == pytest.approx(right, abs=1e-5)
-    assert [one["certainty"] for one in bins] == pytest.approx(sure, abs=1e-5)
+    assert [one["confidence"] for one in bins] == pytest.approx(sure, abs=1e-5)
 
 
 def test_balanced_accuracy_of_groups() -> None:
-    result = measure(*hand())
+    result = compute_metrics(*hand())
     film = result["sources"]["film"]
     assert film["balanced_accuracy"] == pytest.approx((0 + 0.5) / 2)
     low, high = film["balanced_accuracy_interval"]
@@ -310,6 +318,6 @@ def test_balanced_accuracy_of_groups() -> None:
     # a group without a wrong answer keeps its doubt
     rows = [("m", 0.9), ("f", 0.1)] * 20
     samples = [Sample("a", f"{i}.png", "male", source="s") for i in range(40)]
-    low, high = measure(samples, *table(rows))["sources"]["s"]["balanced_accuracy_interval"]
+    low, high = compute_metrics(samples, *table(rows))["sources"]["s"]["balanced_accuracy_interval"]
     assert 0.85 < low < 0.95 and high == 1
     assert "balanced_accuracy" not in result["ages"]["21-60"]

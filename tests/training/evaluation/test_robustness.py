@@ -8,19 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made import encode, picture
+from made import encode, image
 
 from facegender.cli import main
 from facegender.inference.classifier import Classifier
 from facegender.training.data.samples import Sample
-from facegender.training.evaluation.predictions_table import Scores
-from facegender.training.evaluation.robustness import DAMAGES, choose, robustness
+from facegender.training.evaluation.predictions_table import PredictionsTable
+from facegender.training.evaluation.robustness import (
+    CORRUPTIONS,
+    choose_samples,
+    measure_robustness,
+)
 
 
-def scores(count: int, parts: list[str], archive: str = "photos") -> Scores:
+def scores(count: int, subsets: list[str], archive: str = "photos") -> PredictionsTable:
     labels = [("male", "female")[i % 2] for i in range(count)]
     samples = [Sample(archive, f"{label}/{i}.png", label) for i, label in enumerate(labels)]
-    return Scores(samples, parts, np.full(count, 0.5))
+    return PredictionsTable(samples, subsets, np.full(count, 0.5))
 
 
 @pytest.fixture
@@ -29,18 +33,18 @@ def photos(tmp_path: Path) -> Path:
         label = ("male", "female")[i % 2]
         path = tmp_path / "photos" / label / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(picture(label, seed=i)))
+        path.write_bytes(encode(image(label, seed=i)))
     (tmp_path / "photos" / "male" / "broken.png").write_bytes(b"no picture")
     return tmp_path / "photos"
 
 
-def test_pictures_not_learned_from_are_chosen() -> None:
+def test_images_not_learned_from_are_chosen() -> None:
     mixed = scores(10, ["train"] * 6 + ["validation"] * 4)
-    assert set(choose(mixed, 3).parts) == {"validation"}
-    assert len(choose(mixed, 100).parts) == 4
-    assert len(choose(scores(10, ["train"] * 10), 7).parts) == 7
-    assert choose(mixed, 3).samples == choose(mixed, 3).samples
-    drawn = {choose(mixed, 1, seed).samples[0].file for seed in range(30)}
+    assert set(choose_samples(mixed, 3).subsets) == {"validation"}
+    assert len(choose_samples(mixed, 100).subsets) == 4
+    assert len(choose_samples(scores(10, ["train"] * 10), 7).subsets) == 7
+    assert choose_samples(mixed, 3).samples == choose_samples(mixed, 3).samples
+    drawn = {choose_samples(mixed, 1, seed).samples[0].file for seed in range(30)}
     assert len(drawn) == 4
 
 
@@ -48,26 +52,26 @@ def test_every_damage_is_judged_and_counted(classifier: Classifier, photos: Path
     """The mean colour survives all of them, so the mean model is right throughout."""
     told: list[int] = []
     chosen = scores(12, ["new"] * 12).pick(list(range(2, 9)))
-    result = robustness(classifier, [photos], chosen, on_picture=told.append)
-    assert list(result) == ["clean", *(damage.name for damage in DAMAGES)]
+    result = measure_robustness(classifier, [photos], chosen, on_image=told.append)
+    assert list(result) == ["clean", *(damage.name for damage in CORRUPTIONS)]
     assert told == list(range(1, 8))
     assert (result["clean"]["count"], result["clean"]["correct"]) == (7, 7)
-    for damage in DAMAGES:
+    for damage in CORRUPTIONS:
         points = result[damage.name]["points"]
         assert [point["at"] for point in points] == list(damage.steps)
         assert {(p["accuracy"]["count"], p["accuracy"]["correct"]) for p in points} == {(7, 7)}
-    assert robustness(classifier, [photos], chosen) == result
+    assert measure_robustness(classifier, [photos], chosen) == result
 
 
-def test_a_table_may_be_all_that_labels_the_pictures(model_path: Path, tmp_path: Path) -> None:
+def test_a_table_may_be_all_that_labels_the_images(model_path: Path, tmp_path: Path) -> None:
     (tmp_path / "flat").mkdir()
     rows = ["file,gender"]
     for i, label in enumerate(("male", "female") * 2):
-        (tmp_path / "flat" / f"{i}.png").write_bytes(encode(picture(label, seed=i)))
+        (tmp_path / "flat" / f"{i}.png").write_bytes(encode(image(label, seed=i)))
         rows.append(f"{i}.png,{label}")
     table, out = tmp_path / "table.csv", tmp_path / "figures.json"
     table.write_text("\n".join(rows))
-    options = ["--table", str(table), "--robustness", "4", "-o", str(out), "-q"]
+    options = ["--metadata", str(table), "--robustness", "4", "-o", str(out), "-q"]
     with pytest.raises(SystemExit) as done:
         main(["evaluate", str(model_path), str(tmp_path / "flat"), *options])
     assert done.value.code == 0
@@ -78,4 +82,4 @@ def test_a_table_may_be_all_that_labels_the_pictures(model_path: Path, tmp_path:
 def test_labels_are_those_of_the_table(classifier: Classifier, photos: Path) -> None:
     chosen = scores(4, ["new"] * 4)
     chosen.samples[0] = replace(chosen.samples[0], label="female")
-    assert robustness(classifier, [photos], chosen)["clean"]["correct"] == 3
+    assert measure_robustness(classifier, [photos], chosen)["clean"]["correct"] == 3

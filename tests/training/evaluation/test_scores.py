@@ -9,7 +9,11 @@ import pytest
 
 from facegender.errors import InputError
 from facegender.training.data.samples import Sample
-from facegender.training.evaluation.predictions_table import make_scores, read_scores, write_scores
+from facegender.training.evaluation.predictions_table import (
+    make_predictions,
+    read_predictions,
+    write_predictions,
+)
 
 SAMPLES = [
     Sample("a.tar", "male/1.png", "male", "", "web", "(25, 32)", "group, one"),
@@ -20,20 +24,20 @@ MALE = np.array([0.123456789, 0.5, 0.9999999], np.float32)
 
 
 def test_read_back(tmp_path: Path) -> None:
-    table = make_scores(SAMPLES, ["new", "train", "test"], np.stack([1 - MALE, MALE], 1))
+    table = make_predictions(SAMPLES, ["new", "train", "test"], np.stack([1 - MALE, MALE], 1))
     assert table.p_male.tolist() == [0.123457, 0.5, 1.0]
     assert table.right.tolist() == [False, True, True]  # one half is no answer "male"
     assert table.labels.tolist() == [1, 0, 1]
-    write_scores(tmp_path / "scores.csv", table)
-    head = (tmp_path / "scores.csv").read_bytes().splitlines()[:2]
+    write_predictions(tmp_path / "predictions.csv", table)
+    head = (tmp_path / "predictions.csv").read_bytes().splitlines()[:2]
     assert head[0] == b"archive,file,label,part,source,age,race,p_male"
     assert head[1].endswith(b",0.123457")
-    for path in (tmp_path, tmp_path / "scores.csv"):  # a run folder, or the file
-        again = read_scores(path)
+    for path in (tmp_path, tmp_path / "predictions.csv"):  # a run folder, or the file
+        again = read_predictions(path)
         assert again.samples == SAMPLES
-        assert again.parts == table.parts
+        assert again.subsets == table.subsets
         assert again.p_male.tolist() == table.p_male.tolist()
-    assert table.of_part("train").samples == SAMPLES[1:2]
+    assert table.of_subset("train").samples == SAMPLES[1:2]
     assert table.pick([2, 0]).p_male.tolist() == [1.0, 0.123457]
 
 
@@ -53,9 +57,9 @@ def test_wrong_tables_are_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "t.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=said):
-        read_scores(path)
+        read_predictions(path)
 
 
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read the scores"):
-        read_scores(tmp_path)
+        read_predictions(tmp_path)

@@ -17,24 +17,24 @@ from torch import Tensor, nn
 import facegender
 from facegender.errors import ModelFileError
 from facegender.faces.alignment import Crop
-from facegender.faces.face_aligner import Framer
+from facegender.faces.face_aligner import FaceAligner
 from facegender.images.decode import decode
-from facegender.images.pixels import Pixels, Resize, fit
+from facegender.images.pixels import Pixels, Resize
 from facegender.inference.classifier import Classifier
 from facegender.model.model_file import DESCRIPTION_KEY, ModelDescription, read_model_file
-from facegender.training.data.augmentation import as_floats, normalise
-from facegender.training.data.image_cache import open_store
+from facegender.training.data.augmentation import normalize, to_float
+from facegender.training.data.image_cache import open_image_cache
 from facegender.training.export.model_export import (
     ParityError,
     check_parity,
-    describe_again,
     export_model,
+    update_description,
 )
 from facegender.training.loop.fit import compute_logits
 from facegender.training.models.networks import build_network
 from facegender.training.recipe import InputOptions
 
-GREY = InputOptions(height=16, width=20, grey=True, mean=(0.1, 0.2, 0.3), std=(0.9, 0.8, 0.7))
+GREY = InputOptions(height=16, width=20, grayscale=True, mean=(0.1, 0.2, 0.3), std=(0.9, 0.8, 0.7))
 
 
 class Layer(nn.Module):
@@ -59,7 +59,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module,
     torch.manual_seed(1)
     network = Layer(3 * 16 * 20)
     description = ModelDescription(
-        "grey", GREY.framer.resize, grey=True, temperature=0.37, start="random weights"
+        "grey", GREY.aligner.resize, grayscale=True, temperature=0.37, pretrained="random weights"
     )
     path = tmp_path_factory.mktemp("export") / "new folder" / "model.onnx"
     difference = export_model(network, GREY, description, noise(70, 16, 20), path)
@@ -82,7 +82,7 @@ def test_probabilities_agree_with_the_formula(
     path, network, _ = exported
     pixels = noise(33, 16, 20)
     with torch.inference_mode():
-        x = normalise(as_floats(torch.from_numpy(pixels), True), GREY)
+        x = normalize(to_float(torch.from_numpy(pixels), True), GREY)
         expected = (network(x) / 0.37).softmax(1).numpy()
     assert np.ptp(expected[:, 1]) > 0.05  # there is something to agree on
     np.testing.assert_allclose(Classifier.load(path).probabilities(pixels), expected, atol=1e-3)
@@ -122,8 +122,8 @@ def test_describe_again_keeps_the_graph(
     path, _, description = exported
     copy = tmp_path / "model.onnx"
     copy.write_bytes(path.read_bytes())
-    changed = replace(description, figures={"validation": {"share": 0.5}}, terms="é中")
-    describe_again(copy, changed)
+    changed = replace(description, metrics={"validation": {"value": 0.5}}, terms="é中")
+    update_description(copy, changed)
     assert read_model_file(copy).description == changed
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
     before, after = onnx.load(path), onnx.load(copy)
@@ -141,7 +141,7 @@ def test_describe_again_keeps_the_graph(
 def test_describe_again_refuses_what_is_no_model_file(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with pytest.raises(ModelFileError):
-        describe_again(tmp_path / "model.onnx", ModelDescription("x", Resize(8, 8)))
+        update_description(tmp_path / "model.onnx", ModelDescription("x", Resize(8, 8)))
     assert (tmp_path / "model.onnx").read_bytes() == b"no model"
 
 
@@ -176,7 +176,7 @@ def test_a_network_that_halves_badly_keeps_its_whole_weights(tmp_path: Path) -> 
     white = np.full((3, 24, 24, 3), 255, np.uint8)
     path = tmp_path / "model.onnx"
     difference = export_model(
-        network, options, ModelDescription("b", options.framer.resize), white, path
+        network, options, ModelDescription("b", options.aligner.resize), white, path
     )
     assert difference < 1e-4
     assert path.stat().st_size > 4 * 2 * count
@@ -192,7 +192,7 @@ class Random(nn.Module):
 def test_a_graph_that_answers_otherwise_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     options = InputOptions(height=24, width=24)
     pixels = np.zeros((3, 24, 24, 3), np.uint8)
-    description = ModelDescription("bad", options.framer.resize)
+    description = ModelDescription("bad", options.aligner.resize)
     path = tmp_path / "model.onnx"
     with pytest.raises(ParityError, match="does not answer as the network does"):
         export_model(Random(), options, description, pixels, path)
@@ -239,17 +239,17 @@ def awkward(tmp_path_factory: pytest.TempPathFactory, draw: Callable[..., Image.
         Resize(32, 32, "lanczos", "pad"),
         Resize(24, 31, "box", "crop"),
     ],
-    ids=lambda resize: f"{resize.filter}-{resize.aspect}",
+    ids=lambda resize: f"{resize.interpolation}-{resize.resize_mode}",
 )
 def test_training_and_predict_see_the_same_pixels(
     awkward: Path, tmp_path: Path, resize: Resize
 ) -> None:
-    store = open_store([awkward], None, Framer(Crop(), resize), tmp_path)
-    assert len(store.samples) == 40
-    assert set(store.errors) == {""}
-    for sample, pixels in zip(store.samples, store.pixels, strict=True):
+    cache = open_image_cache([awkward], None, FaceAligner(Crop(), resize), tmp_path)
+    assert len(cache.samples) == 40
+    assert set(cache.errors) == {""}
+    for sample, pixels in zip(cache.samples, cache.pixels, strict=True):
         data = (awkward / sample.file).read_bytes()
-        np.testing.assert_array_equal(pixels, fit(decode(data), resize), err_msg=sample.file)
+        np.testing.assert_array_equal(pixels, resize(decode(data), resize), err_msg=sample.file)
 
 
 def test_from_file_to_answer_torch_and_predict_agree(
@@ -262,10 +262,12 @@ def test_from_file_to_answer_torch_and_predict_agree(
     )
     network = build_network(description.recipe["network"]["name"])
     network.load_state_dict(torch.load(run_folder / "saved_model", weights_only=True))
-    store = open_store([awkward], None, Framer(description.crop, description.resize), tmp_path)
-    logits = compute_logits(network, store, np.arange(len(store.samples)), options)
+    cache = open_image_cache(
+        [awkward], None, FaceAligner(description.crop, description.resize), tmp_path
+    )
+    logits = compute_logits(network, cache, np.arange(len(cache.samples)), options)
     expected = (logits / description.temperature).softmax(1).numpy()
-    paths = [awkward / sample.file for sample in store.samples]
+    paths = [awkward / sample.file for sample in cache.samples]
     for path, answer, pair in zip(paths, classifier.predict(paths), expected, strict=True):
         assert answer.probability is not None, path
         assert answer.probability == pytest.approx(float(pair.max()), abs=1e-3), path

@@ -10,7 +10,7 @@ import pytest
 
 from facegender.inference.classifier import Classifier
 from facegender.training.console import Console
-from facegender.training.export.quantize import Loss, LossError, convert_run
+from facegender.training.export.quantize import QuantizationLoss, QuantizationLossError, convert_run
 
 QUIET = Console(quiet=True)
 
@@ -23,7 +23,7 @@ def test_int8_file_is_a_model_file_with_its_loss_in_it(run_folder: Path, tmp_pat
     assert small.description.terms == "changed"
     assert small.description.resize == given.description.resize
     assert small.description.crop == given.description.crop
-    assert small.description.figures["int8"]["validation"]["pictures"] == loss.pictures > 0
+    assert small.description.metrics["int8"]["validation"]["pictures"] == loss.images > 0
     frame = (given.description.resize.height, given.description.resize.width, 3)
     pixels = np.random.default_rng(0).integers(0, 256, (40, *frame), dtype=np.uint8)
     alone = np.concatenate([small.probabilities(pixels[n : n + 1]) for n in range(40)])
@@ -58,9 +58,9 @@ def test_a_loss_is_refused_by_its_size(after: list[float], is_refused: bool) -> 
     male = np.array([0.9] * 500 + [0.1] * 500)
     labels = (male > 0.5).astype(np.int64)
     tables = [np.column_stack((1 - p, p)) for p in (male, np.array(after))]
-    loss = Loss.between(tables[0], tables[1], labels, 0.8)
+    loss = QuantizationLoss.between(tables[0], tables[1], labels, 0.8)
     if is_refused:
-        with pytest.raises(LossError, match="No file was written"):
+        with pytest.raises(QuantizationLossError, match="No file was written"):
             loss.check()
     else:
         loss.check()

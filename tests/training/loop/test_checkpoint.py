@@ -14,20 +14,20 @@ from torch.optim.swa_utils import AveragedModel
 from facegender.errors import InputError
 from facegender.training.loop.checkpoint import (
     CHECKPOINT_NAME,
-    State,
+    TrainingState,
     load_checkpoint,
     load_weights,
     save_checkpoint,
     write_tensors,
 )
-from facegender.training.loop.history import EpochFigures
+from facegender.training.loop.history import EpochMetrics
 from facegender.training.recipe import Recipe
 
-FIGURES = EpochFigures(0, 0.7, 0.5, 0.6, 2 / 3, 30, 1e-3, 123.4)
-STATE = State(epoch=1, step=2, loss_sum=0.1 + 0.2, correct=5, seen=7, best_accuracy=2 / 3)
+FIGURES = EpochMetrics(0, 0.7, 0.5, 0.6, 2 / 3, 30, 1e-3, 123.4)
+STATE = TrainingState(epoch=1, step=2, loss_sum=0.1 + 0.2, correct=5, seen=7, best_accuracy=2 / 3)
 
 
-def parts(
+def subsets(
     seed: int, *, sgd: bool = False
 ) -> tuple[nn.Module, AveragedModel, torch.optim.Optimizer]:
     torch.manual_seed(seed)
@@ -52,10 +52,10 @@ def learn(network: nn.Module, average: AveragedModel, optimizer: torch.optim.Opt
 
 @pytest.mark.parametrize("sgd", [False, True])
 def test_round_trip(tmp_path: Path, recipe: Recipe, sgd: bool) -> None:
-    network, average, optimizer = parts(1, sgd=sgd)
+    network, average, optimizer = subsets(1, sgd=sgd)
     learn(network, average, optimizer)
     save_checkpoint(tmp_path, recipe, network, average, optimizer, STATE, [FIGURES])
-    other, other_average, other_optimizer = parts(2, sgd=sgd)
+    other, other_average, other_optimizer = subsets(2, sgd=sgd)
     state, history = load_checkpoint(tmp_path, recipe, other, other_average, other_optimizer)
     assert (state, history) == (STATE, [FIGURES])
     for one, two in ((network, other), (average, other_average)):
@@ -77,19 +77,19 @@ def test_round_trip(tmp_path: Path, recipe: Recipe, sgd: bool) -> None:
 
 def test_one_file_and_nothing_unfinished(tmp_path: Path, recipe: Recipe) -> None:
     for _ in range(2):
-        save_checkpoint(tmp_path, recipe, *parts(1), State(), [])
+        save_checkpoint(tmp_path, recipe, *subsets(1), TrainingState(), [])
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_NAME]
     keys = load_file(tmp_path / CHECKPOINT_NAME).keys()  # plain safetensors: no pickle
     assert {key.split(".")[0] for key in keys} == {"network", "average"}
 
 
 def test_without_a_checkpoint_a_run_begins_at_the_start(tmp_path: Path, recipe: Recipe) -> None:
-    assert load_checkpoint(tmp_path, recipe, *parts(1)) == (State(), [])
+    assert load_checkpoint(tmp_path, recipe, *subsets(1)) == (TrainingState(), [])
 
 
 def test_another_recipe_is_refused_and_nothing_is_loaded(tmp_path: Path, recipe: Recipe) -> None:
-    save_checkpoint(tmp_path, recipe, *parts(1), State(), [])
-    network, average, optimizer = parts(2)
+    save_checkpoint(tmp_path, recipe, *subsets(1), TrainingState(), [])
+    network, average, optimizer = subsets(2)
     before = [value.clone() for value in network.state_dict().values()]
     with pytest.raises(InputError, match="another recipe"):
         load_checkpoint(tmp_path, replace(recipe, name="other"), network, average, optimizer)
@@ -97,8 +97,8 @@ def test_another_recipe_is_refused_and_nothing_is_loaded(tmp_path: Path, recipe:
 
 
 def test_weights_are_loaded_every_one(tmp_path: Path) -> None:
-    network, *_ = parts(1)
-    other, *_ = parts(2)
+    network, *_ = subsets(1)
+    other, *_ = subsets(2)
     write_tensors(tmp_path / "best.safetensors", network.state_dict(), {"epoch": 3})
     load_weights(other, tmp_path / "best.safetensors")
     assert all(map(torch.equal, network.state_dict().values(), other.state_dict().values()))
@@ -110,4 +110,4 @@ def test_weights_are_loaded_every_one(tmp_path: Path) -> None:
 
 
 def test_figures_are_plain_values() -> None:
-    assert EpochFigures(**asdict(FIGURES)) == FIGURES
+    assert EpochMetrics(**asdict(FIGURES)) == FIGURES

@@ -22,8 +22,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from facegender.errors import FacegenderError, InputError, StoppedError
-from facegender.training.data.augmentation import as_floats, normalise
-from facegender.training.data.image_cache import Store
+from facegender.training.data.augmentation import normalize, to_float
+from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.samples import Sample
 from facegender.training.loop import fit
 from facegender.training.loop.checkpoint import (
@@ -34,34 +34,41 @@ from facegender.training.loop.checkpoint import (
 )
 from facegender.training.loop.devices import make_fabric
 from facegender.training.loop.fit import accuracy, compute_logits, fit_network
-from facegender.training.loop.history import EpochFigures, Progress
+from facegender.training.loop.history import EpochMetrics, StepProgress
 from facegender.training.loop.lr_schedule import learning_rate
 from facegender.training.models.networks import build_network
 from facegender.training.recipe import (
     AugmentOptions,
-    FitOptions,
     InputOptions,
     NetworkOptions,
     Recipe,
+    TrainOptions,
     write_toml,
 )
 
 Indices = NDArray[np.int64]
-ALL_ON = FitOptions(
+ALL_ON = TrainOptions(
     epochs=2,
-    batch=16,
+    batch_size=16,
     learning_rate=2e-3,
     weight_decay=0.05,
-    warmup=0.2,
-    schedule="cosine",
+    warmup_fraction=0.2,
+    lr_schedule="cosine",
     label_smoothing=0.1,
-    ema=0.9,
-    gradient_clip=1.0,
-    balance=0.4,
+    ema_decay=0.9,
+    max_grad_norm=1.0,
+    sampling_balance=0.4,
     precision="32",
 )
-SGD = FitOptions(epochs=2, batch=16, optimizer="sgd", learning_rate=0.01, precision="32")
-NOISY = AugmentOptions(turn_degrees=45, zoom=1.2, light=0.2, noise=0.05, cover=0.2, edge=0.5)
+SGD = TrainOptions(epochs=2, batch_size=16, optimizer="sgd", learning_rate=0.01, precision="32")
+NOISY = AugmentOptions(
+    rotation_degrees=45,
+    scale=1.2,
+    color_jitter=0.2,
+    gaussian_noise_std=0.05,
+    random_erasing_prob=0.2,
+    pad_edge_prob=0.5,
+)
 
 
 def built(recipe: Recipe, seed: int = 0) -> nn.Module:
@@ -72,8 +79,8 @@ def built(recipe: Recipe, seed: int = 0) -> nn.Module:
 class Fitter:
     """A store and its parts; calling it trains a network on them in a folder."""
 
-    def __init__(self, store: Store, train: Indices, validation: Indices) -> None:
-        self.store, self.train, self.validation = store, train, validation
+    def __init__(self, cache: ImageCache, train: Indices, validation: Indices) -> None:
+        self.cache, self.train, self.validation = cache, train, validation
 
     def __call__(
         self,
@@ -83,14 +90,14 @@ class Fitter:
         resume: bool = False,
         seed: int = 0,
         stop_after: int | None = None,
-    ) -> tuple[nn.Module, list[EpochFigures]]:
+    ) -> tuple[nn.Module, list[EpochMetrics]]:
         folder.mkdir(exist_ok=True)
         network = built(recipe, seed)
-        steps: list[Progress] = []
+        steps: list[StepProgress] = []
         fabric = make_fabric(recipe, 1)
         history = fit_network(
             network,
-            self.store,
+            self.cache,
             self.train,
             self.validation,
             recipe,
@@ -104,8 +111,8 @@ class Fitter:
 
 
 @pytest.fixture
-def fitter(store: Store, train_part: Indices, validation_part: Indices) -> Fitter:
-    return Fitter(store, train_part, validation_part)
+def fitter(cache: ImageCache, train_part: Indices, validation_part: Indices) -> Fitter:
+    return Fitter(cache, train_part, validation_part)
 
 
 def same_weights(first: nn.Module, second: nn.Module) -> bool:
@@ -113,8 +120,8 @@ def same_weights(first: nn.Module, second: nn.Module) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def without_speed(history: list[EpochFigures]) -> list[EpochFigures]:
-    return [replace(figures, pictures_per_second=0.0) for figures in history]
+def without_speed(history: list[EpochMetrics]) -> list[EpochMetrics]:
+    return [replace(metrics, images_per_second=0.0) for metrics in history]
 
 
 # Counting
@@ -144,7 +151,7 @@ class FirstPixel(nn.Module):
 PLAIN = InputOptions(height=2, width=2, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-def coloured(reds: list[int], labels: str) -> Store:
+def coloured(reds: list[int], labels: str) -> ImageCache:
     """Pictures with a given red, and 100 of green, labelled ``f`` or ``m``."""
     pixels = np.zeros((len(reds), 2, 2, 3), np.uint8)
     pixels[..., 0] = np.array(reds)[:, None, None]
@@ -155,59 +162,59 @@ def coloured(reds: list[int], labels: str) -> Store:
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 600])
-def test_logits_of_every_picture_in_order_whatever_the_last_batch(count: int) -> None:
+def test_logits_of_every_image_in_order_whatever_the_last_batch(count: int) -> None:
     reds = [(7 * i) % 256 for i in range(count)]
-    store = coloured(reds, "f" * count)
+    cache = coloured(reds, "f" * count)
     order = np.random.default_rng(0).permutation(count)
-    for fabric in (None, make_fabric(Recipe("r", fit=FitOptions(precision="32")), 1)):
-        logits = compute_logits(FirstPixel(), store, order, PLAIN, fabric=fabric)
+    for fabric in (None, make_fabric(Recipe("r", train=TrainOptions(precision="32")), 1)):
+        logits = compute_logits(FirstPixel(), cache, order, PLAIN, fabric=fabric)
         assert logits.dtype == torch.float32
         np.testing.assert_allclose(logits[:, 0], np.array(reds)[order] / 255, atol=1e-6)
         np.testing.assert_allclose(logits[:, 1], 100 / 255, atol=1e-6)
 
 
-def test_accuracy_is_counted_over_pictures_not_over_batches() -> None:
+def test_accuracy_is_counted_over_images_not_over_batches() -> None:
     # 256 right and 2 wrong: the mean over batches of 256 and 2 would be 0.5.
-    store = coloured([200] * 256 + [200, 200], "f" * 256 + "mm")
-    logits = compute_logits(FirstPixel(), store, np.arange(258), PLAIN)
-    assert accuracy(logits, torch.from_numpy(store.labels)) == 256 / 258
+    cache = coloured([200] * 256 + [200, 200], "f" * 256 + "mm")
+    logits = compute_logits(FirstPixel(), cache, np.arange(258), PLAIN)
+    assert accuracy(logits, torch.from_numpy(cache.labels)) == 256 / 258
 
 
 def test_logits_leave_a_network_in_its_mode() -> None:
-    store = coloured([1, 2], "fm")
+    cache = coloured([1, 2], "fm")
     for mode in (True, False):
         network = FirstPixel().train(mode)
-        compute_logits(network, store, np.arange(2), PLAIN)
+        compute_logits(network, cache, np.arange(2), PLAIN)
         assert network.training is mode
 
 
 def test_history_counts_by_hand(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
-    network, history = fitter(replace(recipe, fit=replace(SGD, epochs=1)), tmp_path / "run")
-    (figures,) = history
-    assert figures.validation_count == 30
+    network, history = fitter(replace(recipe, train=replace(SGD, epochs=1)), tmp_path / "run")
+    (metrics,) = history
+    assert metrics.validation_count == 30
     network.eval()
     right, losses = 0, 0.0
     for index in fitter.validation:
-        x = normalise(
-            as_floats(torch.from_numpy(fitter.store.pixels[index][None]), False), recipe.input
+        x = normalize(
+            to_float(torch.from_numpy(fitter.cache.pixels[index][None]), False), recipe.input
         )
         with torch.no_grad():
             chances = network(x).softmax(1)[0]
-        label = int(fitter.store.labels[index])
+        label = int(fitter.cache.labels[index])
         right += int(chances.argmax()) == label
         losses -= math.log(float(chances[label]))
-    assert figures.validation_accuracy == right / 30
-    assert figures.validation_loss == pytest.approx(losses / 30, rel=1e-4)
+    assert metrics.validation_accuracy == right / 30
+    assert metrics.validation_loss == pytest.approx(losses / 30, rel=1e-4)
 
 
-def test_progress_counts_pictures_of_uneven_batches(
+def test_progress_counts_images_of_uneven_batches(
     fitter: Fitter, recipe: Recipe, tmp_path: Path
 ) -> None:
-    steps: list[Progress] = []
-    recipe = replace(recipe, fit=replace(SGD, epochs=2))
+    steps: list[StepProgress] = []
+    recipe = replace(recipe, train=replace(SGD, epochs=2))
     fit_network(
         built(recipe),
-        fitter.store,
+        fitter.cache,
         fitter.train,
         fitter.validation,
         recipe,
@@ -228,9 +235,9 @@ def test_progress_counts_pictures_of_uneven_batches(
 def test_history_tells_the_rate_of_each_epochs_last_step(
     fitter: Fitter, recipe: Recipe, tmp_path: Path
 ) -> None:
-    options = replace(SGD, schedule="cosine", least_steps=11)
-    _, history = fitter(replace(recipe, fit=options), tmp_path / "run")
-    assert [figures.learning_rate for figures in history] == [
+    options = replace(SGD, schedule="cosine", min_steps=11)
+    _, history = fitter(replace(recipe, train=options), tmp_path / "run")
+    assert [metrics.learning_rate for metrics in history] == [
         learning_rate(options, step, 15) for step in (4, 9, 14)
     ]
 
@@ -242,23 +249,23 @@ def test_history_tells_the_rate_of_each_epochs_last_step(
     "options", [replace(ALL_ON, epochs=5), replace(SGD, epochs=4)], ids=["adamw", "sgd"]
 )
 def test_a_tiny_network_learns_what_can_be_told(
-    fitter: Fitter, recipe: Recipe, tmp_path: Path, options: FitOptions
+    fitter: Fitter, recipe: Recipe, tmp_path: Path, options: TrainOptions
 ) -> None:
-    _, history = fitter(replace(recipe, fit=options), tmp_path / "run")
+    _, history = fitter(replace(recipe, train=options), tmp_path / "run")
     assert history[-1].validation_accuracy > 0.95
     assert history[-1].loss < history[0].loss
     best = built(recipe, seed=5)
     load_weights(best, tmp_path / "run" / BEST_NAME)
-    logits = compute_logits(best, fitter.store, fitter.validation, recipe.input)
-    truth = torch.from_numpy(fitter.store.labels[fitter.validation])
-    assert accuracy(logits, truth) == max(figures.validation_accuracy for figures in history)
+    logits = compute_logits(best, fitter.cache, fitter.validation, recipe.input)
+    truth = torch.from_numpy(fitter.cache.labels[fitter.validation])
+    assert accuracy(logits, truth) == max(metrics.validation_accuracy for metrics in history)
 
 
 def test_the_same_seed_gives_the_same_bits(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
-    recipe = replace(recipe, augment=NOISY, fit=replace(ALL_ON, epochs=1))
+    recipe = replace(recipe, augment=NOISY, train=replace(ALL_ON, epochs=1))
     one, _ = fitter(recipe, tmp_path / "one")
     two, _ = fitter(recipe, tmp_path / "two")
-    other, _ = fitter(replace(recipe, fit=replace(recipe.fit, seed=1)), tmp_path / "three")
+    other, _ = fitter(replace(recipe, train=replace(recipe.train, seed=1)), tmp_path / "three")
     assert same_weights(one, two)
     assert not same_weights(one, other)
 
@@ -272,27 +279,27 @@ STOPPED = {"adamw": ALL_ON, "sgd": SGD, "bf16": replace(ALL_ON, precision="bf16"
 @pytest.fixture(scope="module", params=STOPPED)
 def unbroken(
     request: pytest.FixtureRequest,
-    store: Store,
+    cache: ImageCache,
     train_part: Indices,
     validation_part: Indices,
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Recipe, Path, nn.Module, list[EpochFigures]]:
+) -> tuple[Recipe, Path, nn.Module, list[EpochMetrics]]:
     """A recipe, and what a run that nobody stopped gives."""
     recipe = Recipe(
         "stopped",
         network=NetworkOptions("test_resnet", dropout=0.3),
         input=InputOptions(height=32, width=32),
         augment=NOISY,
-        fit=STOPPED[request.param],
+        train=STOPPED[request.param],
     )
     folder = tmp_path_factory.mktemp("whole")
-    return recipe, folder, *Fitter(store, train_part, validation_part)(recipe, folder)
+    return recipe, folder, *Fitter(cache, train_part, validation_part)(recipe, folder)
 
 
 @pytest.mark.parametrize("stop_after", [3, 5, 8, 10])  # 5 steps an epoch
 def test_a_stopped_run_ends_bit_for_bit_as_an_unbroken_one(
     fitter: Fitter,
-    unbroken: tuple[Recipe, Path, nn.Module, list[EpochFigures]],
+    unbroken: tuple[Recipe, Path, nn.Module, list[EpochMetrics]],
     tmp_path: Path,
     stop_after: int,
 ) -> None:
@@ -306,7 +313,7 @@ def test_a_stopped_run_ends_bit_for_bit_as_an_unbroken_one(
 
 
 def test_a_run_may_be_stopped_many_times(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
-    recipe = replace(recipe, augment=NOISY, fit=ALL_ON)
+    recipe = replace(recipe, augment=NOISY, train=ALL_ON)
     whole, history = fitter(recipe, tmp_path / "whole")
     stops = 0
     while True:
@@ -325,7 +332,7 @@ def test_a_run_may_be_stopped_many_times(fitter: Fitter, recipe: Recipe, tmp_pat
 def test_resume_after_the_end_changes_nothing(
     fitter: Fitter, recipe: Recipe, tmp_path: Path
 ) -> None:
-    recipe = replace(recipe, fit=replace(SGD, epochs=1))
+    recipe = replace(recipe, train=replace(SGD, epochs=1))
     whole, history = fitter(recipe, tmp_path / "run")
     again, told = fitter(recipe, tmp_path / "run", resume=True, seed=3)
     assert told == history
@@ -335,7 +342,7 @@ def test_resume_after_the_end_changes_nothing(
 def test_resume_before_the_first_checkpoint_begins_at_the_start(
     fitter: Fitter, recipe: Recipe, tmp_path: Path
 ) -> None:
-    recipe = replace(recipe, fit=replace(SGD, epochs=1))
+    recipe = replace(recipe, train=replace(SGD, epochs=1))
     whole, _ = fitter(recipe, tmp_path / "whole")
     resumed, _ = fitter(recipe, tmp_path / "broken", resume=True)
     assert same_weights(resumed, whole)
@@ -355,8 +362,8 @@ def test_resume_before_the_first_checkpoint_begins_at_the_start(
     ],
 )
 def test_patience_by_hand(accuracies: list[float], patience: int, expected: bool) -> None:
-    history = [EpochFigures(n, 0, 0, 0, share, 9, 0, 0) for n, share in enumerate(accuracies)]
-    assert fit.is_out_of_patience(history, patience) is expected
+    history = [EpochMetrics(n, 0, 0, 0, share, 9, 0, 0) for n, share in enumerate(accuracies)]
+    assert fit.is_early_stop(history, patience) is expected
 
 
 @pytest.mark.parametrize("stop_after", [3, 10, 12])  # 5 steps an epoch
@@ -364,10 +371,10 @@ def test_a_run_that_ends_early_does_so_after_a_resume_too(
     fitter: Fitter, recipe: Recipe, tmp_path: Path, stop_after: int
 ) -> None:
     options = replace(SGD, epochs=40, learning_rate=1e-9, patience=2)  # learns nothing
-    recipe = replace(recipe, augment=NOISY, fit=options)
+    recipe = replace(recipe, augment=NOISY, train=options)
     whole, history = fitter(recipe, tmp_path / "whole")
     assert len(history) < 40
-    assert fit.is_out_of_patience(history, 2) and not fit.is_out_of_patience(history[:-1], 2)
+    assert fit.is_early_stop(history, 2) and not fit.is_early_stop(history[:-1], 2)
     with pytest.raises(StoppedError):
         fitter(recipe, tmp_path / "broken", stop_after=stop_after)
     resumed, again = fitter(recipe, tmp_path / "broken", resume=True, seed=5)
@@ -381,14 +388,14 @@ def test_a_checkpoint_from_before_a_key_was_known_is_taken(
     fitter: Fitter, recipe: Recipe, tmp_path: Path
 ) -> None:
     with pytest.raises(StoppedError):
-        fitter(replace(recipe, fit=SGD), tmp_path / "run", stop_after=2)
+        fitter(replace(recipe, train=SGD), tmp_path / "run", stop_after=2)
     path = tmp_path / "run" / CHECKPOINT_NAME
     with safe_open(path, framework="pt") as file:
         facts = {key: json.loads(text) for key, text in file.metadata().items()}
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     del facts["recipe"]["fit"]["patience"]
     write_tensors(path, tensors, facts)
-    _, history = fitter(replace(recipe, fit=SGD), tmp_path / "run", resume=True)
+    _, history = fitter(replace(recipe, train=SGD), tmp_path / "run", resume=True)
     assert len(history) == SGD.epochs
 
 
@@ -396,17 +403,17 @@ def test_resume_with_another_recipe_is_refused(
     fitter: Fitter, recipe: Recipe, tmp_path: Path
 ) -> None:
     with pytest.raises(StoppedError):
-        fitter(replace(recipe, fit=SGD), tmp_path / "run", stop_after=2)
+        fitter(replace(recipe, train=SGD), tmp_path / "run", stop_after=2)
     before = (tmp_path / "run" / CHECKPOINT_NAME).read_bytes()
     with pytest.raises(InputError, match="another recipe"):
-        fitter(replace(recipe, fit=replace(SGD, momentum=0.8)), tmp_path / "run", resume=True)
+        fitter(replace(recipe, train=replace(SGD, momentum=0.8)), tmp_path / "run", resume=True)
     assert (tmp_path / "run" / CHECKPOINT_NAME).read_bytes() == before
 
 
 def test_a_loss_that_is_no_number_stops_the_run(
     fitter: Fitter, recipe: Recipe, tmp_path: Path
 ) -> None:
-    wild = replace(recipe, fit=replace(SGD, learning_rate=1e30))
+    wild = replace(recipe, train=replace(SGD, learning_rate=1e30))
     with pytest.raises(FacegenderError, match=r"no longer a number.*lower fit\.learning_rate"):
         fitter(wild, tmp_path / "run")
     assert not (tmp_path / "run" / CHECKPOINT_NAME).exists()
@@ -415,14 +422,14 @@ def test_a_loss_that_is_no_number_stops_the_run(
 def test_weights_that_break_at_the_last_step_are_not_kept(
     fitter: Fitter, recipe: Recipe, tmp_path: Path
 ) -> None:
-    wild = replace(recipe, fit=replace(SGD, epochs=1, batch=128, learning_rate=1e38))
+    wild = replace(recipe, train=replace(SGD, epochs=1, batch=128, learning_rate=1e38))
     with pytest.raises(FacegenderError, match="loss is no longer a number"):
         fitter(wild, tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_one_picture_is_too_few(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
-    alone = Fitter(fitter.store, fitter.train[:1], fitter.validation)
+def test_one_image_is_too_few(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
+    alone = Fitter(fitter.cache, fitter.train[:1], fitter.validation)
     with pytest.raises(InputError, match="1 pictures to learn from are too few for 1 device"):
         alone(recipe, tmp_path / "run")
 
@@ -497,10 +504,10 @@ main()
 
 @pytest.fixture
 def start_script(
-    tmp_path: Path, store: Store, recipe: Recipe
+    tmp_path: Path, cache: ImageCache, recipe: Recipe
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    np.save(tmp_path / "pixels.npy", store.pixels)
-    np.save(tmp_path / "labels.npy", store.labels)
+    np.save(tmp_path / "pixels.npy", cache.pixels)
+    np.save(tmp_path / "labels.npy", cache.labels)
     (tmp_path / "recipe.toml").write_text(write_toml(recipe), encoding="utf-8")
 
     def start(what: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -533,7 +540,7 @@ def test_resume_after_kill_9(
 
 
 def test_two_processes_give_the_same_logits_as_one(
-    store: Store,
+    cache: ImageCache,
     recipe: Recipe,
     tmp_path: Path,
     start_script: Callable[..., subprocess.CompletedProcess[str]],
@@ -543,9 +550,9 @@ def test_two_processes_give_the_same_logits_as_one(
     assert done.returncode == 0, done.stderr
     one, two = (np.load(tmp_path / "out" / f"{rank}.npy") for rank in (0, 1))
     np.testing.assert_array_equal(one, two)
-    alone = compute_logits(built(recipe), store, np.arange(99), recipe.input)
+    alone = compute_logits(built(recipe), cache, np.arange(99), recipe.input)
     np.testing.assert_allclose(one, alone.numpy(), atol=1e-5)
-    truth = torch.from_numpy(store.labels[:99])
+    truth = torch.from_numpy(cache.labels[:99])
     assert accuracy(torch.from_numpy(one), truth) == accuracy(alone, truth)
 
 
@@ -574,26 +581,26 @@ def test_training_by_two_processes_is_training_by_one(
 ) -> None:
     """Every picture is shown once an epoch, by one of the two, and counts as it does alone."""
     one, two = trained_by_two(start_script, "plain", tmp_path / "two")
-    for epoch in range(recipe.fit.epochs):
+    for epoch in range(recipe.train.epochs):
         places = [set(some) for facts in (one, two) for at, some in facts["shown"] if at == epoch]
         assert sum(map(len, places)) == len(set.union(*places)) == 70
     (tmp_path / "one").mkdir()
     history = fit_network(
         plain_network(),
-        fitter.store,
+        fitter.cache,
         fitter.train,
         fitter.validation,
         recipe,
         tmp_path / "one",
         fabric=make_fabric(recipe, 1),
     )
-    for figures, *others in zip(history, one["history"], two["history"], strict=True):
+    for metrics, *others in zip(history, one["history"], two["history"], strict=True):
         for other in others:
             assert other["validation_count"] == 30
             for name in ("accuracy", "validation_accuracy"):
-                assert other[name] == getattr(figures, name)
+                assert other[name] == getattr(metrics, name)
             for name in ("loss", "validation_loss"):
-                assert other[name] == pytest.approx(getattr(figures, name), rel=1e-4)
+                assert other[name] == pytest.approx(getattr(metrics, name), rel=1e-4)
     assert history[-1].loss < history[0].loss
 
 
@@ -606,11 +613,11 @@ def test_what_two_processes_judge_is_what_they_keep(
     """Each has running statistics of its own share; the figures are of those that are saved."""
     folder = tmp_path / "two"
     history = trained_by_two(start_script, "normalised", folder)[0]["history"]
-    best = max(history, key=lambda figures: figures["validation_accuracy"])
+    best = max(history, key=lambda metrics: metrics["validation_accuracy"])
     network = built(recipe)
     load_weights(network, folder / BEST_NAME)
-    logits = compute_logits(network, fitter.store, fitter.validation, recipe.input)
-    labels = torch.from_numpy(fitter.store.labels[fitter.validation])
+    logits = compute_logits(network, fitter.cache, fitter.validation, recipe.input)
+    labels = torch.from_numpy(fitter.cache.labels[fitter.validation])
     assert accuracy(logits, labels) == best["validation_accuracy"]
     loss = float(nn.functional.cross_entropy(logits, labels))
     assert loss == pytest.approx(best["validation_loss"], rel=1e-4)
@@ -620,11 +627,11 @@ def test_checkpoints_are_written_now_and_then(
     fitter: Fitter, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0.0)
-    recipe = replace(recipe, fit=replace(SGD, epochs=1))
+    recipe = replace(recipe, train=replace(SGD, epochs=1))
     seen: list[bool] = []
     fit_network(
         built(recipe),
-        fitter.store,
+        fitter.cache,
         fitter.train,
         fitter.validation,
         recipe,

@@ -8,8 +8,8 @@ import pytest
 
 from facegender.errors import InputError
 from facegender.training.loop.history import (
-    EpochFigures,
-    Progress,
+    EpochMetrics,
+    StepProgress,
     add_to_history,
     read_history,
     write_history,
@@ -17,12 +17,12 @@ from facegender.training.loop.history import (
 from facegender.training.loop.tensorboard import TensorBoard
 
 
-def figures(epoch: int, loss: float = 0.5) -> EpochFigures:
-    return EpochFigures(epoch, loss, 0.75, loss / 3, 0.8, 30, 1e-3, 99.5)
+def metrics(epoch: int, loss: float = 0.5) -> EpochMetrics:
+    return EpochMetrics(epoch, loss, 0.75, loss / 3, 0.8, 30, 1e-3, 99.5)
 
 
 def test_history_is_read_back_bit_for_bit(tmp_path: Path) -> None:
-    history = [figures(0, 1 / 3), figures(1, 1e-9)]
+    history = [metrics(0, 1 / 3), metrics(1, 1e-9)]
     write_history(tmp_path / "history.csv", history)
     assert read_history(tmp_path / "history.csv") == history
     assert read_history(tmp_path / "none.csv") == []
@@ -31,9 +31,9 @@ def test_history_is_read_back_bit_for_bit(tmp_path: Path) -> None:
 def test_epochs_come_one_by_one_and_a_resume_overwrites_what_came_later(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     for epoch in range(3):
-        add_to_history(path, figures(epoch))
-    assert add_to_history(path, figures(1, 0.4)) == [figures(0), figures(1, 0.4)]
-    assert read_history(path) == [figures(0), figures(1, 0.4)]
+        add_to_history(path, metrics(epoch))
+    assert add_to_history(path, metrics(1, 0.4)) == [metrics(0), metrics(1, 0.4)]
+    assert read_history(path) == [metrics(0), metrics(1, 0.4)]
 
 
 @pytest.mark.parametrize("text", ["epoch,loss\n0,0.5\n", "epoch\nx\n"])
@@ -51,8 +51,8 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     with TensorBoard(tmp_path / "tensorboard") as board:
         for epoch in range(2):
             for done in range(10, 110, 10):
-                board.step(Progress(epoch, 2, done, 100, 0.6 - epoch / 10, 0.7))
-            board.epoch(figures(epoch, 0.5 - epoch / 4))
+                board.step(StepProgress(epoch, 2, done, 100, 0.6 - epoch / 10, 0.7))
+            board.epoch(metrics(epoch, 0.5 - epoch / 4))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(one.step, one.value) for one in events.Scalars("loss/train")] == [(1, 0.5), (2, 0.25)]
     assert [one.step for one in events.Scalars("running/loss")] == [100, 200]

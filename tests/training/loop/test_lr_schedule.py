@@ -11,32 +11,32 @@ import pytest
 from made import store_of
 from numpy.typing import NDArray
 
-from facegender.training.data.image_cache import Store
+from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.sampler import epoch_order, sampling_weights
 from facegender.training.data.samples import Sample
 from facegender.training.loop.lr_schedule import count_epochs, learning_rate
-from facegender.training.recipe import FitOptions
+from facegender.training.recipe import TrainOptions
 
 Indices = NDArray[np.int64]
 
 
-def grouped(sizes: dict[tuple[str, str], int]) -> tuple[Store, Indices]:
+def grouped(sizes: dict[tuple[str, str], int]) -> tuple[ImageCache, Indices]:
     samples = [
         Sample("a", f"{source}{label}{i}", label, source=source)
         for (source, label), size in sizes.items()
         for i in range(size)
     ]
     blank = [""] * len(samples)
-    store = store_of(samples, blank, np.zeros((len(samples), 1, 1, 3), np.uint8))
-    return store, np.arange(len(samples), dtype=np.int64)
+    cache = store_of(samples, blank, np.zeros((len(samples), 1, 1, 3), np.uint8))
+    return cache, np.arange(len(samples), dtype=np.int64)
 
 
 SIZES = {("web", "male"): 60, ("web", "female"): 25, ("film", "male"): 10, ("", "female"): 5}
 
 
-def test_without_balance_each_picture_comes_once() -> None:
-    store, train = grouped(SIZES)
-    weights = sampling_weights(store, train[::2], 0.0)
+def test_without_balance_each_image_comes_once() -> None:
+    cache, train = grouped(SIZES)
+    weights = sampling_weights(cache, train[::2], 0.0)
     np.testing.assert_array_equal(weights, np.ones(50))
     order = epoch_order(train[::2], weights, 0, 0)
     np.testing.assert_array_equal(np.sort(order), train[::2])
@@ -45,27 +45,27 @@ def test_without_balance_each_picture_comes_once() -> None:
 
 @pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
 def test_balance_evens_groups_out(balance: float) -> None:
-    store, train = grouped(SIZES)
-    weights = sampling_weights(store, train, balance)
+    cache, train = grouped(SIZES)
+    weights = sampling_weights(cache, train, balance)
     assert weights.sum() == pytest.approx(100)
     aims = {key: size ** (1 - balance) for key, size in SIZES.items()}
     shown = Counter(
-        (store.samples[i].source, store.samples[i].label)
+        (cache.samples[i].source, cache.samples[i].label)
         for epoch in range(200)
         for i in epoch_order(train, weights, 1, epoch)
     )
     for key, aim in aims.items():
         expected = aim / sum(aims.values())
         of_group = [
-            w for w, s in zip(weights, store.samples, strict=True) if (s.source, s.label) == key
+            w for w, s in zip(weights, cache.samples, strict=True) if (s.source, s.label) == key
         ]
         assert sum(of_group) / 100 == pytest.approx(expected)
         assert shown[key] / 20_000 == pytest.approx(expected, abs=0.01)
 
 
 def test_epoch_order_is_keyed_by_seed_and_epoch() -> None:
-    store, train = grouped(SIZES)
-    weights = sampling_weights(store, train, 0.7)
+    cache, train = grouped(SIZES)
+    weights = sampling_weights(cache, train, 0.7)
     orders = {
         (seed, epoch): epoch_order(train, weights, seed, epoch).tobytes()
         for seed in range(3)
@@ -84,7 +84,7 @@ def test_epoch_order_is_full_where_weights_fall_short() -> None:
 
 
 def test_learning_rate() -> None:
-    level = FitOptions(learning_rate=0.4)
+    level = TrainOptions(learning_rate=0.4)
     assert {learning_rate(level, step, 10) for step in range(10)} == {0.4}
     warm = replace(level, warmup=0.3)
     assert [learning_rate(warm, step, 10) for step in range(5)] == pytest.approx(
@@ -101,10 +101,10 @@ def test_learning_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("least_steps", "steps", "expected"),
+    ("min_steps", "steps", "expected"),
     [(0, 5, 2), (10, 5, 2), (11, 5, 3), (12, 5, 3), (100, 1, 100), (100, 1000, 2)],
 )
 def test_a_small_archive_is_gone_through_more_often(
-    least_steps: int, steps: int, expected: int
+    min_steps: int, steps: int, expected: int
 ) -> None:
-    assert count_epochs(FitOptions(epochs=2, least_steps=least_steps), steps) == expected
+    assert count_epochs(TrainOptions(epochs=2, min_steps=min_steps), steps) == expected

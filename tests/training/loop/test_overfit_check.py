@@ -13,14 +13,14 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from facegender.errors import FacegenderError, OutputError
-from facegender.training.data.image_cache import Store
-from facegender.training.loop import overfit_check as self_check
+from facegender.training.data.image_cache import ImageCache
+from facegender.training.loop import overfit_check as sanity_check
 from facegender.training.loop.checkpoint import CHECKPOINT_NAME, checkpoint_bytes
 from facegender.training.loop.devices import make_fabric
 from facegender.training.loop.fit import fit_network
-from facegender.training.loop.overfit_check import check_space, learn_by_heart
+from facegender.training.loop.overfit_check import check_disk_space, overfit_small_batch
 from facegender.training.models.networks import build_network
-from facegender.training.recipe import FitOptions, InputOptions, NetworkOptions, Recipe
+from facegender.training.recipe import InputOptions, NetworkOptions, Recipe, TrainOptions
 
 Train = NDArray[np.int64]
 
@@ -31,53 +31,53 @@ def fabric(recipe: Recipe) -> Fabric:
 
 
 def test_faces_and_even_noise_are_learned_by_heart(
-    store: Store, train_part: Train, recipe: Recipe, fabric: Fabric
+    cache: ImageCache, train_part: Train, recipe: Recipe, fabric: Fabric
 ) -> None:
     rng = np.random.default_rng(0)
-    noise = replace(store, pixels=rng.integers(0, 256, store.pixels.shape).astype(np.uint8))
-    for pictures in (store, noise):
+    noise = replace(cache, pixels=rng.integers(0, 256, cache.pixels.shape).astype(np.uint8))
+    for images in (cache, noise):
         told: list[int] = []
         network = build_network(recipe.network.name)
-        learned = learn_by_heart(
-            network, pictures, train_part, recipe, fabric, on_picture=told.append
+        learned = overfit_small_batch(
+            network, images, train_part, recipe, fabric, on_image=told.append
         )
-        assert learned.pictures == 16 and learned.steps < self_check.STEPS
+        assert learned.images == 16 and learned.steps < sanity_check.STEPS
         assert learned.after < 0.2 < learned.before
         assert told == [16 * (step + 1) for step in range(learned.steps)]
 
 
-def test_pictures_that_are_all_alike_are_not(
-    store: Store, train_part: Train, recipe: Recipe, fabric: Fabric
+def test_images_that_are_all_alike_are_not(
+    cache: ImageCache, train_part: Train, recipe: Recipe, fabric: Fabric
 ) -> None:
-    blank = replace(store, pixels=np.full_like(store.pixels, 90))
-    with pytest.raises(FacegenderError, match=r"could not be learned by heart.*--no-self-check"):
-        learn_by_heart(build_network(recipe.network.name), blank, train_part, recipe, fabric)
+    blank = replace(cache, pixels=np.full_like(cache.pixels, 90))
+    with pytest.raises(FacegenderError, match=r"could not be learned by heart.*--no-sanity-check"):
+        overfit_small_batch(build_network(recipe.network.name), blank, train_part, recipe, fabric)
 
 
 def test_numbers_that_are_none_are_said(
-    store: Store, train_part: Train, recipe: Recipe, fabric: Fabric
+    cache: ImageCache, train_part: Train, recipe: Recipe, fabric: Fabric
 ) -> None:
     network = build_network(recipe.network.name)
     with torch.no_grad():
         next(network.parameters()).fill_(float("nan"))
     with pytest.raises(FacegenderError, match="the loss is no number in step 1"):
-        learn_by_heart(network, store, train_part, recipe, fabric)
+        overfit_small_batch(network, cache, train_part, recipe, fabric)
 
 
-def test_two_pictures_are_enough(store: Store, recipe: Recipe, fabric: Fabric) -> None:
+def test_two_images_are_enough(cache: ImageCache, recipe: Recipe, fabric: Fabric) -> None:
     network = build_network(recipe.network.name)
     two = np.array([0, 1], np.int64)
-    assert learn_by_heart(network, store, two, recipe, fabric).pictures == 2
+    assert overfit_small_batch(network, cache, two, recipe, fabric).images == 2
 
 
 def test_neither_weights_nor_random_numbers_change(
-    store: Store, train_part: Train, recipe: Recipe, fabric: Fabric
+    cache: ImageCache, train_part: Train, recipe: Recipe, fabric: Fabric
 ) -> None:
     torch.manual_seed(3)
     network = build_network(recipe.network.name).eval()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     state = torch.get_rng_state()
-    learn_by_heart(network, store, train_part, recipe, fabric)
+    overfit_small_batch(network, cache, train_part, recipe, fabric)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert not network.training
@@ -86,18 +86,20 @@ def test_neither_weights_nor_random_numbers_change(
 
 @pytest.mark.parametrize(("optimizer", "momentum"), [("adamw", 0.9), ("sgd", 0.9), ("sgd", 0.0)])
 def test_a_checkpoint_is_as_large_as_foretold(
-    store: Store, train_part: Train, tmp_path: Path, optimizer: str, momentum: float
+    cache: ImageCache, train_part: Train, tmp_path: Path, optimizer: str, momentum: float
 ) -> None:
     recipe = Recipe(
         "one",
         NetworkOptions("test_resnet"),
         InputOptions(32, 32),
-        fit=FitOptions(1, batch=64, optimizer=optimizer, momentum=momentum, precision="32"),
+        train=TrainOptions(
+            1, batch_size=64, optimizer=optimizer, momentum=momentum, precision="32"
+        ),
     )
     network = build_network("test_resnet")
-    foretold = checkpoint_bytes(network, recipe.fit)
+    foretold = checkpoint_bytes(network, recipe.train)
     one_device = make_fabric(recipe, 1)
-    fit_network(network, store, train_part, train_part, recipe, tmp_path, fabric=one_device)
+    fit_network(network, cache, train_part, train_part, recipe, tmp_path, fabric=one_device)
     size = (tmp_path / CHECKPOINT_NAME).stat().st_size
     assert foretold <= size < 1.05 * foretold + 50_000
 
@@ -105,12 +107,12 @@ def test_a_checkpoint_is_as_large_as_foretold(
 def test_a_full_disk_is_said_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, options = build_network("test_resnet"), FitOptions()
-    check_space(tmp_path, network, options)
+    network, options = build_network("test_resnet"), TrainOptions()
+    check_disk_space(tmp_path, network, options)
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(self_check.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 10**6))
+    monkeypatch.setattr(sanity_check.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 10**6))
     with pytest.raises(OutputError, match=r"take up to \d+ MB and 1 MB are free"):
-        check_space(tmp_path, network, options)
+        check_disk_space(tmp_path, network, options)
     # a resume writes over what is there
     (tmp_path / CHECKPOINT_NAME).write_bytes(b"0" * 30_000_000)
-    check_space(tmp_path, network, options)
+    check_disk_space(tmp_path, network, options)

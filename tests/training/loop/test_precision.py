@@ -16,7 +16,7 @@ from facegender.training.console import Console
 from facegender.training.loop import precision
 from facegender.training.loop.devices import is_one_process, make_fabric
 from facegender.training.recipe import Recipe, read_recipe
-from facegender.training.run_folder import Request
+from facegender.training.run_folder import TrainRequest
 from facegender.training.train import train
 
 
@@ -63,7 +63,7 @@ def test_the_ratio_of_two_speeds(
     network = Slow(half, whole)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     state = torch.get_rng_state()
-    assert least <= precision.speed_of_half(network, recipe) <= most
+    assert least <= precision.measure_bf16_speedup(network, recipe) <= most
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert all(value.grad is None for value in network.parameters())
@@ -71,7 +71,7 @@ def test_the_ratio_of_two_speeds(
 
 @pytest.mark.parametrize(("times", "expected"), [(1.7, "bf16"), (0.9, "32"), (0.0, "32")])
 def test_a_run_keeps_what_was_chosen(
-    request_of_run: Request,
+    request_of_run: TrainRequest,
     recipe: Recipe,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -86,10 +86,10 @@ def test_a_run_keeps_what_was_chosen(
 
     monkeypatch.setattr(run, "half_may_be_faster", lambda recipe: True)
     monkeypatch.setattr(run, "speed_of_half", measured)
-    auto = replace(recipe, fit=replace(recipe.fit, epochs=1, precision="auto"))
-    train(request_of_run, auto, tmp_path / "run", self_check=False, console=Console(quiet=True))
+    auto = replace(recipe, train=replace(recipe.train, epochs=1, precision="auto"))
+    train(request_of_run, auto, tmp_path / "run", sanity_check=False, console=Console(quiet=True))
     assert asked == ["test_resnet"]
-    assert read_recipe(tmp_path / "run" / "config.toml").fit.precision == expected
+    assert read_recipe(tmp_path / "run" / "config.toml").train.precision == expected
     train(None, None, tmp_path / "run", resume=True, console=Console(quiet=True))
     assert asked == ["test_resnet"]  # a resume goes on in the same arithmetic
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["validation"]
@@ -98,11 +98,11 @@ def test_a_run_keeps_what_was_chosen(
 def test_what_is_asked_for_is_not_measured(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "half_may_be_faster", lambda recipe: True)
     network = nn.Linear(1, 1)
-    assert run._settle_precision(network, recipe, Console(quiet=True)) is recipe  # asks for "32"
-    auto = replace(recipe, fit=replace(recipe.fit, precision="auto"))
+    assert run._resolve_precision(network, recipe, Console(quiet=True)) is recipe  # asks for "32"
+    auto = replace(recipe, train=replace(recipe.train, precision="auto"))
     monkeypatch.setattr(run, "half_may_be_faster", lambda recipe: False)
-    settled = run._settle_precision(network, auto, Console(quiet=True))
-    assert settled.fit.precision == "32"  # for good: a resume elsewhere does not change it
+    settled = run._resolve_precision(network, auto, Console(quiet=True))
+    assert settled.train.precision == "32"  # for good: a resume elsewhere does not change it
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about CPUs")
@@ -119,8 +119,8 @@ def test_on_a_cpu_it_takes_instructions_and_a_network_known_to_be_stable(
 ) -> None:
     monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: has_bf16)
     named = replace(recipe, network=replace(recipe.network, name=name))
-    named = replace(named, fit=replace(named.fit, precision="auto"))
-    assert precision.half_may_be_faster(named) is expected
+    named = replace(named, train=replace(named.train, precision="auto"))
+    assert precision.bf16_may_be_faster(named) is expected
     assert make_fabric(named, 1)._precision.precision == ("bf16-mixed" if expected else "32-true")
 
 

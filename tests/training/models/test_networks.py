@@ -15,7 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from facegender.errors import InputError
-from facegender.training.models.networks import DlibResNet, build_network, check_input, load_start
+from facegender.training.models.networks import (
+    DlibResNet,
+    build_network,
+    check_input_size,
+    load_pretrained,
+)
 
 TINY = "test_resnet"
 
@@ -77,17 +82,17 @@ def test_no_network_of_that_name() -> None:
 
 
 def test_a_size_too_small_is_refused_before_work_starts(dlib_network: nn.Module) -> None:
-    check_input(dlib_network, "dlib_resnet", 96, 96)
+    check_input_size(dlib_network, "dlib_resnet", 96, 96)
     with pytest.raises(InputError, match="'dlib_resnet' cannot take 40x40 pixels"):
-        check_input(dlib_network, "dlib_resnet", 40, 40)
+        check_input_size(dlib_network, "dlib_resnet", 40, 40)
     with pytest.raises(InputError, match=r"set another input\.height"):
-        check_input(build_network("test_vit"), "test_vit", 50, 50)
+        check_input_size(build_network("test_vit"), "test_vit", 50, 50)
 
 
 def test_random_start_changes_nothing() -> None:
     network = build_network(TINY)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    assert load_start(network, TINY, None).text == "random weights"
+    assert load_pretrained(network, TINY, None).text == "random weights"
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
@@ -98,7 +103,7 @@ def test_dlib_start_recognises_structure() -> None:
     assert isinstance(network, DlibResNet)
     head = network.head.weight.clone()
     before = [layer.weight.clone() for layer in network.convolutions()]
-    start = load_start(network, "dlib_resnet", "dlib")
+    start = load_pretrained(network, "dlib_resnet", "dlib")
     assert "dlib" in start.text
     assert start.fitted == 58
     assert torch.equal(network.head.weight, head)
@@ -106,7 +111,7 @@ def test_dlib_start_recognises_structure() -> None:
         assert torch.isfinite(layer.weight).all()
         assert not torch.equal(layer.weight, old)
     again = build_network("dlib_resnet")
-    load_start(again, "dlib_resnet", "dlib")
+    load_pretrained(again, "dlib_resnet", "dlib")
     assert all(
         torch.equal(a, b)
         for a, b in zip(network.blocks.parameters(), again.blocks.parameters(), strict=True)
@@ -116,7 +121,7 @@ def test_dlib_start_recognises_structure() -> None:
 @needs_dlib
 def test_dlib_start_belongs_to_its_network() -> None:
     with pytest.raises(InputError, match="belongs to the network 'dlib_resnet'"):
-        load_start(build_network(TINY), TINY, "dlib")
+        load_pretrained(build_network(TINY), TINY, "dlib")
 
 
 def test_dlib_start_without_its_package(
@@ -124,14 +129,14 @@ def test_dlib_start_without_its_package(
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path)])  # where nothing is installed
     with pytest.raises(InputError, match="pip install face_recognition_models"):
-        load_start(dlib_network, "dlib_resnet", "dlib")
+        load_pretrained(dlib_network, "dlib_resnet", "dlib")
 
 
 def test_timm_start_without_connection_says_what_to_do() -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     began = time.monotonic()
     with pytest.raises(InputError, match="--pretrained") as caught:
-        load_start(build_network(TINY), TINY, "timm")
+        load_pretrained(build_network(TINY), TINY, "timm")
     assert "cannot be had" in str(caught.value)
     assert "--pretrained none" in str(caught.value)
     assert time.monotonic() - began < 5
@@ -164,7 +169,7 @@ def test_a_file_of_weights_is_loaded_but_for_a_head_of_another_size(
     SAVERS[name](weights, tmp_path / name)
     network = build_network(TINY)
     own_head = network.state_dict()["fc.weight"].clone()
-    start = load_start(network, TINY, str(tmp_path / name))
+    start = load_pretrained(network, TINY, str(tmp_path / name))
     assert start.text == f"weights from {name}"
     assert str(tmp_path) not in start.text
     for key, value in network.state_dict().items():
@@ -179,7 +184,7 @@ def test_an_old_file_without_batch_counters_is_loaded(tmp_path: Path) -> None:
     weights = {k: v for k, v in other_network(1000).items() if "num_batches" not in k}
     torch.save(weights, tmp_path / "old.pth")
     network = build_network(TINY)
-    load_start(network, TINY, str(tmp_path / "old.pth"))
+    load_pretrained(network, TINY, str(tmp_path / "old.pth"))
     assert torch.equal(network.state_dict()["layer1.0.bn1.weight"], weights["layer1.0.bn1.weight"])
 
 
@@ -189,7 +194,7 @@ def test_weights_of_another_network_are_refused_with_counts(tmp_path: Path, name
     network = build_network("dlib_resnet")
     before = [value.clone() for value in network.state_dict().values()]
     with pytest.raises(InputError, match="do not belong to this network: 58 of its tensors") as e:
-        load_start(network, "dlib_resnet", str(tmp_path / name))
+        load_pretrained(network, "dlib_resnet", str(tmp_path / name))
     counts = sum(not key.startswith("fc.") for key in other_network(2))
     assert f"{counts} are unknown to it" in str(e.value)
     assert all(map(torch.equal, network.state_dict().values(), before))
@@ -200,7 +205,7 @@ def test_one_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
     weights["conv1.0.weight"] = torch.zeros((1, 3, 3, 3))
     torch.save(weights, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"1 of its tensors .* \(conv1\.0\.weight\), 0 are unkn"):
-        load_start(build_network(TINY), TINY, str(tmp_path / "w.pth"))
+        load_pretrained(build_network(TINY), TINY, str(tmp_path / "w.pth"))
 
 
 class Evil:
@@ -217,7 +222,7 @@ class Evil:
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, name: str) -> None:
     torch.save({"fc.weight": Evil(tmp_path / "proof")}, tmp_path / name)
     with pytest.raises(InputError, match="cannot read weights"):
-        load_start(build_network(TINY), TINY, str(tmp_path / name))
+        load_pretrained(build_network(TINY), TINY, str(tmp_path / name))
     assert not (tmp_path / "proof").exists()
 
 
@@ -227,11 +232,11 @@ def test_files_that_hold_no_weights(tmp_path: Path, name: str, content: bytes | 
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=f"cannot read weights from .*{name}"):
-        load_start(build_network(TINY), TINY, str(tmp_path / name))
+        load_pretrained(build_network(TINY), TINY, str(tmp_path / name))
 
 
 @pytest.mark.parametrize("content", [torch.zeros(3), {"epoch": 3}, [torch.zeros(2)]])
 def test_torch_files_that_are_no_state_dict(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(InputError, match="no state dict"):
-        load_start(build_network(TINY), TINY, str(tmp_path / "w.pth"))
+        load_pretrained(build_network(TINY), TINY, str(tmp_path / "w.pth"))

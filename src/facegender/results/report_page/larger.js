@@ -10,8 +10,8 @@ function showLarger(place) {
   byId("faces").hidden = !picture.faces.length;
   byId("faces").replaceChildren(...picture.faces.map((row) => {
     const more = [
-      row.score == null ? null : word("detector", { x: number(row.score, 2) }),
-      row.crop === "whole" ? word("whole") : null,
+      row.detection_score == null ? null : word("detector", { x: number(row.detection_score, 2) }),
+      row.crop === "none" ? word("whole") : null,
     ].filter(Boolean).join(", ");
     return make("li", {}, ...answerOf(row), more ? make("span", { className: "quiet" }, ` (${more})`) : "");
   }));

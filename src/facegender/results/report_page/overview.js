@@ -10,7 +10,7 @@ function countAll() {
   const bins = Array.from({ length: BINS }, () => ({ female: 0, male: 0, unknown: 0 }));
   for (const picture of pictures) {
     const { first } = picture;
-    counts.countFaces += picture.rows.filter((row) => row.face != null).length;
+    counts.countFaces += picture.rows.filter((row) => row.face_index != null).length;
     counts[kindOf(first)] = (counts[kindOf(first)] ?? 0) + 1;
     if (hasAnswer(picture)) {
       const bin = Math.floor((first.probability - 0.5) * 2 * BINS + 1e-9);

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from facegender.files import replacing
+from facegender.files import atomic_write
 from facegender.training.audit.slices import SURE
 from facegender.training.data.image_rows import read_rows
 
 if TYPE_CHECKING:
-    from facegender.training.audit.audit import Audit, Subject
+    from facegender.training.audit.audit import Audit, AuditedSet
 
 _SIDE = 112
-_GROUPS, _MEMBERS, _DOUBTFUL, _BATCHES, _BATCH_PICTURES, _OTHERS = 120, 8, 240, 12, 16, 40
+_GROUPS, _MEMBERS, _DOUBTFUL, _BATCHES, _BATCH_IMAGES, _OTHERS = 120, 8, 240, 12, 16, 40
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #b3261e; }
@@ -48,7 +48,7 @@ summary { cursor: pointer; padding: .3rem 0; } summary:focus-visible, a:focus-vi
 """
 
 
-def write_page(found: Audit, facts: dict[str, Any], path: Path) -> None:
+def write_audit_page(found: Audit, facts: dict[str, Any], path: Path) -> None:
     """Write the page, whole or not at all."""
     sections = {
         "counts": _counts(facts),
@@ -74,7 +74,7 @@ def write_page(found: Audit, facts: dict[str, Any], path: Path) -> None:
         f'<section id="{name}"><h2>{titles[name]}</h2>{text}</section>'
         for name, text in shown.items()
     )
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -115,7 +115,7 @@ def _doubtful(found: Audit, facts: dict[str, Any]) -> str:
     ]
     return (
         f"<p>{len(flagged):,} flagged; the {len(items):,} most doubtful are shown. The label under "
-        "a picture is the one that it has. doubtful.csv holds all of them: remove the lines whose "
+        "a picture is the one that it has. label_issues.csv holds all of them: remove the lines whose "
         "label is right, and give it to <code>facegender train --corrections</code>.</p>"
         f'<ul class="sheet">{"".join(items)}</ul>'
     )
@@ -125,15 +125,15 @@ def _persons(found: Audit) -> str:
     """Persons whose pictures do not agree on the label, the rarer label first."""
     from facegender.training.audit.audit import mixed_persons
 
-    if not any(sample.person for sample in found.subject.store.samples):
+    if not any(sample.person for sample in found.subject.cache.samples):
         return ""
     persons = mixed_persons(found)
     if not persons:
         return "<p>None found.</p>"
     items = []
     for person, rows in persons[:_GROUPS]:
-        figures = [_figure(found.subject, row, _wrong(found, row)) for row in rows[:_MEMBERS]]
-        items.append(_group(_text(person), figures, len(rows)))
+        metrics = [_figure(found.subject, row, _wrong(found, row)) for row in rows[:_MEMBERS]]
+        items.append(_group(_text(person), metrics, len(rows)))
     return (
         f"<p>{len(persons):,} found; {len(items):,} are shown, the one with the most doubtful "
         "label first, of each the rarer label first.</p>"
@@ -146,25 +146,25 @@ def _batches(found: Audit) -> str:
     batches = found.doubts.batches
     if not batches:
         return "<p>None found.</p>"
-    parts = []
+    subsets = []
     for batch in batches[:_BATCHES]:
-        some = batch.rows[:: max(1, len(batch.rows) // _BATCH_PICTURES)][:_BATCH_PICTURES]
+        some = batch.rows[:: max(1, len(batch.rows) // _BATCH_IMAGES)][:_BATCH_IMAGES]
         items = "".join(
             f"<li>{_figure(found.subject, row, _wrong(found, row))}</li>" for row in some
         )
-        is_part = len(some) < batch.pictures
+        is_part = len(some) < batch.images
         some_of = f"<p>{len(some)} of them are shown.</p>" if is_part else ""
-        parts.append(
+        subsets.append(
             f"<details><summary>{_text(batch.kind)} <b>{_text(batch.name)}</b>, labelled "
-            f"{batch.label}: {batch.against:,} of {batch.pictures:,} look like the other label, "
+            f"{batch.label}: {batch.against:,} of {batch.images:,} look like the other label, "
             f"{batch.surely:,} of them surely; chance {_chance(batch.chance)}</summary>"
             f'{some_of}<ul class="sheet">{items}</ul></details>'
         )
-    shown = f"; the first {len(parts)} are shown" if len(batches) > len(parts) else ""
+    shown = f"; the first {len(subsets)} are shown" if len(batches) > len(subsets) else ""
     return (
         f"<p>{len(batches):,} found, the least probable first{shown}. Surely: the scores give the "
         f"label less than {SURE:g}. Chance: how probable any such batch would be if wrong labels "
-        "were spread evenly. audit.json names all files.</p>" + "".join(parts)
+        "were spread evenly. audit.json names all files.</p>" + "".join(subsets)
     )
 
 
@@ -180,12 +180,12 @@ def _wrong(found: Audit, row: int) -> str:
 
 def _copies(found: Audit) -> str:
     """Groups of copies, those under both labels first, then those that agree least."""
-    from facegender.training.audit.near_duplicates import groups_of
+    from facegender.training.audit.near_duplicates import group_pairs
 
-    groups = groups_of(found.groups)
+    groups = group_pairs(found.groups)
     if not groups:
         return "<p>None found.</p>"
-    samples = found.subject.store.samples
+    samples = found.subject.cache.samples
     weakest: dict[int, float] = {}
     for pair in found.pairs:
         number = int(found.groups[pair.row])
@@ -199,18 +199,18 @@ def _copies(found: Audit) -> str:
         both = "" if order(rows)[0] else ' <span class="bad">both labels</span>'
         rarest = Counter(samples[row].label for row in rows)
         shown = sorted(rows, key=lambda row: rarest[samples[row].label])[:_MEMBERS]  # both labels
-        figures = [_figure(found.subject, row) for row in shown]
-        items.append(_group(f"agreement {order(rows)[1]:.3f}{both}", figures, len(rows)))
+        metrics = [_figure(found.subject, row) for row in shown]
+        items.append(_group(f"agreement {order(rows)[1]:.3f}{both}", metrics, len(rows)))
     return (
         f"<p>{len(groups):,} groups; {len(items):,} are shown: those under both labels, then those "
         f'that agree least.</p><ul class="groups">{"".join(items)}</ul>'
     )
 
 
-def _group(title: str, figures: Sequence[str], count: int) -> str:
+def _group(title: str, metrics: Sequence[str], count: int) -> str:
     """Pictures that belong together, side by side; how many of ``count`` are not shown."""
-    more = f"<p>and {count - len(figures):,} more</p>" if count > len(figures) else ""
-    return f'<li>{title}<div class="row">{"".join(figures)}</div>{more}</li>'
+    more = f"<p>and {count - len(metrics):,} more</p>" if count > len(metrics) else ""
+    return f'<li>{title}<div class="row">{"".join(metrics)}</div>{more}</li>'
 
 
 def _leaks(found: Audit) -> str:
@@ -232,18 +232,18 @@ def _leaks(found: Audit) -> str:
 def _others(found: Audit, facts: dict[str, Any]) -> str:
     """The unreadable and the skipped by name and reason; the tiny, flat and faceless in sight."""
     subject = found.subject
-    parts = []
+    subsets = []
     for title, entries in (("Unreadable", facts["unreadable"]), ("Skipped", facts["skipped"])):
         lines = [f"{_text(one['file'])}: {_text(one['reason'])}" for one in entries[:_OTHERS]]
-        parts.append(_folded(title, len(entries), "names", lines))
+        subsets.append(_folded(title, len(entries), "names", lines))
     for title, rows in (
         ("Tiny", subject.tiny()),
         ("One-coloured", subject.one_coloured()),
         ("No face found", subject.faceless()),
     ):
-        figures = [_figure(subject, row, _size(subject, row)) for row in rows[:_OTHERS]]
-        parts.append(_folded(title, len(rows), "sheet", figures))
-    return "".join(parts) or "<p>None.</p>"
+        metrics = [_figure(subject, row, _size(subject, row)) for row in rows[:_OTHERS]]
+        subsets.append(_folded(title, len(rows), "sheet", metrics))
+    return "".join(subsets) or "<p>None.</p>"
 
 
 def _folded(title: str, count: int, kind: str, items: Sequence[str]) -> str:
@@ -258,19 +258,19 @@ def _folded(title: str, count: int, kind: str, items: Sequence[str]) -> str:
     )
 
 
-def _size(subject: Subject, row: int) -> str:
-    seen = subject.looks[row]
+def _size(subject: AuditedSet, row: int) -> str:
+    seen = subject.scales[row]
     return f"{seen.width} x {seen.height}" if seen else ""
 
 
-def _figure(subject: Subject, row: int, note: str = "") -> str:
+def _figure(subject: AuditedSet, row: int, note: str = "") -> str:
     """One picture with its label and name."""
-    sample = subject.store.samples[row]
-    seen = subject.looks[row]
+    sample = subject.cache.samples[row]
+    seen = subject.scales[row]
     shape: Sequence[int] = (seen.width, seen.height) if seen else (1, 1)
     scale = _SIDE / max(shape)
     size = tuple(max(1, round(side * scale)) for side in shape)
-    pixels = read_rows(subject.store.wide, np.array([row]))[0]
+    pixels = read_rows(subject.cache.context_pixels, np.array([row]))[0]
     image = Image.fromarray(pixels).resize((size[0], size[1]))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=75)

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from facegender.errors import OutputError
-from facegender.training.data.image_cache import Store
+from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.image_rows import read_rows
-from facegender.training.models.networks import FACENET, DlibResNet, load_start
+from facegender.training.models.networks import FACENET, DlibResNet, load_pretrained
 
 PERSON = 256
 """How many features, the first of each picture, are the network's last ones: who it is."""
@@ -33,15 +33,15 @@ _BATCH = 256
 _MEAN, _SCALE = (0.4815, 0.4588, 0.4090), 1.0039
 
 
-def read_features(
-    store: Store, folder: Path, *, on_picture: Callable[[int], None] | None = None
+def read_embeddings(
+    cache: ImageCache, folder: Path, *, on_image: Callable[[int], None] | None = None
 ) -> NDArray[np.float16]:
     """Compute the features of every picture of a store, or open those that were computed before.
 
     Args:
-        store: its ``pixels`` are face crops by the rule ``aligned``.
+        cache: its ``pixels`` are face crops by the rule ``aligned``.
         folder: where features are kept, by a fingerprint of the pictures; made when missing.
-        on_picture: called with the number of pictures done so far.
+        on_image: called with the number of pictures done so far.
 
     Returns:
         ``float16 [N, 2560]``, memory-mapped: 256 of the last layer, and a map of 256 x 3 x 3 that
@@ -52,22 +52,22 @@ def read_features(
         OutputError: they cannot be written.
     """
     digest = hashlib.blake2b(digest_size=8)
-    digest.update(f"{_VERSION} {store.pixels.shape}".encode())
-    digest.update("".join(store.digests).encode())
+    digest.update(f"{_VERSION} {cache.pixels.shape}".encode())
+    digest.update("".join(cache.digests).encode())
     place = folder / f"{digest.hexdigest()}.features"
     width = PERSON + PERSON * _MAP_SIDE**2
-    shape = (len(store.samples), width)
+    shape = (len(cache.samples), width)
     if not place.exists():
         unfinished = place.with_name(f"{place.name}.{secrets.token_hex(6)}.part")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with unfinished.open("wb") as file:
                 done = 0
-                for block in _compute(store):
+                for block in _compute(cache):
                     file.write(block.tobytes())
                     done += len(block)
-                    if on_picture:
-                        on_picture(done)
+                    if on_image:
+                        on_image(done)
             unfinished.replace(place)
         except OSError as error:
             raise OutputError(f"cannot write {place}: {error.strerror or error}") from error
@@ -76,11 +76,11 @@ def read_features(
     return np.memmap(place, np.float16, "r", shape=shape)
 
 
-def _compute(store: Store) -> Iterator[NDArray[np.float16]]:
+def _compute(cache: ImageCache) -> Iterator[NDArray[np.float16]]:
     """Compute features batch by batch."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = DlibResNet()
-    load_start(network, FACENET, "dlib")
+    load_pretrained(network, FACENET, "dlib")
     network = network.eval().to(device).to(memory_format=torch.channels_last)
     mean = torch.tensor(_MEAN, device=device).view(1, 3, 1, 1)
 
@@ -93,11 +93,11 @@ def _compute(store: Store) -> Iterator[NDArray[np.float16]]:
         return torch.cat([(last + last_2) / 2, layout.flatten(1)], 1).float().cpu()
 
     with torch.inference_mode():
-        is_half = _half_is_faster(look, store, device)
+        is_half = _half_is_faster(look, cache, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=is_half):
-            for start in range(0, len(store.pixels), _BATCH):
-                rows = np.arange(start, min(start + _BATCH, len(store.pixels)))
-                block = torch.from_numpy(read_rows(store.pixels, rows))
+            for start in range(0, len(cache.pixels), _BATCH):
+                rows = np.arange(start, min(start + _BATCH, len(cache.pixels)))
+                block = torch.from_numpy(read_rows(cache.pixels, rows))
                 yield look(block).numpy().astype(np.float16)
 
 
@@ -112,11 +112,13 @@ def _layers(network: DlibResNet, x: Tensor) -> tuple[Tensor, Tensor]:
     return x.mean((2, 3)), layout
 
 
-def _half_is_faster(look: Callable[[Tensor], Tensor], store: Store, device: torch.device) -> bool:
+def _half_is_faster(
+    look: Callable[[Tensor], Tensor], cache: ImageCache, device: torch.device
+) -> bool:
     """Time bfloat16 against float32 on a few pictures; too few of them are not worth it."""
-    if len(store.pixels) < 4 * _BATCH:
+    if len(cache.pixels) < 4 * _BATCH:
         return False
-    some = torch.from_numpy(read_rows(store.pixels, np.arange(_BATCH // 4)))
+    some = torch.from_numpy(read_rows(cache.pixels, np.arange(_BATCH // 4)))
     seconds = []
     for is_half in (False, True):
         with torch.autocast(device.type, torch.bfloat16, enabled=is_half):

@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from facegender.model.model_file import LABELS
-from facegender.training.audit.slices import Batch, find_batches, prefix
+from facegender.training.audit.slices import Slice, find_slices, prefix
 from facegender.training.data.image_rows import read_rows
 from facegender.training.data.samples import Columns, Sample, age_in_years
 
@@ -47,7 +47,7 @@ _CAREFUL = 1.4
 
 
 @dataclass(frozen=True, slots=True)
-class Doubts:
+class LabelIssues:
     """How doubtful labels are, in the order of the pictures.
 
     Attributes:
@@ -59,10 +59,10 @@ class Doubts:
 
     wrong: NDArray[np.float64]
     flagged: NDArray[np.bool_]
-    batches: tuple[Batch, ...]
+    batches: tuple[Slice, ...]
 
 
-def find_doubtful(
+def find_label_issues(
     samples: Sequence[Sample],
     features: NDArray[np.floating],
     groups: NDArray[np.int64],
@@ -72,7 +72,7 @@ def find_doubtful(
     columns: Columns | None = None,
     seed: int = 0,
     on_fold: Callable[[int], None] | None = None,
-) -> Doubts:
+) -> LabelIssues:
     """Find labels that are probably wrong.
 
     Args:
@@ -148,8 +148,8 @@ def weigh(
     use: NDArray[np.bool_],
     copies: NDArray[np.int64] | None = None,
     columns: Columns | None = None,
-) -> Doubts:
-    """Turn out-of-fold scores into probabilities that labels are wrong; see :class:`Doubts`."""
+) -> LabelIssues:
+    """Turn out-of-fold scores into probabilities that labels are wrong; see :class:`LabelIssues`."""
     labels = np.array([LABELS.index(sample.label) for sample in samples])
     sign = np.where(labels == 1, 1.0, -1.0)
     ages = [age_in_years(sample.age) for sample in samples]
@@ -158,7 +158,7 @@ def weigh(
     wrong = np.full(len(labels), np.nan)
     flagged = np.zeros(len(labels), bool)
     if len(rows) < 2 * FOLDS:
-        return Doubts(wrong, flagged, ())
+        return LabelIssues(wrong, flagged, ())
     smoothed, majority = _with_persons(samples, scores, labels, rows)
     margin = sign * smoothed
     of_group = _file_groups(samples, rows)
@@ -167,10 +167,10 @@ def weigh(
         noise = _fit_noise(margin[members]) if len(members) >= _LEAST_GROUP else everything
         wrong[members] = _posterior(margin[members], noise)
     right = expit(np.clip(everything[0] * margin, -_SURE, _SURE))
-    batches = find_batches(samples, right, labels, rows, columns)
+    batches = find_slices(samples, right, labels, rows, columns)
     for batch in batches:
         members = np.array(batch.rows)
-        share = batch.against / batch.pictures
+        share = batch.against / batch.images
         raised = _posterior(margin[members], (everything[0], share))
         wrong[members] = np.maximum(wrong[members], raised)
     wrong[rows] = expit(logit(np.clip(wrong[rows], 1e-9, 1 - 1e-9)) + _CAREFUL)
@@ -181,7 +181,7 @@ def weigh(
         prior = np.clip(wrong[minority], 1e-9, 1 - 1e-9)
         wrong[minority] = expit(logit(prior) + _DISAGREES)
     flagged[rows] = wrong[rows] >= FLAGGED
-    return Doubts(wrong, flagged, tuple(batches))
+    return LabelIssues(wrong, flagged, tuple(batches))
 
 
 def _under_both(

@@ -20,8 +20,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from facegender.training.audit.embeddings import PERSON
-from facegender.training.audit.registration import compare
-from facegender.training.data.image_cache import Store
+from facegender.training.audit.registration import register
+from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.image_rows import read_rows
 
 SAME_DETAIL = 0.95
@@ -52,23 +52,23 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class ComparedImages:
     """A store with what is needed to find copies in it.
 
     ``digests`` are of the decoded pixels ("" where unreadable), ``features`` those of
-    :func:`facegender.training.audit.embeddings.read_features`, ``use`` the pictures that can be
+    :func:`facegender.training.audit.embeddings.read_embeddings`, ``use`` the pictures that can be
     compared.
     """
 
-    store: Store
+    cache: ImageCache
     digests: Sequence[str]
     features: NDArray[np.float16]
     use: NDArray[np.bool_]
 
 
-def find_copies(
-    pictures: Pictures,
-    against: Pictures | None = None,
+def find_near_duplicates(
+    images: ComparedImages,
+    against: ComparedImages | None = None,
     *,
     on_pair: Callable[[int], None] | None = None,
 ) -> list[Pair]:
@@ -76,13 +76,13 @@ def find_copies(
 
     Exact copies come as a chain of pairs, not as every pair of them.
     """
-    other = against or pictures
+    other = against or images
     exact = [
-        *_exact(_of_files(pictures.store), _of_files(other.store), "bytes", against is None),
-        *_exact(pictures.digests, other.digests, "pixels", against is None),
+        *_exact(_of_files(images.cache), _of_files(other.cache), "bytes", against is None),
+        *_exact(images.digests, other.digests, "pixels", against is None),
     ]
     known = {(pair.row, pair.other) for pair in exact}
-    first, second = _propose(pictures, against)
+    first, second = _propose(images, against)
     at = [n for n in range(len(first)) if (int(first[n]), int(second[n])) not in known]
     first, second = first[at], second[at]
     pairs = list({(pair.row, pair.other): pair for pair in reversed(exact)}.values())
@@ -91,7 +91,7 @@ def find_copies(
         done = 0
         for block, likeness in zip(
             blocks,
-            pool.map(lambda b: compare(pictures.store, first[b], other.store, second[b]), blocks),
+            pool.map(lambda b: register(images.cache, first[b], other.cache, second[b]), blocks),
             strict=True,
         ):
             same = (likeness.detail >= SAME_DETAIL) & (likeness.shared >= _LEAST_SHARED)
@@ -126,7 +126,7 @@ def chain(keys: Iterable[Hashable]) -> Iterator[tuple[int, int]]:
             yield first[key], number
 
 
-def groups_of(numbers: NDArray[np.int64]) -> list[tuple[int, ...]]:
+def group_pairs(numbers: NDArray[np.int64]) -> list[tuple[int, ...]]:
     """List the groups of two or more, in the order of their first members."""
     members: dict[int, list[int]] = defaultdict(list)
     for row, number in enumerate(numbers.tolist()):
@@ -134,9 +134,9 @@ def groups_of(numbers: NDArray[np.int64]) -> list[tuple[int, ...]]:
     return [tuple(rows) for rows in members.values() if len(rows) > 1]
 
 
-def _of_files(store: Store) -> list[str]:
+def _of_files(cache: ImageCache) -> list[str]:
     """The digests of the files that are pictures: two empty files are not one photo."""
-    return ["" if error else own for own, error in zip(store.digests, store.errors, strict=True)]
+    return ["" if error else own for own, error in zip(cache.digests, cache.errors, strict=True)]
 
 
 def _exact(
@@ -156,10 +156,10 @@ def _exact(
 
 
 def _propose(
-    pictures: Pictures, against: Pictures | None
+    images: ComparedImages, against: ComparedImages | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Propose pairs of pictures that may be copies, the likeliest where there are too many."""
-    rows = np.flatnonzero(pictures.use)
+    rows = np.flatnonzero(images.use)
     others = rows if against is None else np.flatnonzero(against.use)
     nothing = np.zeros(0, np.int64)
     if len(rows) < 1 + (against is None) or not len(others):
@@ -170,7 +170,7 @@ def _propose(
         else:
             at, to = (x.ravel() for x in np.indices((len(rows), len(others))))
         return rows[at], others[to]
-    values = _persons(pictures, rows)
+    values = _persons(images, rows)
     other_values = values if against is None else _persons(against, others)
     whiten = _whitening(values if against is None else np.concatenate([values, other_values]))
     unit, other_unit = whiten(values), whiten(other_values)
@@ -195,12 +195,12 @@ def _propose(
     return rows[first[best]], others[second[best]]
 
 
-def _persons(pictures: Pictures, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def _persons(images: ComparedImages, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Give the features that say who a picture shows, ``[len(rows), PERSON]``."""
     values = np.empty((len(rows), PERSON), np.float32)
     for start in range(0, len(rows), _READ):
         some = rows[start : start + _READ]
-        values[start : start + len(some)] = read_rows(pictures.features, some)[:, :PERSON]
+        values[start : start + len(some)] = read_rows(images.features, some)[:, :PERSON]
     return values
 
 

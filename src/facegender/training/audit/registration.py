@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from facegender.images.pixels import Pixels
-from facegender.training.data.image_cache import Store
+from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.image_rows import read_rows
 
 SIDE = 48
@@ -32,7 +32,7 @@ _SIMILARITY, _AFFINE = 4, 6
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
+class Registration:
     """How well pairs of pictures agree, each an array ``[pairs]``.
 
     Attributes:
@@ -46,44 +46,44 @@ class Likeness:
     mirrored: NDArray[np.bool_]
 
 
-def compare(
-    first: Store, rows: NDArray[np.int64], second: Store, others: NDArray[np.int64]
-) -> Likeness:
+def register(
+    first: ImageCache, rows: NDArray[np.int64], second: ImageCache, others: NDArray[np.int64]
+) -> Registration:
     """Compare pictures ``rows`` of one store with pictures ``others`` of a store, pair by pair."""
     with torch.inference_mode():
-        view, mask = _view(read_rows(first.wide, rows), first.frames[rows])
-        ways = [_view(read_rows(second.wide, others), second.frames[others])]
+        view, mask = _view(read_rows(first.context_pixels, rows), first.crop_matrices[rows])
+        ways = [_view(read_rows(second.context_pixels, others), second.crop_matrices[others])]
         ways.append((ways[0][0].flip(3), ways[0][1].flip(3)))
         small = _halved(view), _halved(mask)
         starts, scores = [], []
         for view_2, mask_2 in ways:
-            parts = (*small, _halved(view_2), _halved(mask_2))
+            subsets = (*small, _halved(view_2), _halved(mask_2))
             start = torch.eye(2, 3).repeat(len(rows), 1, 1)
-            start = _overlay(*parts, start, ((2.0, 8, _SIMILARITY), (1.0, 4, _SIMILARITY)))
+            start = _overlay(*subsets, start, ((2.0, 8, _SIMILARITY), (1.0, 4, _SIMILARITY)))
             starts.append(start)
-            scores.append(_agreement(*parts, start)[0])
+            scores.append(_agreement(*subsets, start)[0])
         mirrored = scores[1] > scores[0]
         detail = torch.maximum(scores[0], scores[1])
         shared = torch.zeros(len(rows))
         for number, (view_2, mask_2) in enumerate(ways):
             near = (detail > _HOPEFUL) & (mirrored == bool(number))
             if near.any():
-                parts = (view[near], mask[near], view_2[near], mask_2[near])
-                place = _overlay(*parts, starts[number][near], ((1.0, 6, _AFFINE),))
-                detail[near], shared[near] = _agreement(*parts, place)
-    return Likeness(detail.numpy(), shared.numpy(), mirrored.numpy())
+                subsets = (view[near], mask[near], view_2[near], mask_2[near])
+                place = _overlay(*subsets, starts[number][near], ((1.0, 6, _AFFINE),))
+                detail[near], shared[near] = _agreement(*subsets, place)
+    return Registration(detail.numpy(), shared.numpy(), mirrored.numpy())
 
 
-def _view(wide: Pixels, frames: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+def _view(context_pixels: Pixels, crop_matrices: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
     """Cut grey views around the faces: values and where they are real, ``[n, 1, SIDE, SIDE]``."""
-    place = torch.from_numpy(np.array(frames))
+    place = torch.from_numpy(np.array(crop_matrices))
     place[:, :, :2] *= _ZOOM
     place[torch.isnan(place[:, 0, 0])] = torch.eye(2, 3)  # no face: the whole picture
-    grey = torch.from_numpy(wide).float().mean(3)[:, None]
+    grayscale = torch.from_numpy(context_pixels).float().mean(3)[:, None]
     # sampled at twice the size and averaged, against aliasing
     size = [len(place), 1, 2 * SIDE, 2 * SIDE]
     grid = functional.affine_grid(place, size, align_corners=False)
-    values = functional.grid_sample(grey, grid, padding_mode="border", align_corners=False)
+    values = functional.grid_sample(grayscale, grid, padding_mode="border", align_corners=False)
     inside = (grid.abs().amax(3) <= _EDGE).float()[:, None]
     return _halved(values), (_halved(inside) > 0.99).float()
 

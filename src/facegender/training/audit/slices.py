@@ -38,7 +38,7 @@ _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[1
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Slice:
     """A group of files whose labels disagree with the scores together.
 
     Attributes:
@@ -47,7 +47,7 @@ class Batch:
             they follow each other (``order in the archive``, ``of the table``, ``of names``).
         name: the shared text; of a stretch the first and last file.
         label: the label that they carry.
-        pictures: how many there are.
+        images: how many there are.
         against: how many of them the scores speak against.
         surely: and how many surely.
         chance: how probable any such batch would be if wrong labels were spread evenly; corrected
@@ -58,7 +58,7 @@ class Batch:
     kind: str
     name: str
     label: str
-    pictures: int
+    images: int
     against: int
     surely: int
     chance: float
@@ -75,13 +75,13 @@ class _Label:
     surely: int
 
 
-def find_batches(
+def find_slices(
     samples: Sequence[Sample],
     right: NDArray[np.float64],
     labels: NDArray[np.int64],
     rows: NDArray[np.int64],
     columns: Columns | None = None,
-) -> list[Batch]:
+) -> list[Slice]:
     """Find groups and stretches of files that the scores speak against in numbers.
 
     A batch has 8 pictures of one label or more, of which three quarters are spoken against, or half
@@ -145,7 +145,7 @@ def _weighed(
     rows: Sequence[int],
     right: NDArray[np.float64],
     tests: int,
-) -> Batch:
+) -> Slice:
     """Count what speaks against some files, and how probable that would be by chance."""
     at = np.array(rows)
     surely, against = int((right[at] < SURE).sum()), int((right[at] < 0.5).sum())
@@ -157,7 +157,7 @@ def _weighed(
         way = float(hypergeom.sf(against - 1, len(every.rows), every.against, len(at)))
         chance = min(chance, way)
     chance = min(1.0, 2 * tests * chance)
-    return Batch(kind, name, every.name, len(at), against, surely, chance, tuple(rows))
+    return Slice(kind, name, every.name, len(at), against, surely, chance, tuple(rows))
 
 
 def _marks(sample: Sample, columns: Columns | None, row: int) -> set[tuple[str, str]]:
@@ -168,7 +168,7 @@ def _marks(sample: Sample, columns: Columns | None, row: int) -> set[tuple[str, 
     facts |= {kind: values[row] for kind, values in columns.values.items()} if columns else {}
     marks = {("prefix", prefix(name)), ("person", sample.person), ("archive", sample.archive)}
     marks.add(("folder", f"{sample.archive}/{folder}"))
-    marks |= {("part of the name", part) for part in re.split(r"[\W_]+", stem)}
+    marks |= {("part of the name", subset) for subset in re.split(r"[\W_]+", stem)}
     marks |= {("date", "-".join(date)) for date in _DATE.findall(stem)}
     marks |= set(facts.items())
     known = [(kind, text) for kind, text in facts.items() if text]

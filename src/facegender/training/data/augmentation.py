@@ -1,12 +1,15 @@
-"""Random changes to whole batches of pictures, on the device that trains.
+"""Augmentation of whole batches on the training device: one function per transform.
 
-Every picture's random numbers are keyed by seed, epoch and its place in the epoch, so they do not
-depend on the batch, on the number of devices, or on where a run was resumed.
+The random numbers of an image are keyed by seed, epoch and the position in the epoch, so that they
+do not depend on the batch, on the number of devices, or on where a run was resumed. To add a
+transform: an option in ``recipe.AugmentOptions``, columns at the end of :class:`Draws`, a function
+here, a call in :func:`augment`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -20,12 +23,69 @@ from facegender.training.recipe import AugmentOptions, InputOptions
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in grey (ITU-R BT.601, as Pillow has them)."""
 
-DRAWS = 37
-"""Random numbers that one picture gets for one epoch."""
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The random numbers of a batch by purpose, each ``float32 [N]`` in 0..1.
+
+    The fields are the columns of :func:`random_numbers`, in order: a new transform gets new
+    columns at the end, so that a seed keeps giving the batches that it gave.
+    """
+
+    rotation_chosen: Tensor
+    rotation: Tensor
+    jitter_radius: Tensor
+    jitter_angle: Tensor
+    scale: Tensor
+    aspect_ratio: Tensor
+    hflip: Tensor
+    translate_x: Tensor
+    translate_y: Tensor
+    pad_edge: Tensor
+    pad_red: Tensor  # also the horizontal side of the background
+    pad_green: Tensor
+    pad_blue: Tensor
+    downscale_chosen: Tensor
+    downscale_size: Tensor
+    saturation: Tensor
+    grayscale: Tensor
+    gain_red: Tensor
+    gain_green: Tensor
+    gain_blue: Tensor
+    noise_std: Tensor
+    noise_chosen: Tensor
+    noise_position: Tensor
+    contrast: Tensor
+    brightness: Tensor
+    erase_chosen: Tensor
+    erase_height: Tensor  # also the blue of the erased area
+    erase_width: Tensor
+    erase_top: Tensor
+    erase_left: Tensor
+    erase_red: Tensor
+    erase_green: Tensor
+    zoom_out_chosen: Tensor
+    zoom_out: Tensor
+    pad_background: Tensor
+    background_side_y: Tensor
+    full_image: Tensor
+
+    @classmethod
+    def from_numbers(cls, numbers: Tensor) -> Draws:
+        """Name the columns of ``float32 [N, RANDOM_COLUMNS]``."""
+        return cls(*numbers.unbind(1))
+
+    def pick(self, rows: Tensor) -> Draws:
+        """Return the draws of some images only; ``rows`` is ``bool [N]``."""
+        return Draws(*(getattr(self, item.name)[rows] for item in fields(self)))
+
+
+RANDOM_COLUMNS = len(fields(Draws))
+"""Random numbers per image and epoch."""
 
 
 def random_numbers(
-    seed: int, epoch: int, indices: Iterable[int], count: int = DRAWS
+    seed: int, epoch: int, indices: Iterable[int], count: int = RANDOM_COLUMNS
 ) -> NDArray[np.float32]:
     """Numbers from 0 to 1, ``float32 [N, count]``, a row for each index, keyed by all three.
 
@@ -41,27 +101,27 @@ def random_numbers(
     return np.stack(rows) if rows else np.zeros((0, count), np.float32)
 
 
-def as_floats(pixels: Tensor, grey: bool) -> Tensor:
+def to_float(pixels: Tensor, grayscale: bool) -> Tensor:
     """Bring ``uint8 [N, H, W, 3]`` to ``float32 [N, 3, H, W]`` in 0..1, grey where asked for."""
     x = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
-    return _to_grey(x) if grey else x
+    return _to_grayscale(x) if grayscale else x
 
 
-def _to_grey(x: Tensor) -> Tensor:
+def _to_grayscale(x: Tensor) -> Tensor:
     """Make three equal channels of ``[N, 3, H, W]``."""
     weights = torch.tensor(LUMA, device=x.device).view(1, 3, 1, 1)
     return (x * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
 
 
-def normalise(x: Tensor, options: InputOptions) -> Tensor:
+def normalize(x: Tensor, options: InputOptions) -> Tensor:
     """Take the mean from ``[N, 3, H, W]`` in 0..1 and divide by the spread, for each channel."""
     mean = torch.tensor(options.mean, device=x.device).view(1, 3, 1, 1)
     std = torch.tensor(options.std, device=x.device).view(1, 3, 1, 1)
     return (x - mean).div_(std)
 
 
-def denormalise(x: Tensor, options: InputOptions) -> Pixels:
-    """Undo :func:`normalise`: ``[N, 3, H, W]`` back to pictures, ``uint8 [N, H, W, 3]``."""
+def denormalize(x: Tensor, options: InputOptions) -> Pixels:
+    """Undo :func:`normalize`: ``[N, 3, H, W]`` back to pictures, ``uint8 [N, H, W, 3]``."""
     mean = torch.tensor(options.mean, device=x.device).view(1, 3, 1, 1)
     std = torch.tensor(options.std, device=x.device).view(1, 3, 1, 1)
     pixels = ((x.float() * std + mean) * 255.0).round().clamp(0, 255).to(torch.uint8)
@@ -73,142 +133,119 @@ def augment(
     numbers: Tensor,
     options: AugmentOptions,
     *,
-    frames: Tensor | None = None,
+    crop_matrices: Tensor | None = None,
     size: tuple[int, int] | None = None,
-    grey: bool = False,
+    grayscale: bool = False,
 ) -> Tensor:
-    """Change every picture of a batch at random, as :class:`AugmentOptions` describes.
+    """Augment every image of a batch at random, as :class:`AugmentOptions` describes.
 
     Args:
         pixels: ``uint8 [N, H, W, 3]``.
-        numbers: ``float32 [N, DRAWS]`` from :func:`random_numbers`, on the same device.
-        options: what to do, and how strongly.
-        frames: ``float32 [N, 2, 3]``, where each picture's crop lies in it (see ``Store``); None
-            takes all pictures whole.
+        numbers: ``float32 [N, RANDOM_COLUMNS]`` from :func:`random_numbers`, on the same device.
+        options: which transforms, and how strong.
+        crop_matrices: ``float32 [N, 2, 3]``, where each image's face crop lies in it (see
+            ``ImageCache``); None takes all images in full.
         size: height and width of the result; None keeps those of ``pixels``.
-        grey: whether the network sees grey only.
+        grayscale: whether the network sees grayscale only.
 
     Returns:
-        ``float32 [N, 3, *size]`` in 0..1, ready for :func:`normalise`.
+        ``float32 [N, 3, *size]`` in 0..1, ready for :func:`normalize`.
     """
-    u = numbers.T  # u[k] is the k-th number of every picture; signed(k) is it in -1..1
-    x = as_floats(pixels, grey)
-    x = _move(x, u, options, frames, size or (x.shape[2], x.shape[3]))
-    x = _coarsen(x, u, options)
-    x = _recolour(x, u, options)
-    if options.noise:
-        noisy = u[21] < 0.5
-        sigma = (options.noise * u[20, noisy]).view(-1, 1, 1, 1)
-        x[noisy] += sigma * _white_noise(x, u[22, noisy])
-    if options.cover:
-        x = _cover(x, u, options)
-    return (_to_grey(x) if grey else x).clamp(0.0, 1.0)
+    draws = Draws.from_numbers(numbers)
+    x = to_float(pixels, grayscale)
+    size = size or (x.shape[2], x.shape[3])
+    matrices = random_affine(draws, options, size, crop_matrices)
+    x = sample_with_padding(x, affine_grid(matrices, size), draws, options)
+    x = random_downscale(x, draws, options)
+    x = random_color_jitter(x, draws, options)
+    x = random_gaussian_noise(x, draws, options)
+    x = random_erasing(x, draws, options)
+    return (_to_grayscale(x) if grayscale else x).clamp(0.0, 1.0)
 
 
-def _signed(values: Tensor) -> Tensor:
-    return values * 2.0 - 1.0
-
-
-def _move(
-    x: Tensor, u: Tensor, options: AugmentOptions, frames: Tensor | None, size: tuple[int, int]
+def random_affine(
+    draws: Draws,
+    options: AugmentOptions,
+    size: tuple[int, int],
+    crop_matrices: Tensor | None = None,
 ) -> Tensor:
-    """Cut out, mirror, turn, zoom, stretch and shift in one resampling."""
-    turned = u[0] < options.turn_share
-    # a normal number out of two even ones (Box and Muller)
-    normal = (-2.0 * (1.0 - u[2]).log()).sqrt() * (2.0 * torch.pi * u[3]).cos()
+    """Draw crop, flip, rotation, scale, aspect ratio and translation as one matrix per image.
+
+    Returns:
+        ``float32 [N, 2, 3]``: from places in the result to places in the image, both in -1..1.
+    """
+    # a normal number out of two uniform ones (Box and Muller)
+    radius = (-2.0 * (1.0 - draws.jitter_radius).log()).sqrt()
+    normal = radius * (2.0 * torch.pi * draws.jitter_angle).cos()
     degrees = torch.where(
-        turned, _signed(u[1]) * options.turn_degrees, normal * options.tilt_degrees
+        draws.rotation_chosen < options.rotation_prob,
+        _signed(draws.rotation) * options.rotation_degrees,
+        normal * options.rotation_jitter_std,
     )
     angle = torch.deg2rad(degrees)
-    zoom = options.zoom ** _signed(u[4])
-    whole = torch.ones_like(u[36], dtype=torch.bool)
-    if frames is not None:
-        whole = (u[36] < options.whole) | frames.isnan().any(2).any(1)
-    farther = 1.0 + (whole & (u[32] < options.far)) * (options.farthest - 1.0) * u[33]
-    zoom = zoom * farther
-    stretch = options.stretch ** (_signed(u[5]) * 0.5)
-    mirror = torch.where(u[6] < options.flip, -1.0, 1.0)
-    reach = 2.0 * options.shift + (farther - 1.0) * 0.5  # a small picture may lie off the middle
-    shift_x, shift_y = _signed(u[7]) * reach, _signed(u[8]) * reach
+    is_full = _is_full_image(draws, options, crop_matrices)
+    zooms_out = is_full & (draws.zoom_out_chosen < options.zoom_out_prob)
+    zoom_out = 1.0 + zooms_out * (options.zoom_out_max - 1.0) * draws.zoom_out
+    scale = options.scale ** _signed(draws.scale)
+    scale = scale * zoom_out
+    aspect = options.aspect_ratio_jitter ** (_signed(draws.aspect_ratio) * 0.5)
+    mirror = torch.where(draws.hflip < options.hflip_prob, -1.0, 1.0)
+    # an image that is zoomed out may lie anywhere in the result
+    reach = 2.0 * options.translate + (zoom_out - 1.0) * 0.5
+    shift_x, shift_y = _signed(draws.translate_x) * reach, _signed(draws.translate_y) * reach
     cos, sin = angle.cos(), angle.sin()
-    across, down = zoom * stretch, zoom / stretch
-    shape = size[0] / size[1]  # grids count in sides, turns in pixels
-    theta = torch.stack(
+    scale_x, scale_y = scale * aspect, scale / aspect
+    shape = size[0] / size[1]  # grids count in sides, rotations in pixels
+    matrices = torch.stack(
         [
-            torch.stack([cos * across * mirror, -sin * across * shape, shift_x], 1),
-            torch.stack([sin * down * mirror / shape, cos * down, shift_y], 1),
+            torch.stack([cos * scale_x * mirror, -sin * scale_x * shape, shift_x], 1),
+            torch.stack([sin * scale_y * mirror / shape, cos * scale_y, shift_y], 1),
         ],
         1,
     )
-    if frames is not None:
-        cut = torch.cat([frames[:, :, :2] @ theta[:, :, :2], _apply(frames, theta[:, :, 2])], 2)
-        theta = torch.where(whole.view(-1, 1, 1), theta, cut)
-    grid = _grid(theta, size)
-    repeated = u[9] < options.edge
-    surrounded = ~repeated & (u[34] < options.surround)
-    plain = ~repeated & ~surrounded
-    moved = x.new_empty((*x.shape[:2], *size))
-    if repeated.any():
-        moved[repeated] = functional.grid_sample(
-            x[repeated], grid[repeated], padding_mode="border", align_corners=False
-        )
-    if surrounded.any():
-        moved[surrounded] = _surround(x[surrounded], grid[surrounded], u[:, surrounded])
-    if plain.any():
-        shade = u[10:13, plain].T.reshape(-1, 3, 1, 1) * (1.0 if options.edge else 0.0)
-        if not options.light:
-            shade = shade.mean(1, keepdim=True)
-        filled = functional.grid_sample(x[plain] - shade, grid[plain], align_corners=False)
-        moved[plain] = filled.add_(shade)
-    return moved
+    if crop_matrices is None:
+        return matrices
+    linear = crop_matrices[:, :, :2]
+    moved = linear @ matrices[:, :, 2:] + crop_matrices[:, :, 2:]
+    cropped = torch.cat([linear @ matrices[:, :, :2], moved], 2)
+    return torch.where(is_full.view(-1, 1, 1), matrices, cropped)
 
 
-def _grid(theta: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where each pixel of the result comes from, ``[N, *size, 2]``, for ``grid_sample``.
+def sample_with_padding(x: Tensor, grid: Tensor, draws: Draws, options: AugmentOptions) -> Tensor:
+    """Sample ``[N, 3, H, W]`` by a grid ``[N, *size, 2]``, padded in one of three ways.
 
-    What ``functional.affine_grid`` gives (pixels' middles, not corners), but for the last bits;
-    that one writes down every place as three numbers and multiplies all of them by a matrix.
+    Outside of its image a result repeats the edge, shows an enlarged quarter of the image as
+    background, or has one color (black where no image repeats its edge).
     """
-    down, across = (
-        ((2 * torch.arange(side, device=theta.device) + 1) / side - 1.0).view(shape)
-        for side, shape in zip(size, ((1, -1, 1), (1, 1, -1)), strict=True)
-    )
-    grid = theta.new_empty((len(theta), *size, 2))
-    for axis in (0, 1):
-        by_across, by_down, shift = theta[:, axis].view(-1, 3, 1, 1).unbind(1)
-        torch.add(by_across * across + shift, by_down * down, out=grid[..., axis])
-    return grid
+    edge = draws.pad_edge < options.pad_edge_prob
+    background = ~edge & (draws.pad_background < options.pad_background_prob)
+    plain = ~edge & ~background
+    sampled = x.new_empty((*x.shape[:2], *grid.shape[1:3]))
+    if edge.any():
+        sampled[edge] = functional.grid_sample(
+            x[edge], grid[edge], padding_mode="border", align_corners=False
+        )
+    if background.any():
+        sampled[background] = _pad_with_background(
+            x[background], grid[background], draws.pick(background)
+        )
+    if plain.any():
+        colors = torch.stack([draws.pad_red, draws.pad_green, draws.pad_blue], 1)[plain]
+        color = colors.view(-1, 3, 1, 1) * (1.0 if options.pad_edge_prob else 0.0)
+        if not options.color_jitter:
+            color = color.mean(1, keepdim=True)
+        filled = functional.grid_sample(x[plain] - color, grid[plain], align_corners=False)
+        sampled[plain] = filled.add_(color)
+    return sampled
 
 
-def _apply(frames: Tensor, points: Tensor) -> Tensor:
-    """Take one point ``[N, 2]`` of every crop to its picture, ``[N, 2, 1]``."""
-    return frames[:, :, :2] @ points.unsqueeze(2) + frames[:, :, 2:]
-
-
-def _surround(x: Tensor, grid: Tensor, u: Tensor) -> Tensor:
-    """Sample pictures by a grid and show an enlarged quarter of each where it leaves them."""
-    half = torch.full_like(u[34], 0.5)
-    none = torch.zeros_like(half)
-    sides = [torch.where(u[k] < 0.5, -half, half) for k in (10, 35)]
-    quarter = torch.stack(
-        [torch.stack([half, none, sides[0]], 1), torch.stack([none, half, sides[1]], 1)], 1
-    )
-    behind = _grid(quarter, (grid.shape[1], grid.shape[2]))
-    inside = (grid.abs() <= 1.0).all(3).unsqueeze(1)
-    front, back = (
-        functional.grid_sample(x, places, padding_mode="border", align_corners=False)
-        for places in (grid, behind)
-    )
-    return torch.where(inside, front, back)
-
-
-def _coarsen(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
-    """Bring some pictures down to a small size and up again."""
-    if not options.low_resolution:
+def random_downscale(x: Tensor, draws: Draws, options: AugmentOptions) -> Tensor:
+    """Downscale some images to 20 to 96 pixels and upscale them again."""
+    if not options.downscale_prob:
         return x
-    chosen = u[13] < options.low_resolution
+    chosen = draws.downscale_chosen < options.downscale_prob
     sizes = (20, 28, 40, 56, 72, 96)
-    which = (u[14] * len(sizes)).long().clamp(max=len(sizes) - 1)
+    which = (draws.downscale_size * len(sizes)).long().clamp(max=len(sizes) - 1)
     for k, size in enumerate(sizes):
         rows = (chosen & (which == k)).nonzero().flatten()
         if len(rows) and size < x.shape[2]:
@@ -218,43 +255,59 @@ def _coarsen(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
     return x
 
 
-def _recolour(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
-    """Change brightness, contrast, saturation and cast, or take the colour away: one matrix."""
-    if not (options.light or options.cast or options.grey):
+def random_color_jitter(x: Tensor, draws: Draws, options: AugmentOptions) -> Tensor:
+    """Jitter brightness, contrast, saturation and channel gains, or make gray: one matrix each."""
+    if not (options.color_jitter or options.color_cast or options.grayscale_prob):
         return x
-    count = x.shape[0]
     luma = torch.tensor(LUMA, device=x.device).expand(3, 3)
     eye = torch.eye(3, device=x.device)
-    colour = 1.0 + options.light * _signed(u[15])
-    colour = torch.where(u[16] < options.grey, torch.zeros_like(colour), colour).view(-1, 1, 1)
-    matrix = colour * eye + (1.0 - colour) * luma
-    gains = torch.exp(options.cast * torch.stack([_signed(u[k]) for k in (17, 18, 19)], 1))
-    gains = torch.where((u[16] < options.grey).view(-1, 1), torch.ones_like(gains), gains)
-    contrast = torch.exp(options.light * _signed(u[23]))
-    brightness = options.light * 0.5 * _signed(u[24])
+    is_gray = draws.grayscale < options.grayscale_prob
+    saturation = 1.0 + options.color_jitter * _signed(draws.saturation)
+    saturation = torch.where(is_gray, torch.zeros_like(saturation), saturation).view(-1, 1, 1)
+    matrix = saturation * eye + (1.0 - saturation) * luma
+    channels = [_signed(gain) for gain in (draws.gain_red, draws.gain_green, draws.gain_blue)]
+    gains = torch.exp(options.color_cast * torch.stack(channels, 1))
+    gains = torch.where(is_gray.view(-1, 1), torch.ones_like(gains), gains)
+    contrast = torch.exp(options.color_jitter * _signed(draws.contrast))
+    brightness = options.color_jitter * 0.5 * _signed(draws.brightness)
     matrix = matrix * gains.view(-1, 3, 1) * contrast.view(-1, 1, 1)
     offset = 0.5 * (1.0 - contrast) + brightness
-    flat = x.reshape(count, 3, -1)
+    flat = x.reshape(x.shape[0], 3, -1)
     mixed = torch.baddbmm(offset.view(-1, 1, 1).expand(-1, 3, 1), matrix, flat)
     return mixed.view_as(x).clamp_(0.0, 1.0)
 
 
-def _white_noise(x: Tensor, key: Tensor) -> Tensor:
-    """Noise of spread 1, ``[len(key), 1, H, W]``, a fixed sheet that each key sees shifted."""
+def random_gaussian_noise(x: Tensor, draws: Draws, options: AugmentOptions) -> Tensor:
+    """Add gray Gaussian noise to half of the images, of a standard deviation up to the option's.
+
+    The noise is one fixed sheet, of which each image sees another window.
+    """
+    if not options.gaussian_noise_std:
+        return x
     height, width = x.shape[2:]
+    noisy = draws.noise_chosen < 0.5
+    position = draws.noise_position[noisy]
     generator = torch.Generator().manual_seed(20)
     sheet = torch.randn((2 * height, 2 * width), generator=generator).to(x.device)
-    windows = sheet.unfold(0, height, 1).unfold(1, width, 1)  # a view: all places to look from
-    return windows[(key * height).long(), (key * 7919.0 % 1.0 * width).long()].unsqueeze(1)
+    windows = sheet.unfold(0, height, 1).unfold(1, width, 1)  # a view of all windows
+    noise = windows[(position * height).long(), (position * 7919.0 % 1.0 * width).long()]
+    std = (options.gaussian_noise_std * draws.noise_std[noisy]).view(-1, 1, 1, 1)
+    x[noisy] += std * noise.unsqueeze(1)
+    return x
 
 
-def _cover(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
-    """Hide the lower part, a band or a box of some pictures behind one colour."""
+def random_erasing(x: Tensor, draws: Draws, options: AugmentOptions) -> Tensor:
+    """Hide a box of some images behind one color.
+
+    Source: Z. Zhong et al., "Random Erasing Data Augmentation", AAAI 2020.
+    """
+    if not options.random_erasing_prob:
+        return x
     height, width = x.shape[2:]
-    chosen = u[25] < options.cover
-    u = u[:, chosen]
-    tall, wide = 0.12 + 0.33 * u[26], 0.2 + 0.8 * u[27]
-    top, left = u[28] * (1.0 - tall), u[29] * (1.0 - wide)
+    chosen = draws.erase_chosen < options.random_erasing_prob
+    draws = draws.pick(chosen)
+    tall, wide = 0.12 + 0.33 * draws.erase_height, 0.2 + 0.8 * draws.erase_width
+    top, left = draws.erase_top * (1.0 - tall), draws.erase_left * (1.0 - wide)
     rows = ((torch.arange(height, device=x.device) + 0.5) / height).view(1, -1, 1)
     columns = ((torch.arange(width, device=x.device) + 0.5) / width).view(1, 1, -1)
 
@@ -263,6 +316,55 @@ def _cover(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
         return (values >= start) & (values < stop)
 
     hidden = within(rows, top, tall) & within(columns, left, wide)
-    shade = torch.stack([u[30], u[31], u[26]], 1).view(-1, 3, 1, 1)
-    x[chosen] = torch.where(hidden.unsqueeze(1), shade, x[chosen])
+    color = torch.stack([draws.erase_red, draws.erase_green, draws.erase_height], 1)
+    x[chosen] = torch.where(hidden.unsqueeze(1), color.view(-1, 3, 1, 1), x[chosen])
     return x
+
+
+def affine_grid(matrices: Tensor, size: tuple[int, int]) -> Tensor:
+    """Give the place that each pixel of the result comes from, ``[N, *size, 2]``.
+
+    The same as ``functional.affine_grid`` (pixel centers, not corners) but for the last bits, and
+    faster: that one writes every place as three numbers and multiplies all of them by a matrix.
+    """
+    down, across = (
+        ((2 * torch.arange(side, device=matrices.device) + 1) / side - 1.0).view(shape)
+        for side, shape in zip(size, ((1, -1, 1), (1, 1, -1)), strict=True)
+    )
+    grid = matrices.new_empty((len(matrices), *size, 2))
+    for axis in (0, 1):
+        by_across, by_down, shift = matrices[:, axis].view(-1, 3, 1, 1).unbind(1)
+        torch.add(by_across * across + shift, by_down * down, out=grid[..., axis])
+    return grid
+
+
+def _is_full_image(draws: Draws, options: AugmentOptions, crop_matrices: Tensor | None) -> Tensor:
+    """Tell which images are taken in full: those drawn so, and those without a face crop."""
+    if crop_matrices is None:
+        return torch.ones_like(draws.full_image, dtype=torch.bool)
+    has_no_crop = crop_matrices.isnan().any(2).any(1)
+    return (draws.full_image < options.full_image_prob) | has_no_crop
+
+
+def _signed(values: Tensor) -> Tensor:
+    """Bring 0..1 to -1..1."""
+    return values * 2.0 - 1.0
+
+
+def _pad_with_background(x: Tensor, grid: Tensor, draws: Draws) -> Tensor:
+    """Sample images by a grid, over an enlarged quarter of each as background."""
+    half = torch.full_like(draws.pad_background, 0.5)
+    none = torch.zeros_like(half)
+    side_x, side_y = (
+        torch.where(side < 0.5, -half, half) for side in (draws.pad_red, draws.background_side_y)
+    )
+    quarter = torch.stack(
+        [torch.stack([half, none, side_x], 1), torch.stack([none, half, side_y], 1)], 1
+    )
+    behind = affine_grid(quarter, (grid.shape[1], grid.shape[2]))
+    inside = (grid.abs() <= 1.0).all(3).unsqueeze(1)
+    front, back = (
+        functional.grid_sample(x, places, padding_mode="border", align_corners=False)
+        for places in (grid, behind)
+    )
+    return torch.where(inside, front, back)

@@ -52,7 +52,7 @@ def read_corrections(path: Path) -> dict[str, str]:
     return found
 
 
-def correct(
+def apply_corrections(
     samples: Sequence[Sample], digests: Sequence[str], corrections: Mapping[str, str]
 ) -> list[Sample | None]:
     """Give every sample its corrected label; None where it should be left out.

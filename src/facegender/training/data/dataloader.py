@@ -15,11 +15,11 @@ from torch.nn import functional
 
 from facegender.images.pixels import Pixels
 from facegender.model.model_file import LABELS
-from facegender.training.data.augmentation import augment, normalise, random_numbers
-from facegender.training.data.image_cache import Store
+from facegender.training.data.augmentation import augment, normalize, random_numbers
+from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.image_rows import read_rows
 from facegender.training.data.sampler import Indices, count_steps
-from facegender.training.recipe import FitOptions, Recipe
+from facegender.training.recipe import Recipe, TrainOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +36,30 @@ class Batch:
     count: int
 
 
-class Loader:
+class BatchLoader:
     """Gives the batches of any epoch of a recipe, this device's share of them."""
 
     def __init__(
-        self, store: Store, recipe: Recipe, device: torch.device, rank: int = 0, devices: int = 1
+        self,
+        cache: ImageCache,
+        recipe: Recipe,
+        device: torch.device,
+        rank: int = 0,
+        devices: int = 1,
     ) -> None:
         """Take the pictures and how they are shown.
 
         Args:
-            store: the pictures.
+            cache: the pictures.
             recipe: batch size, augmentation, normalisation, distillation.
             device: where batches are augmented, and wanted.
             rank: which of the devices this is, from 0.
             devices: how many share each batch.
         """
-        self.store, self.recipe, self.device = store, recipe, device
+        self.cache, self.recipe, self.device = cache, recipe, device
         self.rank, self.devices = rank, devices
-        self.labels = torch.from_numpy(store.labels)
-        self.targets = wanted(store, recipe.fit)
+        self.labels = torch.from_numpy(cache.labels)
+        self.targets = target_probabilities(cache, recipe.train)
 
     def of_epoch(self, order: Indices, epoch: int, first: int = 0) -> Generator[Batch]:
         """Give the batches of an epoch; the disk is asked for the next while one is learned from.
@@ -64,11 +69,14 @@ class Loader:
             epoch: from 0.
             first: the batch to begin with, where an epoch goes on.
         """
-        size, steps = self.recipe.fit.batch, count_steps(self.recipe.fit, len(order), self.devices)
+        size, steps = (
+            self.recipe.train.batch_size,
+            count_steps(self.recipe.train, len(order), self.devices),
+        )
         batches = np.split(np.arange(len(order)), size * np.arange(1, steps))
 
         def read(places: Indices) -> Pixels:
-            return read_rows(self.store.wide, order[self._mine(places)])
+            return read_rows(self.cache.context_pixels, order[self._mine(places)])
 
         ahead: deque[tuple[Indices, Future[Pixels]]] = deque()
         with ThreadPoolExecutor(1) as pool:
@@ -82,8 +90,8 @@ class Loader:
     def _make(self, order: Indices, epoch: int, places: Indices, pixels: Future[Pixels]) -> Batch:
         mine = self._mine(places)
         rows = order[mine]
-        frames = self.store.frames[rows]
-        x = training_batch(pixels.result(), frames, mine, self.recipe, epoch, self.device)
+        crop_matrices = self.cache.crop_matrices[rows]
+        x = training_batch(pixels.result(), crop_matrices, mine, self.recipe, epoch, self.device)
         labels, targets = self.labels[rows].to(self.device), self.targets[rows].to(self.device)
         return Batch(x, labels, targets, len(places))
 
@@ -93,7 +101,7 @@ class Loader:
 
 def training_batch(
     pixels: Pixels,
-    frames: NDArray[np.float32],
+    crop_matrices: NDArray[np.float32],
     places: Indices,
     recipe: Recipe,
     epoch: int,
@@ -103,7 +111,7 @@ def training_batch(
 
     Args:
         pixels: rows of a store's ``wide``, ``uint8 [n, h, w, 3]``.
-        frames: the same rows of its ``frames``, ``float32 [n, 2, 3]``.
+        crop_matrices: the same rows of its ``frames``, ``float32 [n, 2, 3]``.
         places: where in the epoch each is shown, ``int64 [n]``; with seed and epoch they decide
             every random number.
         recipe: how.
@@ -115,16 +123,16 @@ def training_batch(
     """
     x = augment(
         torch.from_numpy(pixels).to(device),
-        torch.from_numpy(random_numbers(recipe.fit.seed, epoch, places)).to(device),
+        torch.from_numpy(random_numbers(recipe.train.seed, epoch, places)).to(device),
         recipe.augment,
-        frames=torch.from_numpy(frames).to(device),
+        crop_matrices=torch.from_numpy(crop_matrices).to(device),
         size=(recipe.input.height, recipe.input.width),
-        grey=recipe.input.grey,
+        grayscale=recipe.input.grayscale,
     )
-    return normalise(x, recipe.input).contiguous(memory_format=torch.channels_last)
+    return normalize(x, recipe.input).contiguous(memory_format=torch.channels_last)
 
 
-def wanted(store: Store, options: FitOptions) -> Tensor:
+def target_probabilities(cache: ImageCache, options: TrainOptions) -> Tensor:
     """What the loss asks for: each picture's label, mixed with its teacher's answer if it has one.
 
     The teacher is another network that answered once for every picture as it is; the same answer
@@ -134,10 +142,10 @@ def wanted(store: Store, options: FitOptions) -> Tensor:
     Returns:
         ``float32 [N, 2]`` in the order of ``LABELS``, each row's sum 1.
     """
-    label = functional.one_hot(torch.from_numpy(store.labels), len(LABELS)).float()
-    if store.teacher is None or not options.distill:
+    label = functional.one_hot(torch.from_numpy(cache.labels), len(LABELS)).float()
+    if cache.teacher is None or not options.distillation_weight:
         return label
-    p_male = torch.from_numpy(store.teacher)
+    p_male = torch.from_numpy(cache.teacher)
     taught = torch.stack([1 - p_male, p_male], 1)
-    mixed = torch.lerp(label, taught, options.distill)
+    mixed = torch.lerp(label, taught, options.distillation_weight)
     return torch.where(p_male.isfinite()[:, None], mixed, label)

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facegender.errors import InputError
-from facegender.files import replacing
+from facegender.files import atomic_write
 from facegender.training.data.samples import Sample
 
-GROUPS_NAME = "groups.csv"
+DUPLICATE_GROUPS_NAME = "duplicate_groups.csv"
 """What the list is called in an audit's folder."""
 
 Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Grouping:
-    """What ``groups.csv`` says: groups of copies, and what to leave out.
+class DuplicateGroups:
+    """What ``duplicate_groups.csv`` says: groups of copies, and what to leave out.
 
     Both by archive, file, and SHA-256 of the file.
     """
@@ -48,13 +48,13 @@ def _keys(samples: Sequence[Sample], digests: Sequence[str]) -> list[Key]:
     ]
 
 
-def read_groups(folder: Path) -> Grouping:
+def read_duplicate_groups(folder: Path) -> DuplicateGroups:
     """Read the groups that an audit left in a folder.
 
     Raises:
         InputError: the folder holds no audit, or its file is damaged.
     """
-    path = folder / GROUPS_NAME
+    path = folder / DUPLICATE_GROUPS_NAME
     groups: dict[Key, str] = {}
     left_out: dict[Key, str] = {}
     try:
@@ -69,10 +69,10 @@ def read_groups(folder: Path) -> Grouping:
         raise InputError(
             f"{folder} holds no audit ({error}): make one with facegender audit ARCHIVE -o {folder}"
         ) from error
-    return Grouping(groups, left_out)
+    return DuplicateGroups(groups, left_out)
 
 
-def write_groups(
+def write_duplicate_groups(
     path: Path,
     samples: Sequence[Sample],
     digests: Sequence[str],
@@ -91,7 +91,7 @@ def write_groups(
     Raises:
         OutputError: it cannot be written.
     """
-    with replacing(path, "surrogateescape") as stream:
+    with atomic_write(path, "surrogateescape") as stream:
         writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(["archive", "file", "sha256", "group", "left_out"])
         for row in sorted({*groups, *left_out}):

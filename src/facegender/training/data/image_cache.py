@@ -20,13 +20,13 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from facegender.errors import InputError, OutputError, UnreadablePictureError
-from facegender.faces.alignment import Crop, place
-from facegender.faces.face_aligner import Framed, Framer
+from facegender.errors import InputError, OutputError, UnreadableImageError
+from facegender.faces.alignment import Crop, estimate_similarity
+from facegender.faces.face_aligner import FaceAligner, FaceCrop
 from facegender.images.decode import decode
-from facegender.images.pixels import Pixels, Resize, fit
+from facegender.images.pixels import Pixels, Resize, resize
 from facegender.model.model_file import LABELS
-from facegender.training.data.image_rows import Encoded, Kept
+from facegender.training.data.image_rows import EncodedImages, ImageRows
 from facegender.training.data.samples import Sample, stream_samples
 
 _STORE_VERSION = 2
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class ImageCache:
     """Every picture of some archives at the network's size, as a ``Framer`` brings it there.
 
     ``samples``, ``digests`` (SHA-256 of the files) and ``errors`` ("" where readable) run parallel
@@ -61,9 +61,9 @@ class Store:
     samples: list[Sample]
     digests: list[str]
     errors: list[str]
-    pixels: Kept
-    wide: Kept
-    frames: NDArray[np.float32]
+    pixels: ImageRows
+    context_pixels: ImageRows
+    crop_matrices: NDArray[np.float32]
     teacher: NDArray[np.float32] | None = None
 
     @property
@@ -72,25 +72,27 @@ class Store:
         return np.array([LABELS.index(sample.label) for sample in self.samples], np.int64)
 
 
-def store_folder(run: Path) -> Path:
+def cache_folder(run: Path) -> Path:
     """Folder of the stores that all runs beside ``run`` share; it may be deleted at any time."""
     return run.absolute().parent / ".store"
 
 
-def store_path(inputs: Sequence[Path], table: Path | None, framer: Framer, folder: Path) -> Path:
+def cache_path(
+    inputs: Sequence[Path], table: Path | None, aligner: FaceAligner, folder: Path
+) -> Path:
     """Say where the store of some archives is, or would be, in the folder of the stores."""
-    return folder / _fingerprint(inputs, table, framer)
+    return folder / _fingerprint(inputs, table, aligner)
 
 
-def open_store(
+def open_image_cache(
     inputs: Sequence[Path],
     table: Path | None,
-    framer: Framer,
+    aligner: FaceAligner,
     folder: Path,
     *,
-    on_picture: Callable[[int], None] | None = None,
+    on_image: Callable[[int], None] | None = None,
     on_skip: Callable[[str, str], None] | None = None,
-) -> Store:
+) -> ImageCache:
     """Decode all pictures of some archives into a store, or open the one made before.
 
     Where the disk has no room for the pixels, the files themselves are kept, and decoded anew
@@ -104,14 +106,14 @@ def open_store(
         table: CSV joined on the path inside the archive, or None.
         framer: how pictures are brought before the network.
         folder: where stores are kept; made when missing.
-        on_picture: called with the number of pictures done so far.
+        on_image: called with the number of pictures done so far.
         on_skip: called with the name and reason of a member that was passed over.
 
     Raises:
         InputError: no samples, a damaged archive, a wrong table.
         OutputError: not enough space even for the files.
     """
-    found = store_path(inputs, table, framer, folder)
+    found = cache_path(inputs, table, aligner, folder)
     told: set[str] = set()
 
     def skip_once(name: str, reason: str) -> None:
@@ -122,10 +124,10 @@ def open_store(
     if not found.is_dir():
         try:
             stream = stream_samples(inputs, table, on_skip=skip_once)
-            _build_store(found, stream, framer, on_picture)
+            _build_cache(found, stream, aligner, on_image)
         except _FullError:
             stream = stream_samples(inputs, table, on_skip=skip_once)
-            _build_store(found, stream, framer, on_picture, is_encoded=True)
+            _build_cache(found, stream, aligner, on_image, is_encoded=True)
     with (found / "samples.csv").open(
         encoding="utf-8", errors="surrogateescape", newline=""
     ) as file:
@@ -136,68 +138,68 @@ def open_store(
         shape = (len(rows), size.height, size.width, 3)
         return np.memmap(found / name, np.uint8, "r", shape=shape)
 
-    pixels: Kept
-    wide: Kept
+    pixels: ImageRows
+    context_pixels: ImageRows
     if (found / _FILES).exists():
-        pixels, wide = _encoded(found, framer)
+        pixels, context_pixels = _encoded(found, aligner)
     else:
-        pixels = mapped(_PIXELS, framer.resize)
-        wide = mapped(_WIDE_PIXELS, _widened(framer)) if _is_cut(framer) else pixels
-    return Store(
+        pixels = mapped(_PIXELS, aligner.resize)
+        context_pixels = mapped(_WIDE_PIXELS, _widened(aligner)) if _is_cut(aligner) else pixels
+    return ImageCache(
         [Sample(**{name: row[name] for name in names}) for row in rows],
         [row["sha256"] for row in rows],
         [row["error"] for row in rows],
         pixels,
-        wide,
+        context_pixels,
         np.fromfile(found / _FRAMES, np.float32).reshape(-1, 2, 3),
     )
 
 
-def _encoded(found: Path, framer: Framer) -> tuple[Encoded, Encoded]:
+def _encoded(found: Path, aligner: FaceAligner) -> tuple[EncodedImages, EncodedImages]:
     """Open a store of files, for its ``pixels`` and its ``wide``."""
-    path, size = found / _FILES, _widened(framer)
+    path, size = found / _FILES, _widened(aligner)
     is_empty = not path.stat().st_size  # which cannot be mapped
     files = np.zeros(0, np.uint8) if is_empty else np.memmap(path, np.uint8, "r")
     ends = np.fromfile(found / _ENDS, np.int64)
-    pixels = Encoded(files, ends, framer.resize, lambda picture: framer(picture).pixels)
-    if not _is_cut(framer):
+    pixels = EncodedImages(files, ends, aligner.resize, lambda image: aligner(image).pixels)
+    if not _is_cut(aligner):
         return pixels, pixels
-    return pixels, Encoded(files, ends, size, lambda picture: fit(picture, size))
+    return pixels, EncodedImages(files, ends, size, lambda image: resize(image, size))
 
 
-def store_in_memory(samples: Sequence[tuple[Sample, bytes]], framer: Framer) -> Store:
+def cache_in_memory(samples: Sequence[tuple[Sample, bytes]], aligner: FaceAligner) -> ImageCache:
     """Decode some pictures into a store without a folder; unreadable ones are left out."""
     kept = [
         (sample, digest, entry)
-        for sample, digest, entry, _ in decoded(iter(samples), lambda it: _keep(it, framer))
+        for sample, digest, entry, _ in decode_samples(iter(samples), lambda it: _keep(it, aligner))
         if entry is not None
     ]
     if not kept:
         raise InputError("none of the pictures could be read")
-    return Store(
+    return ImageCache(
         [sample for sample, _, _ in kept],
         [digest for _, digest, _ in kept],
         [""] * len(kept),
         np.stack([entry.pixels for _, _, entry in kept]),
-        np.stack([entry.wide for _, _, entry in kept]),
-        np.stack([entry.frame for _, _, entry in kept]),
+        np.stack([entry.context_pixels for _, _, entry in kept]),
+        np.stack([entry.align for _, _, entry in kept]),
     )
 
 
-def _is_cut(framer: Framer) -> bool:
-    return framer.crop.rule != "whole"
+def _is_cut(aligner: FaceAligner) -> bool:
+    return aligner.crop.rule != "whole"
 
 
-def _widened(framer: Framer) -> Resize:
+def _widened(aligner: FaceAligner) -> Resize:
     """How the whole pictures are kept that crops are taken from in training."""
-    size = framer.resize
+    size = aligner.resize
     return replace(size, height=round(size.height * _WIDE), width=round(size.width * _WIDE))
 
 
-def _fingerprint(inputs: Sequence[Path], table: Path | None, framer: Framer) -> str:
+def _fingerprint(inputs: Sequence[Path], table: Path | None, aligner: FaceAligner) -> str:
     """Name a store by what went into it."""
     digest = hashlib.blake2b(digest_size=8)
-    facts: list[Any] = [_STORE_VERSION, asdict(framer.resize), asdict(framer.crop)]
+    facts: list[Any] = [_STORE_VERSION, asdict(aligner.resize), asdict(aligner.crop)]
     for path in inputs:
         if not path.exists():
             raise InputError(f"there is no {path}")
@@ -216,11 +218,11 @@ def _fingerprint(inputs: Sequence[Path], table: Path | None, framer: Framer) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One picture of a store; see :class:`Store`."""
+    """One picture of a store; see :class:`ImageCache`."""
 
     pixels: Pixels
-    wide: Pixels
-    frame: NDArray[np.float32]
+    context_pixels: Pixels
+    align: NDArray[np.float32]
 
 
 _Put: TypeAlias = Callable[[_Entry | None, bytes], None]
@@ -231,7 +233,7 @@ class _FullError(OutputError):
 
 
 @contextmanager
-def building(place: Path) -> Iterator[Path]:
+def build_atomically(place: Path) -> Iterator[Path]:
     """Give a new folder that becomes ``place`` at a clean end, where no other run was quicker.
 
     It vanishes at any other end.
@@ -249,11 +251,11 @@ def building(place: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _build_store(
+def _build_cache(
     place: Path,
     stream: Iterator[tuple[Sample, bytes]],
-    framer: Framer,
-    on_picture: Callable[[int], None] | None,
+    aligner: FaceAligner,
+    on_image: Callable[[int], None] | None,
     *,
     is_encoded: bool = False,
 ) -> None:
@@ -271,25 +273,25 @@ def _build_store(
     nowhere = np.full((2, 3), np.nan, np.float32)
     held: deque[bytes] = deque()
     with (
-        building(place) as unfinished,
+        build_atomically(place) as unfinished,
         ExitStack() as stack,
-        (unfinished / _FRAMES).open("wb") as frames,
+        (unfinished / _FRAMES).open("wb") as crop_matrices,
         (unfinished / "samples.csv").open(
             "w", encoding="utf-8", errors="surrogateescape", newline=""
         ) as table,
     ):
-        put = (_put_files if is_encoded else _put_pixels)(unfinished, framer, stack)
+        put = (_put_files if is_encoded else _put_pixels)(unfinished, aligner, stack)
         rows = csv.writer(table)
         rows.writerow([*(item.name for item in fields(Sample)), "sha256", "error"])
-        kept = decoded(_holding(stream, held), lambda picture: _keep(picture, framer))
+        kept = decode_samples(_holding(stream, held), lambda image: _keep(image, aligner))
         for done, (sample, digest, entry, error) in enumerate(kept, 1):
             values = [getattr(sample, item.name) for item in fields(Sample)]
             rows.writerow([*values, digest, error])
-            frames.write((entry.frame if entry else nowhere).tobytes())
+            crop_matrices.write((entry.align if entry else nowhere).tobytes())
             put(entry, held.popleft())
             if done % 256 == 0:
-                if on_picture:
-                    on_picture(done)
+                if on_image:
+                    on_image(done)
                 if shutil.disk_usage(unfinished).free < _SPARE_BYTES:
                     raise _FullError(
                         f"less than 1 GiB is free at {place.parent}, where the pictures are "
@@ -297,23 +299,23 @@ def _build_store(
                     )
 
 
-def _put_pixels(folder: Path, framer: Framer, stack: ExitStack) -> _Put:
+def _put_pixels(folder: Path, aligner: FaceAligner, stack: ExitStack) -> _Put:
     """Open the files of a store of pixels; give what writes a picture into them."""
-    size, wide_size, is_cut = framer.resize, _widened(framer), _is_cut(framer)
+    size, wide_size, is_cut = aligner.resize, _widened(aligner), _is_cut(aligner)
     blank = np.zeros((size.height, size.width, 3), np.uint8)
     wide_blank = np.zeros((wide_size.height, wide_size.width, 3), np.uint8)
     pixels = stack.enter_context((folder / _PIXELS).open("wb"))
-    wide = stack.enter_context((folder / _WIDE_PIXELS).open("wb"))
+    context_pixels = stack.enter_context((folder / _WIDE_PIXELS).open("wb"))
 
     def put(entry: _Entry | None, _: bytes) -> None:
         pixels.write((entry.pixels if entry else blank).tobytes())
         if is_cut:
-            wide.write((entry.wide if entry else wide_blank).tobytes())
+            context_pixels.write((entry.context_pixels if entry else wide_blank).tobytes())
 
     return put
 
 
-def _put_files(folder: Path, _: Framer, stack: ExitStack) -> _Put:
+def _put_files(folder: Path, _: FaceAligner, stack: ExitStack) -> _Put:
     """Open the files of a store of files; give what writes a picture's own into them."""
     files = stack.enter_context((folder / _FILES).open("wb"))
     ends = stack.enter_context((folder / _ENDS).open("wb"))
@@ -334,21 +336,21 @@ def _holding(
         yield sample, data
 
 
-def _keep(picture: Pixels, framer: Framer) -> _Entry:
+def _keep(image: Pixels, aligner: FaceAligner) -> _Entry:
     """Bring one picture into the shape that a store keeps."""
-    framed: Framed = framer(picture)
+    framed: FaceCrop = aligner(image)
     frame = np.full((2, 3), np.nan, np.float32)
     if framed.face:
-        frame = normal_frame(framed.face.landmarks, framer.crop, picture.shape)
-    wide = fit(picture, _widened(framer)) if _is_cut(framer) else framed.pixels
-    return _Entry(framed.pixels, wide, frame)
+        frame = to_crop_matrix(framed.face.landmarks, aligner.crop, image.shape)
+    context_pixels = resize(image, _widened(aligner)) if _is_cut(aligner) else framed.pixels
+    return _Entry(framed.pixels, context_pixels, frame)
 
 
-def normal_frame(
+def to_crop_matrix(
     landmarks: NDArray[np.floating], crop: Crop, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Find where a crop lies in a picture of that shape, as :class:`Store` has it: ``[2, 3]``."""
-    matrix = place(landmarks, crop)
+    """Find where a crop lies in a picture of that shape, as :class:`ImageCache` has it: ``[2, 3]``."""
+    matrix = estimate_similarity(landmarks, crop)
     half = matrix[:, :2] / 2
     middle = matrix[:, 2] + half.sum(1)
     size = np.array([[shape[1]], [shape[0]]])
@@ -357,7 +359,7 @@ def normal_frame(
     return np.asarray(normal, np.float32)
 
 
-def decoded(
+def decode_samples(
     stream: Iterator[tuple[Sample, bytes]], work: Callable[[Pixels], T]
 ) -> Iterator[tuple[Sample, str, T | None, str]]:
     """Decode and work on pictures in threads, a few ahead, in the stream's order.
@@ -371,7 +373,7 @@ def decoded(
         digest = hashlib.sha256(data).hexdigest()
         try:
             return digest, work(decode(data)), ""
-        except UnreadablePictureError as error:
+        except UnreadableImageError as error:
             return digest, None, str(error)
 
     threads = os.cpu_count() or 1

@@ -21,7 +21,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedImages:
     """Stands for pixels ``uint8 [N, H, W, 3]`` that are decoded whenever rows of them are read.
 
     Attributes:
@@ -66,19 +66,19 @@ class Encoded:
         return some
 
 
-Kept: TypeAlias = Pixels | Encoded
+ImageRows: TypeAlias = Pixels | EncodedImages
 """Pixels ``uint8 [N, H, W, 3]``, in memory or memory-mapped, or what stands for them."""
 
 
 @overload
-def read_rows(values: Encoded, rows: NDArray[np.int64]) -> Pixels: ...
+def read_rows(values: EncodedImages, rows: NDArray[np.int64]) -> Pixels: ...
 
 
 @overload
 def read_rows(values: NDArray[Number], rows: NDArray[np.int64]) -> NDArray[Number]: ...
 
 
-def read_rows(values: NDArray[Any] | Encoded, rows: NDArray[np.int64]) -> NDArray[Any]:
+def read_rows(values: NDArray[Any] | EncodedImages, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Copy some rows of an array; one that is memory-mapped is read as a file, row by row.
 
     Through the mapping every page of 4 kB would be asked for singly, count as the process's own
@@ -95,7 +95,7 @@ def read_rows(values: NDArray[Any] | Encoded, rows: NDArray[np.int64]) -> NDArra
     Raises:
         InputError: the file has become shorter.
     """
-    if isinstance(values, Encoded):
+    if isinstance(values, EncodedImages):
         return values.read(rows)
     if isinstance(values, np.memmap) and values.filename is not None:
         with suppress(FileNotFoundError):  # deleted meanwhile: what is mapped is still there

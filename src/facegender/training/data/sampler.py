@@ -7,28 +7,28 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from facegender.training.data.image_cache import Store
-from facegender.training.recipe import FitOptions
+from facegender.training.data.image_cache import ImageCache
+from facegender.training.recipe import TrainOptions
 
 Indices = NDArray[np.int64]
 
 
-def count_steps(options: FitOptions, pictures: int, devices: int = 1) -> int:
+def count_steps(options: TrainOptions, images: int, devices: int = 1) -> int:
     """How many batches an epoch has; what would leave a device one picture joins the batch before.
 
     Normalisation over a batch of one is not defined.
     """
     left_over = 2 * devices - 1
-    return max(1, math.ceil((pictures - left_over) / options.batch))
+    return max(1, math.ceil((images - left_over) / options.batch_size))
 
 
-def sampling_weights(store: Store, train: Indices, balance: float) -> NDArray[np.float64]:
+def sampling_weights(cache: ImageCache, train: Indices, balance: float) -> NDArray[np.float64]:
     """How often each training picture is shown in an epoch on average, ``float64 [len(train)]``.
 
     Groups are (source, label). At 0 every picture is shown once; at 1 every group as often as any
     other; between, a group's share goes with its size to the power of ``1 - balance``.
     """
-    keys = [(store.samples[i].source, store.samples[i].label) for i in train]
+    keys = [(cache.samples[i].source, cache.samples[i].label) for i in train]
     _, which, counts = np.unique(
         np.array(["\0".join(key) for key in keys]), return_inverse=True, return_counts=True
     )

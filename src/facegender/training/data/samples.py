@@ -65,7 +65,7 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ArchiveLimits:
     """How much is read before an input is taken for an archive bomb, over all inputs together."""
 
     members: int = 5_000_000
@@ -73,13 +73,13 @@ class Limits:
     total_bytes: int = 1 << 40
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_ARCHIVE_LIMITS = ArchiveLimits()
 
 
 def stream_samples(
     inputs: Sequence[Path],
     table: Path | None = None,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: ArchiveLimits = DEFAULT_ARCHIVE_LIMITS,
     on_skip: Callable[[str, str], None] | None = None,
 ) -> Iterator[tuple[Sample, bytes]]:
     """Yield each labelled picture's sample and file bytes, so that nothing is unpacked to disk.
@@ -141,7 +141,7 @@ def _stream(
     paths: dict[str, Path],
     table: Path | None,
     rows: dict[tuple[str, str], _Row],
-    limits: Limits,
+    limits: ArchiveLimits,
     on_skip: Callable[[str, str], None],
 ) -> Iterator[tuple[Sample, bytes]]:
     """Do the work of `stream_samples` once its arguments are known to be good."""
@@ -239,13 +239,13 @@ def _input_name(path: Path) -> str:
 
 def _plain_name(name: str) -> str:
     """Drop a leading "./" and other empty steps, so that table and archive spell names alike."""
-    return "/".join(part for part in name.split("/") if part not in ("", "."))
+    return "/".join(subset for subset in name.split("/") if subset not in ("", "."))
 
 
 def _folder_label(file: str) -> str:
     """Find the innermost folder that is named as a label; empty if none is."""
-    folders = (part.lower() for part in reversed(file.split("/")[:-1]))
-    return next((part for part in folders if part in LABELS), "")
+    folders = (subset.lower() for subset in reversed(file.split("/")[:-1]))
+    return next((subset for subset in folders if subset in LABELS), "")
 
 
 def _read_table(path: Path) -> dict[tuple[str, str], _Row]:

@@ -14,16 +14,16 @@ from hashlib import blake2b
 from pathlib import Path
 
 from facegender.errors import InputError
-from facegender.files import replacing
+from facegender.files import atomic_write
 from facegender.model.model_file import LABELS
 from facegender.training.data.samples import Sample
 
-PARTS = ("train", "validation", "test")
+SUBSETS = ("train", "validation", "test")
 SPLIT_NAME = "split.csv"
 """What the split is called in a run folder."""
 
 _SAMPLE_COLUMNS = ("archive", "file", "label", "person", "source", "age", "race")
-_COLUMNS = (*_SAMPLE_COLUMNS[:3], "part", "group", *_SAMPLE_COLUMNS[3:], "sha256", "error")
+_COLUMNS = (*_SAMPLE_COLUMNS[:3], "subset", "group", *_SAMPLE_COLUMNS[3:], "sha256", "error")
 _EXACT_GROUPS = 64
 
 
@@ -38,7 +38,7 @@ class Assignment:
     sample: Sample
     sha256: str
     group: str
-    part: str
+    subset: str
     error: str = ""
 
 
@@ -51,7 +51,7 @@ class _Group:
     members: tuple[int, ...]
 
 
-def assign_parts(
+def assign_subsets(
     samples: Sequence[Sample],
     digests: Sequence[str],
     *,
@@ -89,22 +89,22 @@ def assign_parts(
         raise ValueError("samples, digests, errors and together must be of the same length")
     reasons = errors or [""] * len(samples)
     ids = [""] * len(samples)
-    parts = ["" if reason else "train" for reason in reasons]
+    subsets = ["" if reason else "train" for reason in reasons]
     strata: dict[tuple[str, str], list[_Group]] = defaultdict(list)
     for group in _groups(samples, digests, reasons, together or [""] * len(samples)):
         for index in group.members:
             ids[index] = group.id
         if any(_fraction(key) < test for key in group.keys):
             for index in group.members:
-                parts[index] = "test"
+                subsets[index] = "test"
         else:
             strata[_stratum(samples[index] for index in group.members)].append(group)
     for groups in strata.values():
         for group in _draw(groups, validation, seed):
             for index in group.members:
-                parts[index] = "validation"
+                subsets[index] = "validation"
     return [
-        Assignment(*values) for values in zip(samples, digests, ids, parts, reasons, strict=True)
+        Assignment(*values) for values in zip(samples, digests, ids, subsets, reasons, strict=True)
     ]
 
 
@@ -114,13 +114,13 @@ def write_split(path: Path, assignments: Sequence[Assignment]) -> None:
     Raises OutputError if the file cannot be written.
     """
     # Names from an archive need not be UTF-8; surrogateescape carries their bytes through.
-    with replacing(path, "surrogateescape") as stream:
+    with atomic_write(path, "surrogateescape") as stream:
         plain = csv.writer(stream, lineterminator="\n")
         quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
         plain.writerow(_COLUMNS)
         for item in assignments:
             sample = item.sample
-            row = [sample.archive, sample.file, sample.label, item.part, item.group]
+            row = [sample.archive, sample.file, sample.label, item.subset, item.group]
             row += [sample.person, sample.source, sample.age, sample.race]
             row += [item.sha256, item.error]
             # The csv module leaves a lone carriage return bare, and then reads two lines.
@@ -153,10 +153,10 @@ def read_split(path: Path) -> list[Assignment]:
                     raise InputError(
                         f"{where}: {'/'.join(key)} was already on line {first}. Remove one."
                     )
-                part, first = side_of_group.setdefault(item.group, (item.part, reader.line_num))
-                if item.part and part != item.part:
+                subset, first = side_of_group.setdefault(item.group, (item.subset, reader.line_num))
+                if item.subset and subset != item.subset:
                     raise InputError(
-                        f"{where}: group {item.group} is in {item.part} here and in {part} on "
+                        f"{where}: group {item.group} is in {item.subset} here and in {subset} on "
                         f"line {first}. Give the whole group one part."
                     )
                 assignments.append(item)
@@ -206,15 +206,15 @@ def _parse_row(where: str, columns: list[str], values: list[str]) -> Assignment:
     if len(values) != len(columns):
         raise InputError(f"{where}: {len(values)} values for {len(columns)} columns.")
     cells = dict(zip(columns, values, strict=True))
-    part, group, error = cells["part"], cells["group"], cells["error"]
+    subset, group, error = cells["subset"], cells["group"], cells["error"]
     if cells["label"] not in LABELS:
         raise InputError(f"{where}: label {cells['label']!r} is none of {', '.join(LABELS)}.")
-    if part not in (*PARTS, ""):
-        raise InputError(f"{where}: part {part!r} is none of {', '.join(PARTS)}.")
-    if bool(part) == bool(error) or bool(part) != bool(group):
+    if subset not in (*SUBSETS, ""):
+        raise InputError(f"{where}: part {subset!r} is none of {', '.join(SUBSETS)}.")
+    if bool(subset) == bool(error) or bool(subset) != bool(group):
         raise InputError(f"{where}: give a part and a group, or neither of them and an error.")
     sample = Sample(*(cells[name] for name in _SAMPLE_COLUMNS))
-    return Assignment(sample, cells["sha256"], group, part, error)
+    return Assignment(sample, cells["sha256"], group, subset, error)
 
 
 def _hash(text: str, size_bytes: int) -> bytes:

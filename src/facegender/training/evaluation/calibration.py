@@ -26,13 +26,15 @@ def find_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) ->
     Returns:
         A number from 0.05 to 20; logits are to be divided by it.
     """
-    wide = logits.astype(np.float64)
+    context_pixels = logits.astype(np.float64)
     doubt = 1.0 / (len(labels) + 2.0)
-    targets = np.full(wide.shape, doubt)
+    targets = np.full(context_pixels.shape, doubt)
     targets[np.arange(len(labels)), labels] = 1.0 - doubt
 
     def loss(log_temperature: float) -> float:
-        return float(-(targets * log_softmax(wide / np.exp(log_temperature), axis=1)).mean())
+        return float(
+            -(targets * log_softmax(context_pixels / np.exp(log_temperature), axis=1)).mean()
+        )
 
     found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
     return float(np.exp(found.x))
@@ -43,7 +45,7 @@ class Bin:
     """Answers that are about as sure: how many, their mean certainty, and the share right."""
 
     count: int
-    certainty: float
+    confidence: float
     accuracy: float
 
 
@@ -60,13 +62,13 @@ def reliability(
     Returns:
         The bins, the least sure first.
     """
-    certainty = probabilities.max(1).astype(np.float64)
+    confidence = probabilities.max(1).astype(np.float64)
     correct = (probabilities.argmax(1) == labels).astype(np.float64)
-    order = np.argsort(certainty, kind="stable")
+    order = np.argsort(confidence, kind="stable")
     return [
-        Bin(len(part), float(certainty[part].mean()), float(correct[part].mean()))
-        for part in np.array_split(order, bins)
-        if len(part)
+        Bin(len(subset), float(confidence[subset].mean()), float(correct[subset].mean()))
+        for subset in np.array_split(order, bins)
+        if len(subset)
     ]
 
 
@@ -79,5 +81,5 @@ def calibration_error(
         The mean distance between certainty and accuracy, weighted by count; 0 to 1.
     """
     found = reliability(probabilities, labels, bins)
-    gaps = [abs(item.certainty - item.accuracy) * item.count for item in found]
+    gaps = [abs(item.confidence - item.accuracy) * item.count for item in found]
     return float(sum(gaps) / max(len(labels), 1))

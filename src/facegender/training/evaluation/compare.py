@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 
 from facegender.errors import InputError
 from facegender.training.evaluation.metrics import CONFIDENCE, RESAMPLES, percentiles
-from facegender.training.evaluation.predictions_table import Scores
+from facegender.training.evaluation.predictions_table import PredictionsTable
 
 _SEED = 0
 
@@ -40,7 +40,7 @@ class Difference:
     difference: float
     interval: tuple[float, float]
     p_value: float
-    is_real: bool
+    is_significant: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,15 @@ class Comparison:
     other_label: int
 
 
-def compare(first: Scores, second: Scores, *, part: str | None = None) -> Comparison:
+def compare(
+    first: PredictionsTable, second: PredictionsTable, *, subset: str | None = None
+) -> Comparison:
     """Compare two score tables on the pictures that both hold, told by archive and name.
 
     Args:
         first: what is compared with.
         second: what may be better or worse.
-        part: only pictures that both have in this part; None takes all that neither learned from.
+        subset: only pictures that both have in this part; None takes all that neither learned from.
 
     Raises:
         InputError: they have no picture in common that can be compared.
@@ -79,10 +81,10 @@ def compare(first: Scores, second: Scores, *, part: str | None = None) -> Compar
     rows, learned, other_label = [], 0, 0
     for key in common:
         one, two = places[0][key], places[1][key]
-        parts = (first.parts[one], second.parts[two])
-        if part is None and "train" in parts:
+        subsets = (first.subsets[one], second.subsets[two])
+        if subset is None and "train" in subsets:
             learned += 1
-        elif part is not None and set(parts) != {part}:
+        elif subset is not None and set(subsets) != {subset}:
             continue
         elif first.samples[one].label != second.samples[two].label:
             other_label += 1
@@ -92,7 +94,7 @@ def compare(first: Scores, second: Scores, *, part: str | None = None) -> Compar
         why = f"{learned:,} of them were learned from, {other_label:,} have two labels"
         raise InputError(
             f"the tables have {len(common):,} pictures in common ({why}): none is left to compare"
-            + (f" in the part {part!r}" if part else "")
+            + (f" in the part {subset!r}" if subset else "")
             + ". Score both networks on the same archives: 'facegender evaluate ... --scores'"
         )
     a, b = first.pick([one for one, _ in rows]), second.pick([two for _, two in rows])
@@ -132,7 +134,7 @@ def _difference(name: str, first: NDArray[np.bool_], second: NDArray[np.bool_]) 
         difference=round((only_second - only_first) / count, 5),
         interval=(low, high),
         p_value=p_value,
-        is_real=p_value < 1.0 - CONFIDENCE,
+        is_significant=p_value < 1.0 - CONFIDENCE,
     )
 
 
@@ -147,4 +149,4 @@ def _corrected(found: Sequence[Difference]) -> list[Difference]:
         if found[row].p_value * (len(found) - place) >= 1.0 - CONFIDENCE:
             break
         real.add(row)
-    return [replace(one, is_real=row in real) for row, one in enumerate(found)]
+    return [replace(one, is_significant=row in real) for row, one in enumerate(found)]

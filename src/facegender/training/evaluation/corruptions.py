@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 from facegender.images.pixels import Pixels
 
 Landmarks: TypeAlias = NDArray[np.float32]
-Condition: TypeAlias = Callable[[Pixels, Landmarks | None, np.random.Generator], Pixels]
+CorruptFunction: TypeAlias = Callable[[Pixels, Landmarks | None, np.random.Generator], Pixels]
 
 DEGREES = (15, 30, 45)
 SIZES = (96, 64, 48, 32, 24)
@@ -26,7 +26,7 @@ BLURS = (0.01, 0.02, 0.03, 0.05)
 QUALITIES = (50, 30, 20, 10)
 
 
-def turned(degrees: float, fill: str) -> Condition:
+def rotated(degrees: float, fill: str) -> CorruptFunction:
     """Turn by ``degrees`` to either side; the corners are filled by ``fill``.
 
     ``black``, ``grey``, ``edge`` (the border's mean colour), or ``photo``: the picture is turned
@@ -38,18 +38,20 @@ def turned(degrees: float, fill: str) -> Condition:
         angle = degrees * rng.choice((-1, 1))
         if fill == "photo":
             height, width = pixels.shape[:2]
-            wide = np.pad(pixels, ((height // 2,) * 2, (width // 2,) * 2, (0, 0)), "symmetric")
-            image = Image.fromarray(wide).rotate(angle, Image.Resampling.BICUBIC)
+            context_pixels = np.pad(
+                pixels, ((height // 2,) * 2, (width // 2,) * 2, (0, 0)), "symmetric"
+            )
+            image = Image.fromarray(context_pixels).rotate(angle, Image.Resampling.BICUBIC)
             left, top = width // 2, height // 2
             return np.asarray(image.crop((left, top, left + width, top + height)))
-        colour = {"black": (0, 0, 0), "grey": (128, 128, 128)}.get(fill) or _border(pixels)
+        color = {"black": (0, 0, 0), "grey": (128, 128, 128)}.get(fill) or _border(pixels)
         image = Image.fromarray(pixels)
-        return np.asarray(image.rotate(angle, Image.Resampling.BICUBIC, fillcolor=colour))
+        return np.asarray(image.rotate(angle, Image.Resampling.BICUBIC, fillcolor=color))
 
     return change
 
 
-def small(side: int) -> Condition:
+def downscaled(side: int) -> CorruptFunction:
     """Bring the longer side down to ``side`` pixels."""
 
     def change(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
@@ -63,7 +65,7 @@ def small(side: int) -> Condition:
     return change
 
 
-def blurred(share: float) -> Condition:
+def blurred(share: float) -> CorruptFunction:
     """Blur by a Gaussian whose sigma is ``share`` of the longer side."""
 
     def change(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
@@ -73,7 +75,7 @@ def blurred(share: float) -> Condition:
     return change
 
 
-def compressed(quality: int) -> Condition:
+def compressed(quality: int) -> CorruptFunction:
     """Save as JPEG of that quality and read again."""
 
     def change(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:

@@ -15,16 +15,16 @@ from markupsafe import Markup
 from PIL import Image
 from torch import nn
 
-from facegender.files import replacing
+from facegender.files import atomic_write
 from facegender.images.pixels import Pixels
 from facegender.model.model_file import read_model_file
 from facegender.training.evaluation import plots
 from facegender.training.evaluation.evaluate import Evaluation
-from facegender.training.evaluation.gallery import KINDS, Gallery
+from facegender.training.evaluation.gallery import EXAMPLE_KINDS, Gallery
 from facegender.training.evaluation.grad_cam import explain
-from facegender.training.evaluation.metrics import GAP_LEAST, GROUPINGS
-from facegender.training.evaluation.robustness import DAMAGES
-from facegender.training.loop.history import HISTORY_NAME, EpochFigures, read_history
+from facegender.training.evaluation.metrics import GROUPINGS, MIN_GROUP_SIZE
+from facegender.training.evaluation.robustness import CORRUPTIONS
+from facegender.training.loop.history import HISTORY_NAME, EpochMetrics, read_history
 from facegender.training.recipe import Recipe
 
 REPORT_NAME = "report.html"
@@ -38,7 +38,7 @@ _QUALITY = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class EvaluationReport:
     """What the page shows.
 
     ``figures``: part -> what ``measure`` gives. ``galleries``: part -> pictures worth a look;
@@ -48,15 +48,15 @@ class Report:
     """
 
     title: str
-    figures: Mapping[str, Mapping[str, Any]]
+    metrics: Mapping[str, Mapping[str, Any]]
     facts: Mapping[str, str] = field(default_factory=dict)
     galleries: Mapping[str, Gallery] = field(default_factory=dict)
     heats: Mapping[str, Mapping[str, Sequence[Pixels]]] = field(default_factory=dict)
     robustness: Mapping[str, Any] | None = None
-    history: Sequence[EpochFigures] = ()
+    history: Sequence[EpochMetrics] = ()
 
 
-def write_report(path: Path, report: Report) -> None:
+def write_evaluation_report(path: Path, report: EvaluationReport) -> None:
     """Write the page, whole or not at all.
 
     Raises:
@@ -72,53 +72,53 @@ def write_report(path: Path, report: Report) -> None:
     environment.filters["percent"] = lambda value: f"{100 * value:.2f}"
     page = environment.get_template("report.html.jinja").render(
         report=report,
-        parts=[_part(report, name) for name in report.figures],
+        subsets=[_part(report, name) for name in report.metrics],
         history=_history(report.history),
         robustness=_robustness(report.robustness),
-        gap_least=GAP_LEAST,
+        gap_least=MIN_GROUP_SIZE,
     )
-    with replacing(path, "replace") as file:
+    with atomic_write(path, "replace") as file:
         file.write(page)
 
 
-def judge(
+def build_report(
     model: Path,
     evaluation: Evaluation,
-    figures: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, Mapping[str, Any]],
     *,
     robustness: Mapping[str, Any] | None = None,
     network: tuple[nn.Module, Recipe] | None = None,
-) -> Report:
+) -> EvaluationReport:
     """Put together what the page shows of an evaluation.
 
     Args:
         model: the model file or run folder that was judged; a run's curves are shown too.
         evaluation: what came of it.
-        figures: its figures.
+        metrics: its figures.
         robustness: what ``robustness.robustness`` gave.
         network: what ``grad_cam.load_network`` gave; None for no Grad-CAM.
     """
     description = read_model_file(model).description
-    counts = [f"{name} {one['accuracy']['count']:,}" for name, one in figures.items()]
+    counts = [f"{name} {one['accuracy']['count']:,}" for name, one in metrics.items()]
     facts = {
         "network": f"{description.name}, {model.name}",
         "pictures": ", ".join(counts),
         "unreadable": f"{len(evaluation.unreadable):,}",
-        "started from": description.start,
+        "started from": description.pretrained,
         "learned from": f"{description.data.get('train', 0):,} pictures",
         "terms": description.terms,
     }
     heats: dict[str, dict[str, Sequence[Pixels]]] = {}
     if network is not None:
-        for part, gallery in evaluation.galleries.items():
-            heats[part] = {
+        for subset, gallery in evaluation.galleries.items():
+            heats[subset] = {
                 kind: list(explain(*network, np.stack([one.pixels for one in shown])))
                 for kind, shown in gallery.kinds.items()
                 if shown
             }
-    return Report(
+    return EvaluationReport(
         title=f"{description.name}: judged on labelled pictures",
-        figures=figures,
+        metrics=metrics,
         facts={name: text for name, text in facts.items() if text},
         galleries=evaluation.galleries,
         heats=heats,
@@ -127,62 +127,62 @@ def judge(
     )
 
 
-def _part(report: Report, name: str) -> dict[str, Any]:
+def _part(report: EvaluationReport, name: str) -> dict[str, Any]:
     """Gather what the page shows of one part of the split."""
-    figures = report.figures[name]
+    metrics = report.metrics[name]
     gallery = report.galleries.get(name)
     return {
         "name": name,
-        "figures": figures,
-        "tiles": list(_tiles(figures)),
-        "plots": list(_plots(figures)),
-        "groups": list(_groups(figures)),
+        "metrics": metrics,
+        "tiles": list(_tiles(metrics)),
+        "plots": list(_plots(metrics)),
+        "groups": list(_groups(metrics)),
         "sheets": list(_sheets(gallery, report.heats.get(name, {}))) if gallery else [],
     }
 
 
-def _tiles(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _tiles(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Give the figures at the head: name, value, and what stands under it."""
-    shares = {"accuracy": figures["accuracy"]}
-    shares |= {f"recall, {name}": one for name, one in figures["recall"].items()}
+    shares = {"accuracy": metrics["accuracy"]}
+    shares |= {f"recall, {name}": one for name, one in metrics["recall"].items()}
     for name, one in shares.items():
         low, high = (f"{100 * end:.2f}" for end in one["interval"])
         under = f"{low} to {high} %, {one['correct']:,} of {one['count']:,}"
         yield name, f"{100 * one['share']:.2f} %", under
-    intervals = figures["intervals"]
+    intervals = metrics["intervals"]
     for key, name in (
         ("balanced_accuracy", "balanced accuracy"),
         ("roc_auc", "ROC AUC"),
         ("brier", "Brier score"),
         ("calibration_error", "calibration error (ECE)"),
     ):
-        if key not in figures:
+        if key not in metrics:
             continue
         is_percent = key in ("balanced_accuracy", "calibration_error")
         ends = [_shown(end, is_percent) for end in intervals.get(key, ())]
         under = f"{ends[0]} to {ends[1]}" if ends else "15 bins of equal mass"
-        yield name, _shown(figures[key], is_percent), under
+        yield name, _shown(metrics[key], is_percent), under
 
 
 def _shown(value: float, is_percent: bool) -> str:
     return f"{100 * value:.2f} %" if is_percent else f"{value:.4f}"
 
 
-def _plots(figures: Mapping[str, Any]) -> Iterator[tuple[str, Markup]]:
+def _plots(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Markup]]:
     """Give the plots of a part: title and SVG."""
-    if "curves" in figures:
-        yield "ROC", Markup(plots.roc(figures))
-        yield "Precision and recall", Markup(plots.precision_recall(figures))
-    yield "Reliability", Markup(plots.reliability(figures))
-    yield "Accuracy against coverage", Markup(plots.coverage(figures))
+    if "curves" in metrics:
+        yield "ROC", Markup(plots.roc(metrics))
+        yield "Precision and recall", Markup(plots.precision_recall(metrics))
+    yield "Reliability", Markup(plots.reliability(metrics))
+    yield "Accuracy against coverage", Markup(plots.coverage(metrics))
 
 
-def _groups(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _groups(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Give each kind of groups: its plot, its rows and the worst gap."""
-    intervals = figures["intervals"]
+    intervals = metrics["intervals"]
     yield {
         "title": "By label",
-        "plot": Markup(plots.groups(figures["recall"])),
+        "plot": Markup(plots.groups(metrics["recall"])),
         "rows": [
             {
                 "name": name,
@@ -191,13 +191,13 @@ def _groups(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "recall": {name: one},
                 "balanced": None,
             }
-            for name, one in figures["recall"].items()
+            for name, one in metrics["recall"].items()
         ],
-        "gap": figures["gaps"].get("labels"),
+        "gap": metrics["disparities"].get("labels"),
     }
     for kind in GROUPINGS:
-        if kind in figures:
-            shares = {name: one["accuracy"] for name, one in figures[kind].items()}
+        if kind in metrics:
+            shares = {name: one["accuracy"] for name, one in metrics[kind].items()}
             yield {
                 "title": f"By {kind[:-1]}",
                 "plot": Markup(plots.groups(shares)),
@@ -210,15 +210,15 @@ def _groups(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                         "balanced": one.get("balanced_accuracy"),
                         "balanced_interval": one.get("balanced_accuracy_interval"),
                     }
-                    for name, one in figures[kind].items()
+                    for name, one in metrics[kind].items()
                 ],
-                "gap": figures["gaps"].get(kind),
+                "gap": metrics["disparities"].get(kind),
             }
 
 
 def _sheets(gallery: Gallery, heats: Mapping[str, Sequence[Pixels]]) -> Iterator[dict[str, Any]]:
     """Give each kind of pictures with what was answered; with Grad-CAM beside, where there is."""
-    for kind in KINDS:
+    for kind in EXAMPLE_KINDS:
         shown = gallery.kinds[kind]
         if not shown:
             continue
@@ -234,7 +234,7 @@ def _sheets(gallery: Gallery, heats: Mapping[str, Sequence[Pixels]]) -> Iterator
                     "archive": one.sample.archive,
                     "label": one.sample.label,
                     "answer": one.answer,
-                    "certainty": f"{100 * one.certainty:.1f} %",
+                    "confidence": f"{100 * one.confidence:.1f} %",
                 }
                 for one, its_heat in zip(shown, hot, strict=True)
             ],
@@ -244,10 +244,10 @@ def _sheets(gallery: Gallery, heats: Mapping[str, Sequence[Pixels]]) -> Iterator
 def _robustness(result: Mapping[str, Any] | None) -> list[tuple[str, Markup]]:
     if result is None:
         return []
-    return [(one.name, Markup(plots.robustness(result, one.name))) for one in DAMAGES]
+    return [(one.name, Markup(plots.robustness(result, one.name))) for one in CORRUPTIONS]
 
 
-def _history(rows: Sequence[EpochFigures]) -> list[tuple[str, Markup]]:
+def _history(rows: Sequence[EpochMetrics]) -> list[tuple[str, Markup]]:
     if not rows:
         return []
     return [(what, Markup(plots.history(rows, what))) for what in ("loss", "accuracy")]

@@ -18,10 +18,10 @@ from torch.nn import functional
 
 from facegender.errors import InputError
 from facegender.images.pixels import Pixels
-from facegender.training.data.augmentation import as_floats, normalise
+from facegender.training.data.augmentation import normalize, to_float
 from facegender.training.models.networks import build_network
 from facegender.training.recipe import InputOptions, Recipe, read_recipe
-from facegender.training.run_folder import CONFIG_NAME, SAVED_NAME
+from facegender.training.run_folder import CONFIG_NAME, SAVED_MODEL_NAME
 
 _CELLS = 6
 _STRENGTH = 0.5
@@ -33,11 +33,11 @@ def load_network(folder: Path) -> tuple[nn.Module, Recipe]:
     Raises:
         InputError: the folder holds no finished run.
     """
-    path = folder / SAVED_NAME
+    path = folder / SAVED_MODEL_NAME
     if not path.is_file() or not (folder / CONFIG_NAME).is_file():
         raise InputError(
             f"{folder} holds no finished run: Grad-CAM needs a run folder with {CONFIG_NAME} and "
-            f"{SAVED_NAME}; a model file alone has no gradients"
+            f"{SAVED_MODEL_NAME}; a model file alone has no gradients"
         )
     recipe = read_recipe(folder / CONFIG_NAME)
     network = build_network(recipe.network.name, dropout=recipe.network.dropout)
@@ -84,7 +84,7 @@ def heat(network: nn.Module, pixels: Pixels, options: InputOptions) -> NDArray[n
     kept: list[Tensor] = []
     hook = layer.register_forward_hook(lambda module, given, output: kept.append(output))
     try:
-        x = normalise(as_floats(torch.from_numpy(pixels), options.grey), options)
+        x = normalize(to_float(torch.from_numpy(pixels), options.grayscale), options)
         with torch.enable_grad():
             logits = network(x.requires_grad_())
             best = logits.argmax(1, keepdim=True)
@@ -96,14 +96,14 @@ def heat(network: nn.Module, pixels: Pixels, options: InputOptions) -> NDArray[n
     maps = maps.detach()
     maps = maps / maps.amax((2, 3), keepdim=True).clamp(min=1e-12)
     size = (pixels.shape[1], pixels.shape[2])
-    wide = functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-    return np.asarray(wide.squeeze(1).numpy(), np.float32)
+    context_pixels = functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    return np.asarray(context_pixels.squeeze(1).numpy(), np.float32)
 
 
 def overlay(pixels: Pixels, heats: NDArray[np.float32]) -> Pixels:
     """Lay heat over pictures: ``uint8 [N, H, W, 3]``, cold blue to hot red."""
-    colours = matplotlib.colormaps["turbo"](heats)[..., :3] * 255.0
-    mixed = (1.0 - _STRENGTH) * pixels + _STRENGTH * colours
+    colors = matplotlib.colormaps["turbo"](heats)[..., :3] * 255.0
+    mixed = (1.0 - _STRENGTH) * pixels + _STRENGTH * colors
     return np.asarray(np.rint(mixed), np.uint8)
 
 

@@ -29,7 +29,7 @@ from sklearn.metrics import (
 from facegender.model.model_file import LABELS
 from facegender.training.data.samples import Sample, age_group
 from facegender.training.evaluation.calibration import calibration_error, reliability
-from facegender.training.evaluation.predictions_table import Scores
+from facegender.training.evaluation.predictions_table import PredictionsTable
 
 CONFIDENCE = 0.95
 """Of every interval."""
@@ -37,7 +37,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 1_000
 """Bootstrap samples behind an interval."""
 
-GAP_LEAST = 30
+MIN_GROUP_SIZE = 30
 """Pictures that a group must have to count in the gap between the best and the worst group."""
 
 GROUPINGS = ("sources", "ages", "races")
@@ -47,7 +47,7 @@ _SEED = 0
 _CURVE_POINTS = 101
 
 
-def measure(
+def compute_metrics(
     samples: Sequence[Sample], probabilities: NDArray[np.floating], labels: NDArray[np.int64]
 ) -> dict[str, Any]:
     """Sum up how well probabilities fit labels, over all pictures and over groups of them.
@@ -71,7 +71,7 @@ def measure(
     answers = probabilities.argmax(1)
     correct = answers == labels
     p_male = probabilities[:, 1].astype(np.float64)
-    result: dict[str, Any] = {"accuracy": share(correct), "recall": _recalls(correct, labels)}
+    result: dict[str, Any] = {"accuracy": proportion(correct), "recall": _recalls(correct, labels)}
     counts = confusion_matrix(labels, answers, labels=range(len(LABELS)))
     result["confusion"] = {
         label: dict(zip(LABELS, map(int, row), strict=True))
@@ -93,7 +93,7 @@ def measure(
     result["reliability"] = [
         {
             "count": item.count,
-            "certainty": _rounded(item.certainty),
+            "confidence": _rounded(item.confidence),
             "accuracy": _rounded(item.accuracy),
         }
         for item in reliability(probabilities, labels)
@@ -112,26 +112,26 @@ def measure(
         for name in GROUPINGS
         if name in result
     }
-    gaps = {name: _gap(shares) for name, shares in kinds.items()}
-    result["gaps"] = {name: gap for name, gap in gaps.items() if gap}
+    gaps = {name: _disparity(shares) for name, shares in kinds.items()}
+    result["disparities"] = {name: gap for name, gap in gaps.items() if gap}
     return result
 
 
-def measure_scores(scores: Scores) -> dict[str, Any]:
-    """Measure a whole score table; see :func:`measure`."""
-    return measure(scores.samples, scores.probabilities, scores.labels)
+def table_metrics(scores: PredictionsTable) -> dict[str, Any]:
+    """Measure a whole score table; see :func:`compute_metrics`."""
+    return compute_metrics(scores.samples, scores.probabilities, scores.labels)
 
 
-def share(correct: NDArray[np.bool_]) -> dict[str, Any]:
+def proportion(correct: NDArray[np.bool_]) -> dict[str, Any]:
     """Sum up right and wrong answers: ``{count, correct, share, interval}`` (Wilson, 95 %)."""
     count, right = len(correct), int(correct.sum())
     if not count:
-        return {"count": 0, "correct": 0, "share": None, "interval": None}
+        return {"count": 0, "correct": 0, "value": None, "interval": None}
     interval = binomtest(right, count).proportion_ci(CONFIDENCE, method="wilson")
     return {
         "count": count,
         "correct": right,
-        "share": _rounded(right / count),
+        "value": _rounded(right / count),
         "interval": [_rounded(interval.low), _rounded(interval.high)],
     }
 
@@ -146,7 +146,7 @@ def percentiles(values: NDArray[np.floating]) -> list[float]:
 def _recalls(correct: NDArray[np.bool_], labels: NDArray[np.int64]) -> dict[str, Any]:
     """Share of each label's pictures that were told right; labels without pictures are left out."""
     return {
-        name: share(correct[labels == index])
+        name: proportion(correct[labels == index])
         for index, name in enumerate(LABELS)
         if (labels == index).any()
     }
@@ -154,7 +154,7 @@ def _recalls(correct: NDArray[np.bool_], labels: NDArray[np.int64]) -> dict[str,
 
 def _balanced(recalls: Mapping[str, Mapping[str, Any]]) -> float:
     """Mean of the labels' recalls."""
-    return _rounded(np.mean([value["share"] for value in recalls.values()]))
+    return _rounded(np.mean([value["value"] for value in recalls.values()]))
 
 
 def _groups(
@@ -166,33 +166,33 @@ def _groups(
     for key in sorted(set(values) - {""}):
         mine = keys == key
         recalls = _recalls(correct[mine], labels[mine])
-        whole = share(correct[mine])
+        whole = proportion(correct[mine])
         groups[key] = {"accuracy": whole, "recall": recalls}
-        again = {"accuracy": percentiles(_resampled(whole, _SEED))}
+        again = {"accuracy": percentiles(_bootstrap_draws(whole, _SEED))}
         if len(recalls) == len(LABELS):
-            drawn = [_likely(one, _SEED + i) for i, one in enumerate(recalls.values())]
+            drawn = [_posterior_draws(one, _SEED + i) for i, one in enumerate(recalls.values())]
             mean = _balanced(recalls)
             groups[key]["balanced_accuracy"] = mean
             groups[key]["balanced_accuracy_interval"] = _around(mean, np.mean(drawn, 0))
-            samples = [_resampled(one, _SEED + i) for i, one in enumerate(recalls.values())]
+            samples = [_bootstrap_draws(one, _SEED + i) for i, one in enumerate(recalls.values())]
             again["balanced_accuracy"] = percentiles(np.mean(samples, 0))
         groups[key]["bootstrap"] = again
     return groups
 
 
-def _gap(shares: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+def _disparity(shares: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     """Tell how far the best and the worst group are apart, if two are large enough to say so.
 
     The interval is of the difference between these two groups; that they were chosen for being
     the best and the worst is not in it.
     """
-    large = {name: one for name, one in shares.items() if one["count"] >= GAP_LEAST}
+    large = {name: one for name, one in shares.items() if one["count"] >= MIN_GROUP_SIZE}
     if len(large) < 2:
         return None
-    best, worst = (choose(large, key=lambda name: large[name]["share"]) for choose in (max, min))
-    differences = _likely(large[best], _SEED) - _likely(large[worst], _SEED + 1)
-    samples = _resampled(large[best], _SEED) - _resampled(large[worst], _SEED + 1)
-    gap = _rounded(large[best]["share"] - large[worst]["share"])
+    best, worst = (choose(large, key=lambda name: large[name]["value"]) for choose in (max, min))
+    differences = _posterior_draws(large[best], _SEED) - _posterior_draws(large[worst], _SEED + 1)
+    samples = _bootstrap_draws(large[best], _SEED) - _bootstrap_draws(large[worst], _SEED + 1)
+    gap = _rounded(large[best]["value"] - large[worst]["value"])
     return {
         "best": best,
         "worst": worst,
@@ -210,7 +210,7 @@ def _around(value: float, drawn: NDArray[np.float64]) -> list[float]:
     return [min(low, value), max(high, value)]
 
 
-def _likely(one: Mapping[str, Any], seed: int) -> NDArray[np.float64]:
+def _posterior_draws(one: Mapping[str, Any], seed: int) -> NDArray[np.float64]:
     """Draw shares that a count of right answers leaves open (Jeffreys' beta distribution).
 
     Much like bootstrap samples of the group, but a small group without a wrong answer keeps its
@@ -221,7 +221,7 @@ def _likely(one: Mapping[str, Any], seed: int) -> NDArray[np.float64]:
     return np.asarray(rng.beta(one["correct"] + 0.5, wrong + 0.5, RESAMPLES), np.float64)
 
 
-def _resampled(one: Mapping[str, Any], seed: int) -> NDArray[np.float64]:
+def _bootstrap_draws(one: Mapping[str, Any], seed: int) -> NDArray[np.float64]:
     """Give the shares of bootstrap samples of a group.
 
     To draw as many answers as it has, with replacement, is to draw how many of them are right.
@@ -301,9 +301,9 @@ def _thinned(
     return {x_name: [_rounded(x[i]) for i in kept], y_name: [_rounded(y[i]) for i in kept]}
 
 
-def _coverage(certainty: NDArray[np.floating], correct: NDArray[np.bool_]) -> list[dict[str, Any]]:
+def _coverage(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Accuracy of the surest part of the answers, and the certainty from which on they count."""
-    order = np.argsort(-certainty, kind="stable")
+    order = np.argsort(-confidence, kind="stable")
     rows = []
     for answered in (1.0, 0.99, 0.98, 0.95, 0.9, 0.8):
         count = max(1, round(answered * len(order)))
@@ -311,8 +311,8 @@ def _coverage(certainty: NDArray[np.floating], correct: NDArray[np.bool_]) -> li
         rows.append(
             {
                 "answered": answered,
-                "threshold": _rounded(certainty[kept[-1]]),
-                "accuracy": share(correct[kept]),
+                "threshold": _rounded(confidence[kept[-1]]),
+                "accuracy": proportion(correct[kept]),
             }
         )
     return rows

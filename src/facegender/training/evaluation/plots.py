@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from facegender.model.model_file import LABELS
-from facegender.training.loop.history import EpochFigures
+from facegender.training.loop.history import EpochMetrics
 
 # Colours that stand for the page's own: what matplotlib writes -> what the page reads.
 _INK, _FAINT, _FIRST, _SECOND = "#010101", "#020202", "#030303", "#040404"
@@ -48,13 +48,13 @@ _SHADE = 0.15
 _NAME = 24
 
 
-def roc(figures: Mapping[str, Any]) -> str:
+def roc(metrics: Mapping[str, Any]) -> str:
     """Plot true against false answers "male", with the area under the curve."""
 
     def draw(axes: Axes) -> None:
-        curve = figures["curves"]["roc"]
+        curve = metrics["curves"]["roc"]
         axes.plot([0, 1], [0, 1], ":", color=_INK, linewidth=0.8)
-        label = f"area {figures['roc_auc']:.4f}"
+        label = f"area {metrics['roc_auc']:.4f}"
         axes.plot(curve["false_positive"], curve["true_positive"], color=_FIRST, label=label)
         axes.set_xlabel("share of female pictures answered male")
         axes.set_ylabel("share of male pictures answered male")
@@ -63,15 +63,15 @@ def roc(figures: Mapping[str, Any]) -> str:
     return _svg(draw)
 
 
-def precision_recall(figures: Mapping[str, Any]) -> str:
+def precision_recall(metrics: Mapping[str, Any]) -> str:
     """Plot precision against recall of each label, with average precision."""
 
     def draw(axes: Axes) -> None:
         lowest = 1.0
-        for name, colour in zip(LABELS, (_SECOND, _FIRST), strict=True):
-            curve = figures["curves"][f"precision_recall {name}"]
-            label = f"{name}, average {figures['average_precision'][name]:.4f}"
-            axes.plot(curve["recall"], curve["precision"], color=colour, label=label)
+        for name, color in zip(LABELS, (_SECOND, _FIRST), strict=True):
+            curve = metrics["curves"][f"precision_recall {name}"]
+            label = f"{name}, average {metrics['average_precision'][name]:.4f}"
+            axes.plot(curve["recall"], curve["precision"], color=color, label=label)
             lowest = min(lowest, *curve["precision"])
         axes.set_ylim(max(0.0, lowest - 0.05), 1.01)
         axes.set_xlabel("recall")
@@ -81,14 +81,14 @@ def precision_recall(figures: Mapping[str, Any]) -> str:
     return _svg(draw)
 
 
-def reliability(figures: Mapping[str, Any]) -> str:
+def reliability(metrics: Mapping[str, Any]) -> str:
     """Plot the share right against what the answers said of themselves."""
 
     def draw(axes: Axes) -> None:
-        bins = figures["reliability"]
+        bins = metrics["reliability"]
         axes.plot([0.5, 1], [0.5, 1], ":", color=_INK, linewidth=0.8, label="as sure as right")
         axes.plot(
-            [one["certainty"] for one in bins],
+            [one["confidence"] for one in bins],
             [one["accuracy"] for one in bins],
             "o-",
             color=_FIRST,
@@ -102,11 +102,11 @@ def reliability(figures: Mapping[str, Any]) -> str:
     return _svg(draw)
 
 
-def coverage(figures: Mapping[str, Any]) -> str:
+def coverage(metrics: Mapping[str, Any]) -> str:
     """Plot accuracy of the surest answers against how many are given."""
 
     def draw(axes: Axes) -> None:
-        rows = figures["coverage"]
+        rows = metrics["coverage"]
         _band(axes, [100 * row["answered"] for row in rows], [row["accuracy"] for row in rows])
         axes.xaxis.set_major_locator(MultipleLocator(5))
         axes.set_xlabel("answered: the surest so many per cent")
@@ -120,7 +120,7 @@ def groups(shares: Mapping[str, Mapping[str, Any]]) -> str:
 
     def draw(axes: Axes) -> None:
         names = list(shares)
-        values = [100 * shares[name]["share"] for name in names]
+        values = [100 * shares[name]["value"] for name in names]
         low, high = ([100 * shares[name]["interval"][end] for name in names] for end in (0, 1))
         below = [value - end for value, end in zip(values, low, strict=True)]
         above = [end - value for value, end in zip(values, high, strict=True)]
@@ -150,18 +150,18 @@ def robustness(result: Mapping[str, Any], name: str) -> str:
     return _svg(draw)
 
 
-def history(rows: Sequence[EpochFigures], what: str) -> str:
+def history(rows: Sequence[EpochMetrics], what: str) -> str:
     """Plot ``loss`` or ``accuracy`` of every epoch, training and validation."""
 
     def draw(axes: Axes) -> None:
         epochs = [row.epoch + 1 for row in rows]
         factor = 100.0 if what == "accuracy" else 1.0
-        for name, prefix, colour in (
+        for name, prefix, color in (
             ("training, augmented", "", _SECOND),
             ("validation", "validation_", _FIRST),
         ):
             values = [factor * getattr(row, prefix + what) for row in rows]
-            axes.plot(epochs, values, "o-", color=colour, markersize=3, label=name)
+            axes.plot(epochs, values, "o-", color=color, markersize=3, label=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel("accuracy, %" if what == "accuracy" else "loss")
@@ -174,7 +174,7 @@ def _band(axes: Axes, x: Sequence[float], shares: Sequence[Mapping[str, Any]]) -
     """Draw shares in per cent as a line within the band of their intervals."""
     low, high = ([100 * one["interval"][end] for one in shares] for end in (0, 1))
     axes.fill_between(x, low, high, color=_FIRST, alpha=_SHADE, linewidth=0)
-    axes.plot(x, [100 * one["share"] for one in shares], "o-", color=_FIRST, markersize=4)
+    axes.plot(x, [100 * one["value"] for one in shares], "o-", color=_FIRST, markersize=4)
 
 
 def _short(name: str) -> str:

@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegender.errors import InputError
-from facegender.files import replacing
+from facegender.files import atomic_write
 from facegender.model.model_file import LABELS
 from facegender.training.data.samples import Sample
 
-SCORES_NAME = "scores.csv"
+PREDICTIONS_NAME = "predictions.csv"
 """What the table is called in a run folder."""
 
 _DIGITS = 6
-_COLUMNS = ("archive", "file", "label", "part", "source", "age", "race", "p_male")
+_COLUMNS = ("archive", "file", "label", "subset", "source", "age", "race", "p_male")
 _NEEDED = ("file", "label", "p_male")
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class PredictionsTable:
     """Answers for labelled pictures, side by side: sample, part of the split, P(male).
 
     ``p_male`` is ``float64 [N]``, rounded to what the table shows, so that figures computed before
@@ -32,7 +32,7 @@ class Scores:
     """
 
     samples: list[Sample]
-    parts: list[str]
+    subsets: list[str]
     p_male: NDArray[np.float64]
 
     @property
@@ -50,22 +50,22 @@ class Scores:
         """Which answers are the label, ``bool [N]``."""
         return np.asarray((self.p_male > 0.5) == (self.labels == 1))
 
-    def pick(self, rows: Sequence[int] | NDArray[np.int64]) -> Scores:
+    def pick(self, rows: Sequence[int] | NDArray[np.int64]) -> PredictionsTable:
         """Give some rows, in the order asked for."""
-        return Scores(
+        return PredictionsTable(
             [self.samples[row] for row in rows],
-            [self.parts[row] for row in rows],
+            [self.subsets[row] for row in rows],
             self.p_male[np.asarray(rows, np.int64)],
         )
 
-    def of_part(self, part: str) -> Scores:
+    def of_subset(self, subset: str) -> PredictionsTable:
         """Give the rows of one part of the split."""
-        return self.pick([row for row, name in enumerate(self.parts) if name == part])
+        return self.pick([row for row, name in enumerate(self.subsets) if name == subset])
 
 
-def make_scores(
-    samples: Sequence[Sample], parts: Sequence[str], probabilities: NDArray[np.floating]
-) -> Scores:
+def make_predictions(
+    samples: Sequence[Sample], subsets: Sequence[str], probabilities: NDArray[np.floating]
+) -> PredictionsTable:
     """Put a table together.
 
     Args:
@@ -74,22 +74,22 @@ def make_scores(
         probabilities: ``float [N, 2]`` in the order of ``LABELS``.
     """
     p_male: NDArray[np.float64] = probabilities[:, 1].astype(np.float64).round(_DIGITS)
-    return Scores(list(samples), list(parts), p_male)
+    return PredictionsTable(list(samples), list(subsets), p_male)
 
 
-def write_scores(path: Path, scores: Scores) -> None:
+def write_predictions(path: Path, scores: PredictionsTable) -> None:
     """Save the table as CSV, whole or not at all."""
-    with replacing(path, "surrogateescape") as file:
+    with atomic_write(path, "surrogateescape") as file:
         rows = csv.writer(file)
         rows.writerow(_COLUMNS)
-        for sample, part, p in zip(scores.samples, scores.parts, scores.p_male, strict=True):
+        for sample, subset, p in zip(scores.samples, scores.subsets, scores.p_male, strict=True):
             groups = (sample.source, sample.age, sample.race)
             rows.writerow(
-                [sample.archive, sample.file, sample.label, part, *groups, f"{p:.{_DIGITS}f}"]
+                [sample.archive, sample.file, sample.label, subset, *groups, f"{p:.{_DIGITS}f}"]
             )
 
 
-def read_scores(path: Path) -> Scores:
+def read_predictions(path: Path) -> PredictionsTable:
     """Read a table: ``file``, ``label`` and ``p_male``, and what it has of the other columns.
 
     Args:
@@ -99,9 +99,9 @@ def read_scores(path: Path) -> Scores:
         InputError: it cannot be read, a line is wrong (the line is named), or it names one picture
             twice.
     """
-    path = path / SCORES_NAME if path.is_dir() else path
+    path = path / PREDICTIONS_NAME if path.is_dir() else path
     samples: list[Sample] = []
-    parts: list[str] = []
+    subsets: list[str] = []
     p_male: list[float] = []
     names = {item.name for item in fields(Sample)} & set(_COLUMNS)
     seen: dict[tuple[str, str], int] = {}
@@ -122,13 +122,13 @@ def read_scores(path: Path) -> Scores:
                 if first != rows.line_num:
                     raise InputError(f"{where}: {sample.file} was already on line {first}")
                 samples.append(sample)
-                parts.append(row.get("part") or "")
+                subsets.append(row.get("subset") or "")
                 p_male.append(_probability(row["p_male"], where))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read the scores {path}: {error}") from error
     if not samples:
         raise InputError(f"the table of scores {path} has no rows")
-    return Scores(samples, parts, np.array(p_male))
+    return PredictionsTable(samples, subsets, np.array(p_male))
 
 
 def _probability(text: str | None, where: str) -> float:

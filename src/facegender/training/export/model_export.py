@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from facegender.errors import FacegenderError
-from facegender.files import replacing
+from facegender.files import atomic_write
 from facegender.images.pixels import Pixels
 from facegender.inference.classifier import Classifier
 from facegender.model.model_file import (
@@ -26,7 +26,7 @@ from facegender.model.model_file import (
     read_model_file,
     seal,
 )
-from facegender.training.data.augmentation import as_floats, normalise
+from facegender.training.data.augmentation import normalize, to_float
 from facegender.training.recipe import InputOptions
 
 TOLERANCE = 1e-3
@@ -50,7 +50,7 @@ class _Deployed(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map ``uint8 [N, H, W, 3]`` to probabilities ``float32 [N, 2]``."""
-        x = normalise(as_floats(pixels, self.options.grey), self.options)
+        x = normalize(to_float(pixels, self.options.grayscale), self.options)
         logits: Tensor = self.network(x)
         return (logits / self.temperature).softmax(1)
 
@@ -83,16 +83,18 @@ def export_model(
     """
     deployed = _Deployed(network.cpu().eval(), options, description.temperature).eval()
     with torch.inference_mode():
-        expected = torch.cat([deployed(torch.from_numpy(part)) for part in _parts(pixels)]).numpy()
+        expected = torch.cat(
+            [deployed(torch.from_numpy(subset)) for subset in _parts(pixels)]
+        ).numpy()
     model = _to_onnx(deployed, options)
     try:
-        graph = describe(halve_weights(model), description)
+        graph = add_description(weights_to_float16(model), description)
         difference = check_parity(expected, _answers(graph, pixels))
     except ParityError:  # float16 costs this network too much
-        graph = describe(model, description)
+        graph = add_description(model, description)
         difference = check_parity(expected, _answers(graph, pixels))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.buffer.write(graph)
     return difference
 
@@ -126,7 +128,7 @@ def check_parity(expected: NDArray[np.floating], given: NDArray[np.floating]) ->
     return difference
 
 
-def describe_again(path: Path, description: ModelDescription) -> None:
+def update_description(path: Path, description: ModelDescription) -> None:
     """Give a model file another description (figures measured after the export).
 
     Raises:
@@ -134,8 +136,8 @@ def describe_again(path: Path, description: ModelDescription) -> None:
     """
     read_model_file(path)
     model = onnx.load(path)
-    with replacing(path) as file:
-        file.buffer.write(describe(model, description))
+    with atomic_write(path) as file:
+        file.buffer.write(add_description(model, description))
 
 
 def _parts(pixels: Pixels) -> list[Pixels]:
@@ -163,7 +165,7 @@ def _to_onnx(deployed: nn.Module, options: InputOptions) -> onnx.ModelProto:
     return model
 
 
-def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+def weights_to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Give the model with large float32 weights as float16, each behind a cast back to float32."""
     halved = onnx.ModelProto()
     halved.CopyFrom(model)
@@ -185,7 +187,7 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return halved
 
 
-def describe(model: onnx.ModelProto, description: ModelDescription) -> bytes:
+def add_description(model: onnx.ModelProto, description: ModelDescription) -> bytes:
     """Put a description into a graph's metadata, drop what else is there, and seal the bytes.
 
     Returns:

@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 
 from facegender.errors import FacegenderError, MissingExtraError
-from facegender.files import replacing
+from facegender.files import atomic_write
 from facegender.images.pixels import Pixels
 from facegender.inference.classifier import Classifier
 from facegender.model.model_file import (
@@ -30,32 +30,32 @@ from facegender.model.model_file import (
 )
 from facegender.training.console import Console
 from facegender.training.data.image_rows import read_rows
-from facegender.training.export.model_export import describe
-from facegender.training.prepare import open_pictures, rows_of, split_pictures
+from facegender.training.export.model_export import add_description
+from facegender.training.prepare import load_images, split_images, subset_indices
 from facegender.training.run_folder import open_run
 
-MOST_POINTS_LOST = 0.1
+MAX_ACCURACY_LOSS = 0.1
 """Of accuracy on the validation part, in points."""
 
-MOST_UNKNOWN_MOVED = 1.0
+MAX_UNKNOWN_CHANGE = 1.0
 """Of the share of ``unknown``, in points."""
 
-CALIBRATION_PICTURES = 512
+CALIBRATION_IMAGES = 512
 _LEAST_SURE = 0.05
 _CALIBRATION_BATCH = 16
 _LINEAR = ["Conv", "Add", "Relu", "MaxPool", "AveragePool", "Pad"]
 
 
-class LossError(FacegenderError):
+class QuantizationLossError(FacegenderError):
     """A conversion gives up more accuracy than is allowed; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class QuantizationLoss:
     """What a conversion gives up, on labelled pictures.
 
     Attributes:
-        pictures: how many.
+        images: how many.
         accuracy_before: in full precision, in percent.
         accuracy_after: in percent.
         unknown_before: share of answers below the threshold, in percent.
@@ -64,7 +64,7 @@ class Loss:
         largest: difference of a probability.
     """
 
-    pictures: int
+    images: int
     accuracy_before: float
     accuracy_after: float
     unknown_before: float
@@ -79,7 +79,7 @@ class Loss:
         after: NDArray[np.floating],
         labels: NDArray[np.integer],
         threshold: float,
-    ) -> Loss:
+    ) -> QuantizationLoss:
         """Compare two tables of probabilities ``[N, 2]`` of the same labelled pictures.
 
         Where the network has no threshold of its own (0.5), the one counts below which the least
@@ -109,11 +109,11 @@ class Loss:
         """
         lost = self.accuracy_before - self.accuracy_after
         moved = abs(self.unknown_before - self.unknown_after)
-        if lost > MOST_POINTS_LOST or moved > MOST_UNKNOWN_MOVED:
-            raise LossError(
-                f"on {self.pictures:,} validation pictures it costs {lost:.2f} points of accuracy "
-                f"(allowed {MOST_POINTS_LOST}) and moves the share of unknown by {moved:.2f} "
-                f"points (allowed {MOST_UNKNOWN_MOVED:g}). No file was written"
+        if lost > MAX_ACCURACY_LOSS or moved > MAX_UNKNOWN_CHANGE:
+            raise QuantizationLossError(
+                f"on {self.images:,} validation pictures it costs {lost:.2f} points of accuracy "
+                f"(allowed {MAX_ACCURACY_LOSS}) and moves the share of unknown by {moved:.2f} "
+                f"points (allowed {MAX_UNKNOWN_CHANGE:g}). No file was written"
             )
 
 
@@ -122,17 +122,17 @@ def convert_run(
     output: Path,
     to: str,
     *,
-    licence: str | None = None,
+    license: str | None = None,
     terms: str | None = None,
     console: Console | None = None,
-) -> Loss:
+) -> QuantizationLoss:
     """Write a finished run's network in another form, measured on its own validation pictures.
 
     Args:
         folder: the run folder.
         output: where the file goes.
         to: ``onnx-int8`` or ``openvino``.
-        licence: what the file says of its licence; None keeps what the run said.
+        license: what the file says of its licence; None keeps what the run said.
         terms: what the file says of its data's terms; None keeps what the run said.
         console: where progress is shown.
 
@@ -143,32 +143,32 @@ def convert_run(
     console = console or Console()
     request, recipe = open_run(None, None, folder, resume=True)
     description = read_model_file(folder, runtime="onnxruntime").description
-    if licence is not None:
-        description = replace(description, licence=licence)
+    if license is not None:
+        description = replace(description, license=license)
     if terms is not None:
         description = replace(description, terms=terms)
-    store = open_pictures(request, recipe, folder, console)
-    assignments = split_pictures(request, recipe, store, folder, console, resume=True)
-    parts = np.array([row.part for row in assignments])
-    held, learned = rows_of(parts, "validation"), rows_of(parts, "train")
-    validation, labels = read_rows(store.pixels, held), store.labels[held]
+    cache = load_images(request, recipe, folder, console)
+    assignments = split_images(request, recipe, cache, folder, console, resume=True)
+    subsets = np.array([row.subset for row in assignments])
+    held, learned = subset_indices(subsets, "validation"), subset_indices(subsets, "train")
+    validation, labels = read_rows(cache.pixels, held), cache.labels[held]
     model = folder / MODEL_NAME
     output.parent.mkdir(parents=True, exist_ok=True)
     if to == "openvino":
         return to_openvino(model, validation, labels, output, description)
-    some = np.random.default_rng(0).permutation(learned)[:CALIBRATION_PICTURES]
-    calibration = read_rows(store.pixels, np.sort(some))
-    return quantise(model, calibration, validation, labels, output, description)
+    some = np.random.default_rng(0).permutation(learned)[:CALIBRATION_IMAGES]
+    calibration = read_rows(cache.pixels, np.sort(some))
+    return quantize(model, calibration, validation, labels, output, description)
 
 
-def quantise(
+def quantize(
     model: Path,
     calibration: Pixels,
     validation: Pixels,
     labels: NDArray[np.integer],
     output: Path,
     description: ModelDescription,
-) -> Loss:
+) -> QuantizationLoss:
     """Write a model file in int8: weights by channel, activations by the range that they have.
 
     Static quantization in ONNX's QDQ form, by ONNX Runtime's own tool, with ranges of real faces.
@@ -187,15 +187,15 @@ def quantise(
     """
     before = Classifier.load(model, runtime="onnxruntime").probabilities(validation)
     with tempfile.TemporaryDirectory() as folder:
-        quantised = _quantised(model, calibration, Path(folder))
+        quantised = _quantized(model, calibration, Path(folder))
         candidate = Path(folder, "candidate.onnx")
-        candidate.write_bytes(describe(quantised, description))
+        candidate.write_bytes(add_description(quantised, description))
         after = Classifier.load(candidate, runtime="onnxruntime").probabilities(validation)
-    loss = Loss.between(before, after, labels, description.unknown_below)
+    loss = QuantizationLoss.between(before, after, labels, description.min_confidence)
     loss.check()
-    figures = dict(description.figures) | {"int8": _as_figures(loss)}
-    graph = describe(quantised, replace(description, figures=figures))
-    with replacing(output) as file:
+    metrics = dict(description.metrics) | {"int8": _as_figures(loss)}
+    graph = add_description(quantised, replace(description, metrics=metrics))
+    with atomic_write(output) as file:
         file.buffer.write(graph)
     return loss
 
@@ -206,7 +206,7 @@ def to_openvino(
     labels: NDArray[np.integer],
     output: Path,
     description: ModelDescription,
-) -> Loss:
+) -> QuantizationLoss:
     """Write OpenVINO's two files, ``NAME.xml`` and ``NAME.bin``, for programs that read those.
 
     The description goes into the XML as ``rt_info``. ``predict`` does not need it: it runs a model
@@ -229,11 +229,11 @@ def to_openvino(
         raise MissingExtraError("openvino", "openvino") from error
     before = Classifier.load(model, runtime="onnxruntime").probabilities(validation)
     after = Classifier.load(model, runtime="openvino").probabilities(validation)
-    loss = Loss.between(before, after, labels, description.unknown_below)
+    loss = QuantizationLoss.between(before, after, labels, description.min_confidence)
     loss.check()
-    figures = dict(description.figures) | {"openvino": _as_figures(loss)}
+    metrics = dict(description.metrics) | {"openvino": _as_figures(loss)}
     network = openvino.Core().read_model(model)
-    text = replace(description, figures=figures).to_json()
+    text = replace(description, metrics=metrics).to_json()
     network.set_rt_info(text, [DESCRIPTION_KEY])
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         made = Path(folder, "model.xml")
@@ -243,10 +243,10 @@ def to_openvino(
     return loss
 
 
-def _as_figures(loss: Loss) -> dict[str, Any]:
+def _as_figures(loss: QuantizationLoss) -> dict[str, Any]:
     return {
         "validation": {
-            "pictures": loss.pictures,
+            "pictures": loss.images,
             "accuracy_before": loss.accuracy_before,
             "accuracy_after": loss.accuracy_after,
             "unknown_before": loss.unknown_before,
@@ -255,7 +255,7 @@ def _as_figures(loss: Loss) -> dict[str, Any]:
     }
 
 
-def _quantised(model: Path, calibration: Pixels, folder: Path) -> onnx.ModelProto:
+def _quantized(model: Path, calibration: Pixels, folder: Path) -> onnx.ModelProto:
     """Have ONNX Runtime's tool quantise a graph."""
     from onnxruntime.quantization import (
         CalibrationDataReader,

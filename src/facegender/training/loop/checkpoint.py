@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from facegender.errors import InputError
-from facegender.files import replacing
-from facegender.training.loop.history import EpochFigures
-from facegender.training.recipe import FitOptions, Recipe, recipe_from
+from facegender.files import atomic_write
+from facegender.training.loop.history import EpochMetrics
+from facegender.training.recipe import Recipe, TrainOptions, recipe_from
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
 
 
 @dataclass(slots=True)
-class State:
+class TrainingState:
     """What a checkpoint holds besides tensors: where the run is and its running sums."""
 
     epoch: int = 0
@@ -42,7 +42,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
         network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
 
 
-def checkpoint_bytes(network: nn.Module, options: FitOptions) -> int:
+def checkpoint_bytes(network: nn.Module, options: TrainOptions) -> int:
     """How large a checkpoint of a network will be: weights, their averages, the optimiser's state.
 
     Args:
@@ -61,8 +61,8 @@ def save_checkpoint(
     network: nn.Module,
     average: AveragedModel,
     optimizer: torch.optim.Optimizer,
-    state: State,
-    history: Sequence[EpochFigures],
+    state: TrainingState,
+    history: Sequence[EpochMetrics],
 ) -> None:
     """Write weights, averages, optimiser and place into one file, without pickle."""
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
@@ -77,7 +77,7 @@ def save_checkpoint(
         {
             "recipe": asdict(recipe),
             "state": asdict(state),
-            "history": [asdict(figures) for figures in history],
+            "history": [asdict(metrics) for metrics in history],
         },
     )
 
@@ -96,11 +96,11 @@ def load_checkpoint(
     network: nn.Module,
     average: AveragedModel,
     optimizer: torch.optim.Optimizer,
-) -> tuple[State, list[EpochFigures]]:
+) -> tuple[TrainingState, list[EpochMetrics]]:
     """Read back what :func:`save_checkpoint` wrote."""
     path = folder / CHECKPOINT_NAME
     if not path.is_file():
-        return State(), []
+        return TrainingState(), []
     try:
         with safe_open(path, framework="pt") as file:
             facts = {key: json.loads(text) for key, text in file.metadata().items()}
@@ -129,8 +129,8 @@ def load_checkpoint(
     optimizer.load_state_dict(
         {"state": states, "param_groups": optimizer.state_dict()["param_groups"]}
     )
-    history = [EpochFigures(**figures) for figures in facts["history"]]
-    return State(**facts["state"]), history
+    history = [EpochMetrics(**metrics) for metrics in facts["history"]]
+    return TrainingState(**facts["state"]), history
 
 
 def write_tensors(path: Path, tensors: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ def write_tensors(path: Path, tensors: dict[str, Any], facts: dict[str, Any]) ->
         {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
         {key: json.dumps(value) for key, value in facts.items()},
     )
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.buffer.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from facegender.training.loop.precision import half_may_be_faster
+from facegender.training.loop.precision import bf16_may_be_faster
 from facegender.training.recipe import Recipe
 
 _LONGEST_WAIT = timedelta(hours=12)
@@ -21,14 +21,14 @@ def make_fabric(recipe: Recipe, devices: int | None = None) -> Fabric:
     """Choose devices and precision: CUDA when there is one, bf16 where it is known to be stable.
 
     Args:
-        recipe: its ``fit.precision`` says ``auto``, ``32`` or ``bf16``.
+        recipe: its ``train.precision`` says ``auto``, ``32`` or ``bf16``.
         devices: how many devices; None takes what ``torchrun`` started, all CUDA devices, or the
             one CPU.
     """
     cuda = torch.cuda.is_available()
-    precision = recipe.fit.precision
+    precision = recipe.train.precision
     if precision == "auto":
-        precision = "bf16" if half_may_be_faster(recipe) else "32"
+        precision = "bf16" if bf16_may_be_faster(recipe) else "32"
     started = os.environ.get("LOCAL_WORLD_SIZE")  # by torchrun: processes on this machine
     count: int | str = devices or (int(started) if started else "auto" if cuda else 1)
     machines = int(os.environ.get("GROUP_WORLD_SIZE", "1"))

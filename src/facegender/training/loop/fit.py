@@ -17,22 +17,22 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from facegender.errors import FacegenderError, InputError, StoppedError
-from facegender.training.data.augmentation import as_floats, normalise
-from facegender.training.data.dataloader import Batch, Loader
-from facegender.training.data.image_cache import Store
+from facegender.training.data.augmentation import normalize, to_float
+from facegender.training.data.dataloader import Batch, BatchLoader
+from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.image_rows import read_rows
 from facegender.training.data.sampler import Indices, count_steps, epoch_order, sampling_weights
 from facegender.training.loop.checkpoint import (
     BEST_NAME,
-    State,
+    TrainingState,
     load_checkpoint,
     save_checkpoint,
     write_tensors,
 )
 from facegender.training.loop.devices import keep_freed_memory
-from facegender.training.loop.history import EpochFigures, Progress
+from facegender.training.loop.history import EpochMetrics, StepProgress
 from facegender.training.loop.lr_schedule import count_epochs, learning_rate
-from facegender.training.recipe import FitOptions, InputOptions, Recipe
+from facegender.training.recipe import InputOptions, Recipe, TrainOptions
 
 CHECKPOINT_SECONDS = 120.0
 """An epoch that takes longer leaves checkpoints on the way."""
@@ -45,7 +45,7 @@ _EVALUATION_BATCH = 256
 
 def fit_network(
     network: nn.Module,
-    store: Store,
+    cache: ImageCache,
     train: Indices,
     validation: Indices,
     recipe: Recipe,
@@ -54,9 +54,9 @@ def fit_network(
     fabric: Fabric,
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
-    on_step: Callable[[Progress], None] = lambda progress: None,
-    on_epoch: Callable[[EpochFigures], None] = lambda figures: None,
-) -> list[EpochFigures]:
+    on_step: Callable[[StepProgress], None] = lambda progress: None,
+    on_epoch: Callable[[EpochMetrics], None] = lambda metrics: None,
+) -> list[EpochMetrics]:
     """Train a network; leave the weights of its best epoch on validation in ``best.safetensors``.
 
     The same recipe, store and machine give the same weights bit for bit on one CPU, whether the
@@ -64,7 +64,7 @@ def fit_network(
 
     Args:
         network: built and started; trained in place.
-        store: the pictures.
+        cache: the pictures.
         train: indices into the store to learn from, ``int64``.
         validation: indices to choose the epoch by.
         recipe: how.
@@ -89,21 +89,21 @@ def fit_network(
         raise InputError(
             f"{len(train):,} pictures to learn from are too few for {fabric.world_size} device(s)"
         )
-    loop = _Loop(network, store, recipe, folder, fabric)
+    loop = _Loop(network, cache, recipe, folder, fabric)
     if resume:
         loop.load()
-    weights = sampling_weights(store, train, recipe.fit.balance)
-    steps = count_steps(recipe.fit, len(train), fabric.world_size)
-    epochs = count_epochs(recipe.fit, steps)
+    weights = sampling_weights(cache, train, recipe.train.sampling_balance)
+    steps = count_steps(recipe.train, len(train), fabric.world_size)
+    epochs = count_epochs(recipe.train, steps)
     saved = time.monotonic()
 
     def is_over() -> bool:
-        patience = recipe.fit.patience
-        return loop.state.epoch >= epochs or is_out_of_patience(loop.history, patience)
+        patience = recipe.train.patience
+        return loop.state.epoch >= epochs or is_early_stop(loop.history, patience)
 
     while not is_over():
         state = loop.state
-        order = epoch_order(train, weights, recipe.fit.seed, state.epoch)
+        order = epoch_order(train, weights, recipe.train.seed, state.epoch)
         began, seen_before = time.monotonic(), state.seen
         with closing(loop.loader.of_epoch(order, state.epoch, first=state.step)) as batches:
             for batch in batches:
@@ -117,20 +117,20 @@ def fit_network(
                     fabric.barrier()  # all wait until the first one's checkpoint is on disk
                     raise _stopped(f"in epoch {state.epoch + 1} of {epochs}", folder)
         speed = (state.seen - seen_before) / max(time.monotonic() - began, 1e-9)
-        figures = loop.end_epoch(validation, steps, epochs, speed)
+        metrics = loop.end_epoch(validation, steps, epochs, speed)
         stopping = _any(fabric, should_stop())
         is_due = _any(fabric, time.monotonic() - saved > SHORT_SECONDS)
         if stopping or is_over() or is_due:
             loop.save()
             saved = time.monotonic()
-        on_epoch(figures)
+        on_epoch(metrics)
         if stopping:
             fabric.barrier()
             raise _stopped(f"after epoch {state.epoch + 1} of {epochs}", folder)
     return loop.history
 
 
-def is_out_of_patience(history: Sequence[EpochFigures], patience: int) -> bool:
+def is_early_stop(history: Sequence[EpochMetrics], patience: int) -> bool:
     """Tell whether the last ``patience`` epochs brought no better validation accuracy (0: never).
 
     It is read off the history alone, which a checkpoint holds, so a resumed run stops where an
@@ -138,7 +138,7 @@ def is_out_of_patience(history: Sequence[EpochFigures], patience: int) -> bool:
     """
     if not patience or len(history) <= patience:
         return False
-    accuracies = [figures.validation_accuracy for figures in history]
+    accuracies = [metrics.validation_accuracy for metrics in history]
     return max(accuracies[-patience:]) <= max(accuracies[:-patience])
 
 
@@ -151,21 +151,21 @@ class _Loop:
     """The network in training and all that moves with it: optimiser, average, place, history."""
 
     def __init__(
-        self, network: nn.Module, store: Store, recipe: Recipe, folder: Path, fabric: Fabric
+        self, network: nn.Module, cache: ImageCache, recipe: Recipe, folder: Path, fabric: Fabric
     ) -> None:
         keep_freed_memory()
-        self.store, self.recipe, self.folder, self.fabric = store, recipe, folder, fabric
+        self.cache, self.recipe, self.folder, self.fabric = cache, recipe, folder, fabric
         self.network = network.to(memory_format=torch.channels_last)
         place = (fabric.global_rank, fabric.world_size)
-        self.loader = Loader(store, recipe, fabric.device, *place)
+        self.loader = BatchLoader(cache, recipe, fabric.device, *place)
         self.module, self.optimizer = fabric.setup(
-            self.network, _make_optimizer(self.network, recipe.fit)
+            self.network, _make_optimizer(self.network, recipe.train)
         )
         self.average = AveragedModel(
-            self.network, multi_avg_fn=_ema(recipe.fit.ema), use_buffers=True
+            self.network, multi_avg_fn=_ema(recipe.train.ema_decay), use_buffers=True
         )
-        self.state = State()
-        self.history: list[EpochFigures] = []
+        self.state = TrainingState()
+        self.history: list[EpochMetrics] = []
 
     def load(self) -> None:
         """Go to where the folder's checkpoint is, if there is one."""
@@ -186,10 +186,10 @@ class _Loop:
                 self.history,
             )
 
-    def progress(self, epochs: int, total: int) -> Progress:
+    def progress(self, epochs: int, total: int) -> StepProgress:
         """Say where the loop is, of so many epochs, in an epoch of so many pictures."""
         state = self.state
-        return Progress(
+        return StepProgress(
             epoch=state.epoch,
             epochs=epochs,
             done=state.seen,
@@ -200,7 +200,7 @@ class _Loop:
 
     def step(self, batch: Batch, steps: int, epochs: int) -> None:
         """Learn from one batch and add it to the sums of the epoch."""
-        options, fabric, state = self.recipe.fit, self.fabric, self.state
+        options, fabric, state = self.recipe.train, self.fabric, self.state
         at = state.epoch * steps + state.step
         rate = learning_rate(options, at, epochs * steps)
         for group in self.optimizer.param_groups:
@@ -213,11 +213,11 @@ class _Loop:
             logits.float(), batch.targets, reduction="sum", label_smoothing=options.label_smoothing
         )
         fabric.backward(loss * (fabric.world_size / batch.count))
-        if options.gradient_clip:
-            fabric.clip_gradients(self.module, self.optimizer, max_norm=options.gradient_clip)
+        if options.max_grad_norm:
+            fabric.clip_gradients(self.module, self.optimizer, max_norm=options.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if options.ema:
+        if options.ema_decay:
             self.average.update_parameters(self.network)
         correct = (logits.argmax(1) == batch.labels).sum()
         sums = torch.stack([loss.detach().double(), correct.double()])
@@ -228,19 +228,19 @@ class _Loop:
         state.step += 1
         self._check_finite(state.loss_sum, rate)
 
-    def end_epoch(self, validation: Indices, steps: int, epochs: int, speed: float) -> EpochFigures:
+    def end_epoch(self, validation: Indices, steps: int, epochs: int, speed: float) -> EpochMetrics:
         """Judge the epoch on validation and keep its weights if they are the best."""
-        state, options = self.state, self.recipe.fit
-        judged = self.average.module if options.ema else self.network
+        state, options = self.state, self.recipe.train
+        judged = self.average.module if options.ema_decay else self.network
         if self.fabric.world_size > 1:  # each has its own running statistics; the first's are kept
             for buffer in judged.buffers():
                 torch.distributed.broadcast(buffer, 0)
         rate = learning_rate(options, (state.epoch + 1) * steps - 1, epochs * steps)
         logits = compute_logits(
-            judged, self.store, validation, self.recipe.input, fabric=self.fabric
+            judged, self.cache, validation, self.recipe.input, fabric=self.fabric
         )
         truth = self.loader.labels[validation]
-        figures = EpochFigures(
+        metrics = EpochMetrics(
             epoch=state.epoch,
             loss=state.loss_sum / state.seen,
             accuracy=state.correct / state.seen,
@@ -248,15 +248,15 @@ class _Loop:
             validation_accuracy=accuracy(logits, truth),
             validation_count=len(validation),
             learning_rate=rate,
-            pictures_per_second=speed,
+            images_per_second=speed,
         )
-        self._check_finite(figures.validation_loss, rate)
-        self.history.append(figures)
-        best = max(state.best_accuracy, figures.validation_accuracy)
+        self._check_finite(metrics.validation_loss, rate)
+        self.history.append(metrics)
+        best = max(state.best_accuracy, metrics.validation_accuracy)
         if best > state.best_accuracy and self.fabric.global_rank == 0:
             write_tensors(self.folder / BEST_NAME, judged.state_dict(), {"epoch": state.epoch})
-        self.state = State(epoch=state.epoch + 1, best_accuracy=best)
-        return figures
+        self.state = TrainingState(epoch=state.epoch + 1, best_accuracy=best)
+        return metrics
 
     def _check_finite(self, loss: float, rate: float) -> None:
         """Stop before weights that are no numbers are kept.
@@ -267,8 +267,8 @@ class _Loop:
         if not math.isfinite(loss):
             raise FacegenderError(
                 f"the loss is no longer a number in epoch {self.state.epoch + 1}, step "
-                f"{self.state.step}: lower fit.learning_rate (now {rate:.2g}), or set "
-                "fit.gradient_clip or fit.precision = '32' in the recipe"
+                f"{self.state.step}: lower train.learning_rate (now {rate:.2g}), or set "
+                "train.max_grad_norm or train.precision = '32' in the recipe"
             )
 
 
@@ -279,7 +279,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 
 def compute_logits(
     network: nn.Module,
-    store: Store,
+    cache: ImageCache,
     indices: Indices,
     options: InputOptions,
     *,
@@ -301,8 +301,8 @@ def compute_logits(
     with torch.inference_mode():
         for start in range(0, len(places), _EVALUATION_BATCH):
             some = places[start : start + _EVALUATION_BATCH]
-            pixels = torch.from_numpy(read_rows(store.pixels, indices[some]))
-            x = normalise(as_floats(pixels.to(device), options.grey), options)
+            pixels = torch.from_numpy(read_rows(cache.pixels, indices[some]))
+            x = normalize(to_float(pixels.to(device), options.grayscale), options)
             x = x.contiguous(memory_format=torch.channels_last)
             if fabric:
                 with fabric.autocast():
@@ -317,7 +317,7 @@ def compute_logits(
     return logits
 
 
-def _make_optimizer(network: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
+def _make_optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     """Build the optimiser; biases and norms (one-dimensional weights) do not decay."""
     groups: list[dict[str, Any]] = [
         {"params": [p for p in network.parameters() if p.ndim > 1]},

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from facegender.errors import InputError
-from facegender.files import replacing
+from facegender.files import atomic_write
 
 HISTORY_NAME = "history.csv"
 
 _COUNTS = ("epoch", "validation_count")
 
 
-def write_history(path: Path, history: Sequence[EpochFigures]) -> None:
+def write_history(path: Path, history: Sequence[EpochMetrics]) -> None:
     """Write a row for each epoch, whole or not at all."""
-    with replacing(path) as file:
-        rows = csv.DictWriter(file, [item.name for item in fields(EpochFigures)])
+    with atomic_write(path) as file:
+        rows = csv.DictWriter(file, [item.name for item in fields(EpochMetrics)])
         rows.writeheader()
-        rows.writerows(asdict(figures) for figures in history)
+        rows.writerows(asdict(metrics) for metrics in history)
 
 
-def read_history(path: Path) -> list[EpochFigures]:
+def read_history(path: Path) -> list[EpochMetrics]:
     """Read what :func:`write_history` wrote; nothing where there is no such file.
 
     Raises:
@@ -39,22 +39,22 @@ def read_history(path: Path) -> list[EpochFigures]:
         raise InputError(f"{path} is damaged ({error})") from error
 
 
-def _figures(row: Mapping[str, str]) -> EpochFigures:
+def _figures(row: Mapping[str, str]) -> EpochMetrics:
     values: dict[str, Any] = {
         name: int(text) if name in _COUNTS else float(text) for name, text in row.items()
     }
-    return EpochFigures(**values)
+    return EpochMetrics(**values)
 
 
-def add_to_history(path: Path, figures: EpochFigures) -> list[EpochFigures]:
+def add_to_history(path: Path, metrics: EpochMetrics) -> list[EpochMetrics]:
     """Put an epoch behind those before it; what a stopped run wrote of later ones goes."""
-    history = [row for row in read_history(path) if row.epoch < figures.epoch] + [figures]
+    history = [row for row in read_history(path) if row.epoch < metrics.epoch] + [metrics]
     write_history(path, history)
     return history
 
 
 @dataclass(frozen=True, slots=True)
-class EpochFigures:
+class EpochMetrics:
     """What one epoch gave; accuracies are shares of pictures, whatever the batches were."""
 
     epoch: int
@@ -64,11 +64,11 @@ class EpochFigures:
     validation_accuracy: float
     validation_count: int
     learning_rate: float
-    pictures_per_second: float
+    images_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StepProgress:
     """Where the loop is, told after every step; counts are of pictures in this epoch."""
 
     epoch: int

@@ -17,17 +17,17 @@ from torch.nn import functional
 
 from facegender.errors import FacegenderError, OutputError
 from facegender.model.model_file import LABELS
-from facegender.training.data.augmentation import as_floats, normalise
-from facegender.training.data.image_cache import Store
+from facegender.training.data.augmentation import normalize, to_float
+from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.image_rows import read_rows
 from facegender.training.data.sampler import Indices
 from facegender.training.loop.checkpoint import checkpoint_bytes
-from facegender.training.recipe import FitOptions, Recipe
+from facegender.training.recipe import Recipe, TrainOptions
 
 STEPS = 60
 """Most steps of the check; it ends as soon as the pictures are known by heart."""
 
-PICTURES = 16
+IMAGES = 16
 """Most pictures that it learns by heart, half of each label."""
 
 _RATE, _WARM_STEPS = 1e-3, 10
@@ -35,24 +35,24 @@ _LEARNED = 0.2 * math.log(2)  # a fifth of what guessing gives
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class OverfitResult:
     """How the check went: losses without augmentation, before and after."""
 
-    pictures: int
+    images: int
     steps: int
     before: float
     after: float
 
 
-def learn_by_heart(
+def overfit_small_batch(
     network: nn.Module,
-    store: Store,
+    cache: ImageCache,
     train: Indices,
     recipe: Recipe,
     fabric: Fabric,
     *,
-    on_picture: Callable[[int], None] = lambda done: None,
-) -> Learned:
+    on_image: Callable[[int], None] = lambda done: None,
+) -> OverfitResult:
     """Let a copy of the network learn one small batch by heart, without augmentation.
 
     Where that fails, so will the run: pictures that are all alike, a wrong normalisation, weights
@@ -61,30 +61,30 @@ def learn_by_heart(
 
     Args:
         network: built and started.
-        store: the pictures.
+        cache: the pictures.
         train: indices of the training part; both labels are in it.
         recipe: its input and precision count.
         fabric: device and precision.
-        on_picture: called with the number of pictures shown so far.
+        on_image: called with the number of pictures shown so far.
 
     Raises:
         FacegenderError: the loss is no number, or does not come down.
     """
-    labels = store.labels
+    labels = cache.labels
     halves = [train[labels[train] == index] for index in range(len(LABELS))]
     chosen = np.concatenate(
         [
-            half[np.linspace(0, len(half) - 1, min(len(half), PICTURES // 2)).astype(np.int64)]
+            half[np.linspace(0, len(half) - 1, min(len(half), IMAGES // 2)).astype(np.int64)]
             for half in halves
         ]
     )
-    pixels = torch.from_numpy(read_rows(store.pixels, np.sort(chosen)))
+    pixels = torch.from_numpy(read_rows(cache.pixels, np.sort(chosen)))
     y = torch.from_numpy(labels[np.sort(chosen)]).to(fabric.device)
-    x = normalise(as_floats(pixels.to(fabric.device), recipe.input.grey), recipe.input)
+    x = normalize(to_float(pixels.to(fabric.device), recipe.input.grayscale), recipe.input)
     losses: list[float] = []
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(cuda):
-        torch.manual_seed(recipe.fit.seed)
+        torch.manual_seed(recipe.train.seed)
         learner = copy.deepcopy(network).to(fabric.device).train()
         optimizer = torch.optim.AdamW(learner.parameters(), _RATE, weight_decay=0.0)
         for step in range(STEPS):
@@ -98,9 +98,9 @@ def learn_by_heart(
                 raise FacegenderError(
                     f"self check: the loss is no number in step {step + 1}, before anything is "
                     "learned: look at input.mean and input.std and at the starting weights, or set "
-                    "fit.precision = '32' in the recipe"
+                    "train.precision = '32' in the recipe"
                 )
-            on_picture(len(losses) * len(chosen))
+            on_image(len(losses) * len(chosen))
             if max(losses[-3:]) < _LEARNED and step >= 2:
                 break
             optimizer.zero_grad()
@@ -113,12 +113,12 @@ def learn_by_heart(
             f"self check: {len(chosen)} training pictures could not be learned by heart in {STEPS} "
             f"steps (loss {before:.3f}, then {after:.3f}; guessing gives {math.log(2):.3f}). Look "
             "at the pictures with 'facegender show-batch', at input.mean, input.std and dropout in "
-            "the recipe, and at the labels; --no-self-check trains all the same"
+            "the recipe, and at the labels; --no-sanity-check trains all the same"
         )
-    return Learned(len(chosen), len(losses), before, after)
+    return OverfitResult(len(chosen), len(losses), before, after)
 
 
-def check_space(folder: Path, network: nn.Module, options: FitOptions) -> None:
+def check_disk_space(folder: Path, network: nn.Module, options: TrainOptions) -> None:
     """See that the disk will hold checkpoints, weights and model file; old ones are replaced.
 
     Raises:

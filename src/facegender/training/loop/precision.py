@@ -18,14 +18,14 @@ _BF16_ON_CPU = ("dlib_resnet", "resnet18", "resnet34", "resnet50")
 _BATCH, _STEPS = 16, 3
 
 
-def half_may_be_faster(recipe: Recipe) -> bool:
+def bf16_may_be_faster(recipe: Recipe) -> bool:
     """Tell whether this machine has bfloat16 arithmetic, and the network is known to stand it."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return recipe.network.name in _BF16_ON_CPU and _cpu_has_bf16()
 
 
-def speed_of_half(network: nn.Module, recipe: Recipe) -> float:
+def measure_bf16_speedup(network: nn.Module, recipe: Recipe) -> float:
     """Time training steps of a copy of the network in bfloat16 against float32, on noise.
 
     Args:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from facegender.errors import MissingExtraError
-from facegender.training.loop.history import EpochFigures, Progress
+from facegender.training.loop.history import EpochMetrics, StepProgress
 
 TENSORBOARD_NAME = "tensorboard"
 _EVERY_STEPS = 20
@@ -48,7 +48,7 @@ class TensorBoard:
         """Write what is left."""
         self._writer.close()
 
-    def step(self, at: Progress) -> None:
+    def step(self, at: StepProgress) -> None:
         """Write the running loss and accuracy of an epoch, now and then, by pictures seen."""
         self._steps += 1
         if self._steps % _EVERY_STEPS == 0 or at.done == at.total:
@@ -56,9 +56,9 @@ class TensorBoard:
             self._writer.add_scalar("running/loss", at.loss, seen)
             self._writer.add_scalar("running/accuracy", at.accuracy, seen)
 
-    def epoch(self, figures: EpochFigures) -> None:
+    def epoch(self, metrics: EpochMetrics) -> None:
         """Write an epoch's figures, numbered from 1 as the console does."""
-        values = asdict(figures)
+        values = asdict(metrics)
         for group, names in {
             "loss": {"train": "loss", "validation": "validation_loss"},
             "accuracy": {"train": "accuracy", "validation": "validation_accuracy"},
@@ -66,5 +66,5 @@ class TensorBoard:
             "rate": {"learning_rate": "learning_rate"},
         }.items():
             for shown, name in names.items():
-                self._writer.add_scalar(f"{group}/{shown}", values[name], figures.epoch + 1)
+                self._writer.add_scalar(f"{group}/{shown}", values[name], metrics.epoch + 1)
         self._writer.flush()

@@ -25,7 +25,7 @@ _DLIB_FILE = "dlib_face_recognition_resnet_model_v1.dat"
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class PretrainedWeights:
     """Where a network's weights came from, said in figures and in the model file."""
 
     text: str
@@ -112,7 +112,7 @@ def build_network(name: str, *, dropout: float = 0.0) -> nn.Module:
     return network
 
 
-def check_input(network: nn.Module, name: str, height: int, width: int) -> None:
+def check_input_size(network: nn.Module, name: str, height: int, width: int) -> None:
     """Refuse an input size that a network cannot take, before any picture is read.
 
     Raises:
@@ -131,7 +131,7 @@ def check_input(network: nn.Module, name: str, height: int, width: int) -> None:
         network.train(was_training)
 
 
-def load_start(network: nn.Module, name: str, start: str | None) -> Start:
+def load_pretrained(network: nn.Module, name: str, start: str | None) -> PretrainedWeights:
     """Put starting weights into a network.
 
     Args:
@@ -145,7 +145,7 @@ def load_start(network: nn.Module, name: str, start: str | None) -> Start:
         InputError: the weights cannot be had, or do not belong to this network.
     """
     if start is None:
-        return Start("random weights")
+        return PretrainedWeights("random weights")
     if start == "dlib":
         return _load_dlib(network)
     if start == "timm":
@@ -153,7 +153,7 @@ def load_start(network: nn.Module, name: str, start: str | None) -> Start:
     return _load_file(network, Path(start))
 
 
-def _load_timm(network: nn.Module, name: str) -> Start:
+def _load_timm(network: nn.Module, name: str) -> PretrainedWeights:
     """Fetch timm's weights for ``name`` (a download, made only because it was asked for)."""
     try:
         pretrained = timm.create_model(name, pretrained=True, num_classes=len(LABELS))
@@ -164,10 +164,10 @@ def _load_timm(network: nn.Module, name: str) -> Start:
             "or start from random weights with --pretrained none"
         ) from error
     network.load_state_dict(pretrained.state_dict())
-    return Start(f"timm's pretrained weights of {name}", len(network.state_dict()))
+    return PretrainedWeights(f"timm's pretrained weights of {name}", len(network.state_dict()))
 
 
-def _load_file(network: nn.Module, path: Path) -> Start:
+def _load_file(network: nn.Module, path: Path) -> PretrainedWeights:
     """Read a file of weights, strict about what does not fit, but for a head of another size."""
     try:
         if path.suffix == ".safetensors":
@@ -195,10 +195,10 @@ def _load_file(network: nn.Module, path: Path) -> Start:
         )
     network.load_state_dict({key: weights[key] for key in shapes}, strict=False)
     left = tuple(sorted(own.keys() - shapes))
-    return Start(f"weights from {path.name}", len(shapes), left)
+    return PretrainedWeights(f"weights from {path.name}", len(shapes), left)
 
 
-def _load_dlib(network: nn.Module) -> Start:
+def _load_dlib(network: nn.Module) -> PretrainedWeights:
     """Fold dlib's face network into ``network``; its head stays random."""
     if not isinstance(network, DlibResNet):
         raise InputError(f"the start 'dlib' belongs to the network {FACENET!r}")
@@ -217,7 +217,7 @@ def _load_dlib(network: nn.Module) -> Start:
             bias_of_layer = layer.bias
             assert bias_of_layer is not None
             bias_of_layer.copy_(bias * gamma + beta)
-    return Start("dlib's face recognition network (CC0)", 2 * len(convolutions))
+    return PretrainedWeights("dlib's face recognition network (CC0)", 2 * len(convolutions))
 
 
 def _dlib_file() -> Path:

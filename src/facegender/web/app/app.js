@@ -45,16 +45,16 @@ function speakAll(language) {
 
 function showAbout() {
   at("where").textContent = about ? say(about.uploads ? "uploads" : "stays") : "";
-  const terms = [about?.licence, about?.terms].filter(Boolean).join(". ");
+  const terms = [about?.license, about?.terms].filter(Boolean).join(". ");
   const [before, after] = say("terms").split("{x}");
   const quoted = make("span", { textContent: terms, lang: "en" }); // as the model file states them
   at("terms").replaceChildren(...(terms ? [before, quoted, after] : []));
   at("programs").hidden = !about?.uploads;
-  const accuracy = about?.figures?.validation?.accuracy;
+  const accuracy = about?.metrics?.validation?.accuracy;
   const share = (value) => number(100 * value, 1);
   at("measured").textContent = accuracy
     ? say("measured", {
-      name: about.name, share: share(accuracy.share), count: number(accuracy.count),
+      name: about.name, share: share(accuracy.value), count: number(accuracy.count),
       low: share(accuracy.interval[0]), high: share(accuracy.interval[1]),
     })
     : "";

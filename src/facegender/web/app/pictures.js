@@ -91,7 +91,7 @@ export function card(picture, onOpen) {
 export function tableRow(picture) {
   const { rows } = picture;
   const [row] = rows ?? [{}];
-  const faces = rows ? rows.filter((one) => one.face !== null).length : "";
+  const faces = rows ? rows.filter((one) => one.face_index !== null).length : "";
   return make(
     "tr",
     {},
@@ -108,7 +108,7 @@ export function facesOf(rows) {
   const error = rows?.[0].error;
   if (!rows?.[0].label) return [make("li", { textContent: error ? reason(error) : said(rows) })];
   return rows.map((row) => {
-    const how = row.crop === "whole" ? say("whole") : say("detector", { x: number(row.score, 2) });
+    const how = row.crop === "none" ? say("whole") : say("detector", { x: number(row.detection_score, 2) });
     return make("li", { textContent: `${said([row])} (${how})` });
   });
 }

@@ -1,8 +1,8 @@
 // Rows -> process_results.json and the details as CSV, as the command line writes them.
 
 const COLUMNS = [
-  "file", "face", "status", "label", "probability", "box_x", "box_y", "box_width", "box_height",
-  "score", "crop", "width", "height", "error",
+  "file", "face_index", "status", "label", "probability", "box_x", "box_y", "box_width", "box_height",
+  "detection_score", "crop", "width", "height", "error",
 ];
 
 // {"photo.jpg": "male", ...} in natural order; of several faces the first counts

@@ -20,12 +20,12 @@ export function setToken(text) {
   token = text;
 }
 
-// What answers: {uploads: do pictures leave the browser, name, licence, terms, figures}
+// What answers: {uploads: do pictures leave the browser, name, license, terms, metrics}
 export async function describe() {
   const card = await (await ask("model")).json();
   limits = card.limits;
-  const { name, licence, terms, figures } = card;
-  return { uploads: true, name, licence, terms, figures };
+  const { name, license, terms, metrics } = card;
+  return { uploads: true, name, license, terms, metrics };
 }
 
 // Answers for pictures.
@@ -86,7 +86,7 @@ function* parts(files, finish) {
 }
 
 function unreadable(error) {
-  const nothing = { face: null, label: null, probability: null, box: null, score: null, crop: null, width: null, height: null };
+  const nothing = { face_index: null, label: null, probability: null, box: null, detection_score: null, crop: null, width: null, height: null };
   return { file: null, ...nothing, status: "unreadable", error };
 }
 

@@ -107,7 +107,7 @@ function decode({ data, dims }, stride, minScore) {
 /** Keep the surest of each pile of boxes. */
 function withoutOverlaps(faces) {
   const kept = [];
-  let rest = [...faces].sort((one, other) => other.score - one.score);
+  let rest = [...faces].sort((one, other) => other.score - one.detection_score);
   while (rest.length) {
     const [first] = rest;
     kept.push(first);

@@ -18,7 +18,7 @@ export class AnswerError extends Error {
 /** Nobody asks for one here. */
 export function setToken() {}
 
-/** What answers: {uploads: do pictures leave the browser, name, licence, terms, figures}. */
+/** What answers: {uploads: do pictures leave the browser, name, license, terms, metrics}. */
 export async function describe() {
   let response;
   try {
@@ -27,8 +27,8 @@ export async function describe() {
     throw new AnswerError("offline", error.message);
   }
   if (!response.ok) throw new AnswerError("other", `model.json: HTTP ${response.status}`);
-  const { name, licence, terms, figures } = await response.json();
-  return { uploads: false, name, licence, terms, figures };
+  const { name, license, terms, metrics } = await response.json();
+  return { uploads: false, name, license, terms, metrics };
 }
 
 /**

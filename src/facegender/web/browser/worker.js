@@ -40,7 +40,7 @@ async function read(file, bytes, { model, detector, classify }) {
   let scale = Math.max(width, height) / Math.max(picture.width, picture.height);
   let faces = await find(picture, detector, model.crop.rule);
   if (!faces.length) return [row(file, { status: "no_face", width, height })];
-  const points = model.crop.rule === "aligned" ? model.crop.points : RULES.aligned;
+  const points = model.crop.rule === "aligned" ? model.crop.template : RULES.aligned;
   const needed = Math.max(model.resize.width, model.resize.height);
   const smallest = Math.min(...faces.map((face) => (face ? side(face, points) : needed)));
   if (scale > 1 && smallest < needed) {
@@ -82,23 +82,23 @@ function reduced(whole, look) {
 
 /** A row of the details file; see details.py. */
 function row(file, values) {
-  const nothing = { label: null, probability: null, box: null, score: null, crop: null };
+  const nothing = { label: null, probability: null, box: null, detection_score: null, crop: null };
   const unknown = { width: null, height: null, error: null };
-  return { file: file.name ?? null, face: null, status: "", ...nothing, ...unknown, ...values };
+  return { file: file.name ?? null, face_index: null, status: "", ...nothing, ...unknown, ...values };
 }
 
 function answered(file, index, face, both, model, width, height) {
   const best = both[1] > both[0] ? 1 : 0;
   const probability = Math.min(1, Math.max(0.5, Math.round(both[best] * 1e4) / 1e4));
-  const isKnown = probability >= model.unknown_below && both[0] !== both[1];
+  const isKnown = probability >= model.min_confidence && both[0] !== both[1];
   return row(file, {
-    face: index,
+    face_index: index,
     status: isKnown ? "ok" : "unknown",
     label: model.labels[best],
     probability,
     box: boxOf(face, width, height),
-    score: face && Math.round(face.score * 100) / 100,
-    crop: face ? "aligned" : "whole",
+    detection_score: face && Math.round(face.score * 100) / 100,
+    crop: face ? "aligned" : "none",
     width,
     height,
   });

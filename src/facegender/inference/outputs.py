@@ -1,0 +1,181 @@
+"""The output files of a run: which ones, the checks before it starts, and their writers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from facegender.errors import InputError, OutputError
+from facegender.files import check_distinct_paths, check_output_path, remove_temporary_files
+from facegender.inference.journal import Journal
+from facegender.inference.pipeline import FileResult, PredictOptions
+from facegender.inputs.paths import Inputs
+from facegender.model.model_file import MODEL_NAME
+from facegender.results.details import DetailsWriter, format_of
+from facegender.results.process_results import ProcessResultsWriter
+
+if TYPE_CHECKING:  # loaded only by the runs that write them
+    from facegender.inference.annotated_copies import AnnotatedCopies
+    from facegender.results.report import ReportImage
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOutputs:
+    """The files that :func:`facegender.predict_to_files` writes. None leaves one out.
+
+    Attributes:
+        results: ``{"photo.jpg": "male", ...}`` as JSON, in natural order of names.
+        details: one row per face; ``.json``, ``.jsonl``, ``.csv`` or ``.parquet``.
+        details_format: ``json``, ``jsonl``, ``csv`` or ``parquet``; None goes by the suffix.
+        report: one HTML page that opens offline.
+        annotate: folder for JPEG copies with boxes and labels.
+        anonymize: pixelate the faces in these copies.
+        write_unknown: write ``unknown`` to ``results`` instead of the more probable label.
+    """
+
+    results: Path = Path("process_results.json")
+    details: Path | None = None
+    details_format: str | None = None
+    report: Path | None = None
+    annotate: Path | None = None
+    anonymize: bool = False
+    write_unknown: bool = False
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files by the option of the command that names them."""
+        named = {"--output": self.results, "--details": self.details, "--report": self.report}
+        return {option: path for option, path in named.items() if path is not None}
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All paths that are written, the folder of annotated copies last."""
+        last = [] if self.annotate is None else [self.annotate]
+        return tuple(str(path) for path in [*self.files.values(), *last])
+
+
+def check_outputs(
+    outputs: PredictOutputs, inputs: Inputs, model: Path | None, detector: Path | None
+) -> None:
+    """Check before any work that every output can be written and overwrites nothing of value.
+
+    Args:
+        outputs: the files to write.
+        inputs: the files to read.
+        model: a model file or run folder that is used.
+        detector: a detector file that is used.
+
+    Raises:
+        InputError: an option without the one that it belongs to, or annotated copies that would
+            be read as inputs.
+        OutputError: a path that cannot be written, or that names an input or another output.
+        MissingExtraError: Parquet without pyarrow.
+    """
+    if outputs.details_format is not None and outputs.details is None:
+        raise InputError("--format is the format of the details: name their file by --details")
+    if outputs.anonymize and outputs.annotate is None:
+        raise InputError("--anonymize changes annotated copies: name their folder by --annotate")
+    read: dict[str, Path | None] = {f"the input {file}": file for file in inputs.files()}
+    model_file = None if model is None else model / MODEL_NAME
+    read |= {"--model": model, "the file of --model": model_file, "--detector": detector}
+    check_distinct_paths({**outputs.files, "--annotate": outputs.annotate, **read})
+    if outputs.annotate is not None:
+        _check_annotate_folder(outputs.annotate, inputs.folders())
+    if outputs.details is not None:
+        format_of(outputs.details, outputs.details_format)
+    for path in outputs.files.values():
+        check_output_path(path)
+
+
+def _check_annotate_folder(folder: Path, inputs: set[Path]) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"cannot write copies into {folder}: it is a file; name a folder")
+    for read in inputs:
+        if folder.resolve().is_relative_to(read.resolve()):
+            raise InputError(
+                f"--annotate {folder} is part of the input {read}, where the copies would be "
+                "read as images. Name another folder"
+            )
+
+
+class OutputWriters:
+    """All open outputs of a run; a context manager.
+
+    The files appear under their names when the block ends without an error.
+    """
+
+    def __init__(self, outputs: PredictOutputs, options: PredictOptions) -> None:
+        """Choose the outputs; nothing is opened before ``with``."""
+        self._outputs, self._options = outputs, options
+        self._stack = ExitStack()
+        self._rows: list[ProcessResultsWriter | DetailsWriter] = []
+        self._copies: AnnotatedCopies | None = None
+
+    @property
+    def not_annotated(self) -> list[str]:
+        """Files whose annotated copy could not be drawn."""
+        return [] if self._copies is None else self._copies.failed
+
+    def __enter__(self) -> Self:
+        """Open every output under a temporary name.
+
+        Raises:
+            OutputError: another run is writing it, or it cannot be written.
+        """
+        outputs, options = self._outputs, self._options
+        with self._stack:
+            for path in (outputs.details, outputs.report):
+                if path is not None:  # lock it: no other run may write it
+                    self._stack.enter_context(Journal(path, {}))
+            for path in outputs.files.values():
+                remove_temporary_files(path)
+            results = ProcessResultsWriter(outputs.results, has_unknown=outputs.write_unknown)
+            self._rows = [self._stack.enter_context(results)]
+            if outputs.details is not None:
+                details = DetailsWriter(outputs.details, outputs.details_format)
+                self._rows.append(self._stack.enter_context(details))
+            if outputs.annotate is not None:
+                from facegender.inference.annotated_copies import AnnotatedCopies
+
+                copies = AnnotatedCopies(
+                    outputs.annotate, outputs.anonymize, options.limits, options.timeout
+                )
+                self._copies = self._stack.enter_context(copies)
+            self._stack = self._stack.pop_all()
+        return self
+
+    def write(self, result: FileResult) -> None:
+        """Write one file's rows to every output but the report.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        for row in result.rows:
+            for writer in self._rows:
+                writer.append(row)
+        if self._copies is not None:
+            self._copies.add(result)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        """Finish every file, or remove it if an error ended the block."""
+        return self._stack.__exit__(kind, error, trace)
+
+
+def to_report_images(results: Iterator[FileResult], report: Path) -> Iterator[ReportImage]:
+    """Turn results into the entries of a report that will be written to ``report``."""
+    from facegender.results.report import ReportImage, relative_url
+
+    for result in results:
+        path = result.item.path
+        url = None if path is None else relative_url(path, report)
+        rows = tuple(row.to_dict() for row in result.rows)
+        yield ReportImage(rows, result.thumbnail or None, url)
