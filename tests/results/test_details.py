@@ -20,7 +20,7 @@ ROWS = (
     Prediction("c.jpg", Status.NO_FACE, width=4, height=5),
     Prediction('b"\r\n,.jpg', Status.UNREADABLE, error="cut off"),
     replace(
-        FACE, file=os.fsdecode(b"caf\xe9.jpg"), box=Box(0, 0, 40, 50), detection_score=None, crop="whole"
+        FACE, file=os.fsdecode(b"caf\xe9.jpg"), box=Box(0, 0, 40, 50), detection_score=None, crop="none"
     ),
 )
 WRITTEN = [row for row in ROWS if row.status != Status.SKIPPED]
