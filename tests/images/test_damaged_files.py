@@ -1,7 +1,7 @@
-"""Real picture files, damaged in many ways: every one gets a row, and no other file's answer.
+"""Real image files, damaged in many ways: each gets its own row, and never another file's result.
 
-A few hundred by default. ``FACEGENDER_DAMAGED=10000 pytest -s tests/test_damaged_files.py`` tries
-that many and prints what became of them.
+A few hundred by default. ``FACEGENDER_DAMAGED=10000 pytest -s tests/images/test_damaged_files.py``
+tries that many and prints the outcomes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from facegender.inference.worker_pool import WorkerDiedError, WorkerPool
 
 EXAMPLES = int(os.environ.get("FACEGENDER_DAMAGED", "300"))
 SECONDS = 5.0
-READER = PreprocessOptions(Crop(), Resize(SIDE, SIDE), "whole", ImageLimits(pixels=50_000_000))
+OPTIONS = PreprocessOptions(Crop(), Resize(SIDE, SIDE), "whole", ImageLimits(pixels=50_000_000))
 KINDS = {
     "jpeg": ("JPEG", {}),
     "progressive": ("JPEG", {"progressive": True}),
@@ -41,18 +41,18 @@ KINDS = {
 edits = st.lists(
     st.tuples(
         st.sampled_from(("set", "flip", "cut", "drop", "repeat", "zero", "insert")),
-        st.floats(0, 1, exclude_max=True),  # where, as a share of the file
+        st.floats(0, 1, exclude_max=True),  # where, as a fraction of the file
         st.integers(1, 64),  # how many bytes
         st.integers(0, 255),
     ),
     min_size=1,
     max_size=6,
 )
-at_the_head = st.booleans()
+in_head = st.booleans()
 
 
 def damaged(data: bytes, changes: list[tuple[str, float, int, int]], head: bool) -> bytes:
-    """The file with some bytes changed; in its first 256 where ``head`` says so."""
+    """The file with some bytes changed; with ``head``, in its first 256."""
     for how, where, count, value in changes:
         at = int(where * (min(256, len(data)) if head else len(data)))
         before, part, after = data[:at], data[at : at + count], data[at + count :]
@@ -87,7 +87,7 @@ def seen() -> Iterator[Counter[str]]:
 
 @pytest.fixture(scope="module")
 def pool(seen: Counter[str]) -> Iterator[WorkerPool]:
-    with WorkerPool(1, seconds=SECONDS) as pool:
+    with WorkerPool(1, timeout=SECONDS) as pool:
         yield pool
 
 
@@ -97,7 +97,7 @@ def pool(seen: Counter[str]) -> Iterator[WorkerPool]:
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
-@given(kind=st.sampled_from(sorted(KINDS)), changes=edits, head=at_the_head)
+@given(kind=st.sampled_from(sorted(KINDS)), changes=edits, head=in_head)
 def test_a_damaged_file_gets_a_row_of_its_own(
     kind: str,
     changes: list[tuple[str, float, int, int]],
@@ -109,11 +109,11 @@ def test_a_damaged_file_gets_a_row_of_its_own(
     data = damaged(files[kind], changes, head)
     began = time.monotonic()
     before, work, after = (
-        pool.submit(preprocess_file, each, READER) for each in (files["png"], data, files["png"])
+        pool.submit(preprocess_file, each, OPTIONS) for each in (files["png"], data, files["png"])
     )
     try:
         found = work.result()
-        assert isinstance(found, PreprocessedImage) and found.frames[0].pixels.shape == (
+        assert isinstance(found, PreprocessedImage) and found.crops[0].pixels.shape == (
             SIDE,
             SIDE,
             3,
@@ -122,22 +122,22 @@ def test_a_damaged_file_gets_a_row_of_its_own(
     except UnreadableImageError as error:
         assert str(error)
         seen["unreadable"] += 1
-    except WorkerDiedError as error:  # still a row, but it should not come to that
+    except WorkerDiedError as error:  # still a row, but it should not happen
         seen["died"] += 1
         pytest.fail(f"{kind} {changes} {head}: {error}")
     seen["microseconds"] = max(seen["microseconds"], int((time.monotonic() - began) * 1e6))
-    for neighbour in (before, after):
-        reading = neighbour.result()
-        assert reading is not None and (reading.frames[0].pixels == good(files)).all()
+    for neighbor in (before, after):
+        preprocessed = neighbor.result()
+        assert preprocessed is not None and (preprocessed.crops[0].pixels == good(files)).all()
 
 
 _good: list[PreprocessedImage] = []
 
 
 def good(files: dict[str, bytes]) -> object:
-    """The whole file's pixels, as they are without any neighbours."""
+    """The pixels of the undamaged file, preprocessed alone."""
     if not _good:
-        reading = preprocess_file(files["png"], READER)
-        assert reading is not None
-        _good.append(reading)
-    return _good[0].frames[0].pixels
+        preprocessed = preprocess_file(files["png"], OPTIONS)
+        assert preprocessed is not None
+        _good.append(preprocessed)
+    return _good[0].crops[0].pixels

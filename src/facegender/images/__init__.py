@@ -1,1 +1,1 @@
-"""Bytes to upright RGB pixels."""
+"""Decoding: the bytes of an image file to upright RGB pixels."""

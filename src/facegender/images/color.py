@@ -1,4 +1,4 @@
-"""A picture of any mode and colour profile, turned in any way -> upright sRGB of 8 bits."""
+"""Convert an image of any mode, color profile and EXIF orientation to upright 8-bit sRGB."""
 
 from __future__ import annotations
 
@@ -8,80 +8,103 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from facegender.errors import UnreadableImageError
+from facegender.images.orientation import read_orientation, turn
 
-_EXIF_KEYS = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}
 
+def to_rgb(
+    image: Image.Image, image_format: str | None = None, orientation: int = 1
+) -> Image.Image:
+    """Apply the orientation that the file states and convert the colors to 8-bit sRGB.
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Turn a picture upright and bring its colours to sRGB; what is so already stays itself."""
+    Args:
+        image: an image of any mode.
+        image_format: Pillow's name of the file's format.
+        orientation: applied if the file states none, 1 to 8.
+
+    Returns:
+        ``image`` itself if nothing has to change, else a new image.
+
+    Raises:
+        UnreadableImageError: the image has no pixels.
+    """
     if image.width < 1 or image.height < 1:
-        raise UnreadableImageError(f"{image.width}x{image.height} is a picture without pixels")
-    return _to_srgb(_upright(image))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; damaged EXIF counts as none, for the pixels are still whole."""
-    if image.format == "JPEG" and not image.info.keys() & _EXIF_KEYS:
-        return image  # without a copy
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:
-        return image
+        raise UnreadableImageError(f"the image has no pixels ({image.width}x{image.height})")
+    return _to_srgb(turn(image, read_orientation(image, image_format) or orientation))
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Bring a picture to RGB by the colour profile that is embedded in it, if any fits."""
+    """Convert to 8-bit RGB, by the embedded color profile if it is usable."""
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or image.mode.startswith(("I", "F")):
         return _to_8_bit_rgb(image)
-    given = image if image.mode in ("L", "CMYK") else _to_8_bit_rgb(image)
+    source = image if image.mode in ("L", "CMYK") else _to_8_bit_rgb(image)
     try:
-        transform = _transform_to_srgb(profile, given.mode)
+        transform = _transform_to_srgb(profile, source.mode)
         if transform is None:
-            return _to_8_bit_rgb(given)
-        return transform.apply(given)
-    except (ImageCms.PyCMSError, OSError, ValueError):  # a damaged profile, one of another kind
-        return _to_8_bit_rgb(given)
+            return _to_8_bit_rgb(source)
+        return transform.apply(source)
+    except (ImageCms.PyCMSError, OSError, ValueError):  # damaged, or for another mode
+        return _to_8_bit_rgb(source)
 
 
 @lru_cache(maxsize=16)
 def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Make what converts pixels of ``mode``; None where they are sRGB already.
+    """Build the transform from a profile to sRGB for pixels of ``mode``; None if it is sRGB.
 
     Raises:
-        PyCMSError: the profile is damaged or of another kind of pixels.
+        PyCMSError: the profile is damaged or for another mode.
     """
-    given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    if "sRGB" in ImageCms.getProfileDescription(given):
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if "sRGB" in ImageCms.getProfileDescription(source):
         return None
-    return ImageCms.buildTransform(given, ImageCms.createProfile("sRGB"), mode, "RGB")
+    return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
 
 
 def _to_8_bit_rgb(image: Image.Image) -> Image.Image:
-    """Bring any of Pillow's modes to 8-bit RGB."""
+    """Convert any Pillow mode to 8-bit RGB; transparent pixels become white.
+
+    An alpha channel that is zero everywhere is ignored if there are colors below it.
+    """
     if image.mode == "RGB":
         return image
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
+        return Image.fromarray(_to_8_bit_gray(np.asarray(image))).convert("RGB")
+    if image.mode == "LAB":
+        return _lab_transform().apply(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
+        colors = rgba.convert("RGB")
+        if rgba.getchannel("A").getextrema() == (0, 0) and _has_colors(colors):
+            return colors
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
 
 
-def _to_8_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Bring 16-bit, 32-bit and float grey to 8 bits by the range that the values themselves show.
+def _has_colors(image: Image.Image) -> bool:
+    """Tell whether an RGB image has more than one color."""
+    return any(band.getextrema()[0] != band.getextrema()[1] for band in image.split())
 
-    Pillow gives 16-bit grey as ``I;16`` or ``I``; floats are read as 0..1 unless they exceed it.
+
+@lru_cache(maxsize=1)
+def _lab_transform() -> ImageCms.ImageCmsTransform:
+    """Build the transform from CIELAB of white D50, as TIFF has it, to sRGB."""
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
+
+
+def _to_8_bit_gray(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scale 16-bit, 32-bit or float gray to 8 bits; the maximum tells which range is used.
+
+    Pillow opens 16-bit gray as ``I;16`` or ``I``; floats are taken as 0 to 1 unless one is larger.
     """
     wide = np.nan_to_num(values.astype(np.float64))
-    top = wide.max(initial=0.0)
+    maximum = wide.max(initial=0.0)
     if values.dtype.kind == "f":
-        full = 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else 65535.0
+        white = 1.0 if maximum <= 1.0 else 255.0 if maximum <= 255.0 else 65535.0
     else:
-        full = 65535.0 if values.dtype.itemsize == 2 or top > 255 else 255.0
-    return np.clip(np.rint(wide * (255.0 / full)), 0, 255).astype(np.uint8)
+        white = 65535.0 if values.dtype.itemsize == 2 or maximum > 255 else 255.0
+    return np.clip(np.rint(wide * (255.0 / white)), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Pixels: arrays and Pillow images, their conversion, and the resize rule."""
+"""Pixels: arrays and Pillow images, conversion between them, resizing, thumbnails."""
 
 from __future__ import annotations
 
@@ -14,23 +14,33 @@ Pixels = NDArray[np.uint8]
 """Pixels ``[H, W, 3]``, ``uint8``, RGB, upright."""
 
 ImageLike: TypeAlias = Pixels | Image.Image
-"""A decoded picture as pixels or as Pillow's, RGB and upright: each way to the other is a copy."""
+"""A decoded upright RGB image, as an array or as a Pillow image; converting it makes a copy."""
+
+RESIZE_MODES = ("stretch", "letterbox", "center_crop")
+"""Values of :attr:`Resize.resize_mode`."""
+
+THUMBNAIL = 160
+"""Maximum long side of a thumbnail in pixels."""
+
 _INTERPOLATIONS = {
     "box": Image.Resampling.BOX,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-RESIZE_MODES = ("stretch", "pad", "crop")
 
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """How a picture is brought to the network's size. Stored in the model file.
+    """The input size of a network and how an image is resized to it. Stored in the model file.
 
-    ``aspect``: ``stretch`` fills the frame and lets the shape go; ``pad`` keeps the shape and adds
-    black; ``crop`` keeps the shape and cuts the longer side around the middle. Every ``filter``
-    widens with the scale (antialiasing), as Pillow's do.
+    Attributes:
+        height: in pixels.
+        width: in pixels.
+        interpolation: ``box``, ``bilinear``, ``bicubic`` or ``lanczos``, as in Pillow.
+        resize_mode: ``stretch`` ignores the aspect ratio; ``letterbox`` keeps it and pads with
+            black; ``center_crop`` keeps it and crops the longer side around its center.
+        antialias: always true: the kernel widens when an image is reduced, as in Pillow.
     """
 
     height: int
@@ -40,23 +50,23 @@ class Resize:
     antialias: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what :func:`resize` would not do.
+        """Check the values.
 
         Raises:
-            ValueError: a size below 1, or a filter, aspect rule or antialiasing not known here.
+            ValueError: a size below 1, an unknown interpolation or mode, or no antialiasing.
         """
         if self.height < 1 or self.width < 1:
-            raise ValueError(f"input size {self.height}x{self.width} is not positive")
+            raise ValueError(f"The input size {self.height}x{self.width} is not positive")
         if self.interpolation not in _INTERPOLATIONS:
             raise ValueError(
-                f"resize filter {self.interpolation!r} is not one of {', '.join(_INTERPOLATIONS)}"
+                f"interpolation {self.interpolation!r} is not one of {', '.join(_INTERPOLATIONS)}"
             )
         if self.resize_mode not in RESIZE_MODES:
             raise ValueError(
-                f"aspect rule {self.resize_mode!r} is not one of {', '.join(RESIZE_MODES)}"
+                f"resize_mode {self.resize_mode!r} is not one of {', '.join(RESIZE_MODES)}"
             )
         if not self.antialias:
-            raise ValueError("resizing without antialiasing is not supported")
+            raise ValueError("Resizing without antialiasing is not supported")
 
 
 def to_pixels(image: Image.Image) -> Pixels:
@@ -65,15 +75,19 @@ def to_pixels(image: Image.Image) -> Pixels:
 
 
 def to_image(image: ImageLike) -> Image.Image:
-    """Give a decoded picture as Pillow's; one that is so stays itself."""
+    """Convert to a Pillow image; a Pillow image is returned as it is."""
     return image if isinstance(image, Image.Image) else Image.fromarray(image)
 
 
 def resize(pixels: Pixels, resize: Resize) -> Pixels:
-    """Bring pixels ``uint8 [H, W, 3]`` to the network's size by its stored rule.
+    """Resize pixels to a network's input size.
+
+    Args:
+        pixels: ``uint8 [H, W, 3]``.
+        resize: size and mode.
 
     Returns:
-        ``uint8 [resize.height, resize.width, 3]``.
+        ``uint8 [resize.height, resize.width, 3]``; ``pixels`` itself if it has that size.
     """
     height, width = pixels.shape[:2]
     if (height, width) == (resize.height, resize.width):
@@ -82,31 +96,26 @@ def resize(pixels: Pixels, resize: Resize) -> Pixels:
 
 
 def resize_image(image: Image.Image, resize: Resize) -> Image.Image:
-    """Do what :func:`resize` does with a picture of Pillow's; one of that size stays itself."""
+    """Resize a Pillow image as :func:`resize` does; one of that size is returned as it is."""
     size = (resize.width, resize.height)
-    resample = _INTERPOLATIONS[resize.interpolation]
+    interpolation = _INTERPOLATIONS[resize.interpolation]
     if image.size == size:
         return image
-    if resize.resize_mode == "pad":
-        return ImageOps.pad(image, size, resample, color=(0, 0, 0))
-    if resize.resize_mode == "crop":
-        return ImageOps.fit(image, size, resample)
-    return image.resize(size, resample)
-
-
-THUMBNAIL = 160
-"""Long side of the small copies in pixels."""
+    if resize.resize_mode == "letterbox":
+        return ImageOps.pad(image, size, interpolation, color=(0, 0, 0))
+    if resize.resize_mode == "center_crop":
+        return ImageOps.fit(image, size, interpolation)
+    return image.resize(size, interpolation)
 
 
 def thumbnail(image: ImageLike) -> bytes:
-    """Make the small copy that the report shows.
+    """Make a small JPEG copy of an image, for the report.
 
     Args:
-        image: ``uint8 [H, W, 3]``, RGB, upright, or Pillow's.
+        image: ``uint8 [H, W, 3]``, RGB, upright, or a Pillow image.
 
     Returns:
-        The bytes of a JPEG file, its long side at most :data:`THUMBNAIL` pixels; smaller pictures
-        keep their size.
+        A JPEG file, its long side at most :data:`THUMBNAIL` pixels; never enlarged.
     """
     pil_image = to_image(image)
     width, height = pil_image.size
@@ -115,6 +124,6 @@ def thumbnail(image: ImageLike) -> bytes:
         pil_image, Resize(max(1, round(height * scale)), max(1, round(width * scale)))
     )
     file = io.BytesIO()
-    # by way of an array, so that nothing of the file but its pixels comes along (a comment, say)
+    # copied through an array, which drops metadata such as a comment
     Image.fromarray(np.asarray(small)).save(file, "JPEG", quality=75, optimize=True)
     return file.getvalue()
