@@ -1,4 +1,4 @@
-"""Faces are found, also turned, tight and small, and cut out where the crop rule says."""
+"""Faces are detected, also rotated, tight and small, and cropped by the crop rule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from facegender.faces.yunet import Face, YuNet, default_detector
 from facegender.images.pixels import Pixels, Resize, resize
 
 EYES = ((200.0, 102.0), (247.0, 103.0))
-"""Of the astronaut, in pixels of the 512x512 picture."""
+"""Of the astronaut, in pixels of the 512x512 image."""
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_crop_lies_where_its_landmarks_say() -> None:
     np.testing.assert_allclose(
         estimate_similarity(landmarks, ALIGNED_CROP), np.column_stack([axes, corner])
     )
-    with pytest.raises(ValueError, match="one point"):
+    with pytest.raises(ValueError, match="same point"):
         estimate_similarity(np.ones((5, 2)), ALIGNED_CROP)
 
 
@@ -111,7 +111,7 @@ def test_a_large_face_is_cut_without_aliasing() -> None:
 
 
 def test_a_turned_face_comes_out_upright(astronaut: Pixels, yunet: YuNet) -> None:
-    """By landmarks that are known: the upright face's own, turned with the picture."""
+    """By known landmarks: those of the upright face, rotated with the image."""
     (face,) = yunet.detect(astronaut)
     upright = align_crop(astronaut, face.landmarks, ALIGNED_CROP, Resize(128, 128))
     turned = np.asarray(Image.fromarray(astronaut).rotate(40, Image.Resampling.BICUBIC))
@@ -122,25 +122,25 @@ def test_a_turned_face_comes_out_upright(astronaut: Pixels, yunet: YuNet) -> Non
     assert np.abs(upright.astype(int) - again).mean() < 6
 
 
-def test_a_image_without_a_face_is_taken_whole() -> None:
+def test_an_image_without_a_face_is_taken_whole() -> None:
     coffee = np.ascontiguousarray(data.coffee())
-    framed = FaceAligner(ALIGNED_CROP, Resize(32, 48))(coffee)
-    assert framed.face is None
-    assert np.array_equal(framed.pixels, resize(coffee, Resize(32, 48)))
+    cropped = FaceAligner(ALIGNED_CROP, Resize(32, 48))(coffee)
+    assert cropped.face is None
+    assert np.array_equal(cropped.pixels, resize(coffee, Resize(32, 48)))
 
 
-def test_the_rule_whole_asks_no_detector(astronaut: Pixels) -> None:
+def test_the_crop_rule_none_asks_no_detector(astronaut: Pixels) -> None:
     class Never:
         def detect(self, pixels: Pixels, *, min_score: float = 0.5) -> list[Face]:
             raise AssertionError
 
-    framed = FaceAligner(Crop(), Resize(32, 32), Never())(astronaut)
-    assert framed.face is None and framed.pixels.shape == (32, 32, 3)
+    cropped = FaceAligner(Crop(), Resize(32, 32), Never())(astronaut)
+    assert cropped.face is None and cropped.pixels.shape == (32, 32, 3)
     assert default_detector() is default_detector()
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_a_image_on_its_side_is_searched_at_its_four_turns(
+def test_an_image_on_its_side_is_searched_at_its_four_turns(
     astronaut: Pixels, yunet: YuNet, turns: int
 ) -> None:
     (upright,) = detect_multi_orientation(astronaut, yunet)
@@ -191,13 +191,13 @@ def test_auto_leaves_out_what_stands_beside_a_face_that_fills_the_image(
     small = Image.fromarray(astronaut[66:176, 176:272]).resize((26, 30))
     face_crop[2:32, 2:28] = np.asarray(small)
     aligned, whole = FaceAligner(ALIGNED_CROP, Resize(64, 64)), FaceAligner(Crop(), Resize(64, 64))
-    assert len(aligned.find(face_crop, "detect")) == 2
-    (shown,) = aligned.find(face_crop, "auto")
+    assert len(aligned.find_faces(face_crop, "detect")) == 2
+    (shown,) = aligned.find_faces(face_crop, "auto")
     assert shown is not None and shown.width > 60
-    assert whole.find(face_crop, "auto") == aligned.find(face_crop, "whole") == (None,)
+    assert whole.find_faces(face_crop, "auto") == aligned.find_faces(face_crop, "whole") == (None,)
     wide = np.full((900, 1300, 3), 90, np.uint8)
     wide[100:580, 100:550] = np.asarray(Image.fromarray(face_crop).resize((450, 480)))
-    assert len(aligned.find(wide, "auto")) == 2 and len(whole.find(wide, "auto")) == 2
+    assert len(aligned.find_faces(wide, "auto")) == 2 and len(whole.find_faces(wide, "auto")) == 2
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,8 @@ def opencv_form(side: int | None) -> bytes:
     weights["w0"].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(stem), "w0"))
     made_by = {node.output[0]: node for node in graph.node}
     outputs: list[onnx.ValueInfoProto] = []
-    kept = [node for node in graph.node if node.op_type not in ("Cast", "Transpose", "Concat")]
-    convolutions = [node for node in kept if node.op_type == "Conv"]
+    nodes = [node for node in graph.node if node.op_type not in ("Cast", "Transpose", "Concat")]
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
     convolutions[0].input[0] = "input"
     for node in convolutions:  # OpenCV 4 does not read it from the weights
         shape = helper.make_attribute("kernel_shape", weights[node.input[1]].dims[2:])
@@ -58,16 +58,16 @@ def opencv_form(side: int | None) -> bytes:
                 zip(sizes, (product.input[0], product.input[1], box, points), strict=True)
             )[name]
             output, turned = f"{name}_{stride}", f"{name}_{stride}_turned"
-            kept.append(helper.make_node("Transpose", [source], [turned], perm=[0, 2, 3, 1]))
-            kept.append(helper.make_node("Reshape", [turned, f"shape_{name}"], [output]))
+            nodes.append(helper.make_node("Transpose", [source], [turned], perm=[0, 2, 3, 1]))
+            nodes.append(helper.make_node("Reshape", [turned, f"shape_{name}"], [output]))
             count = (side // stride) ** 2 if side else None
             outputs.append(
                 helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, count, size])
             )
-    kept = [node for node in kept if node.op_type not in ("Mul", "Sqrt")]
+    nodes = [node for node in nodes if node.op_type not in ("Mul", "Sqrt")]
     pixels = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, side, side])
     model = helper.make_model(
-        helper.make_graph(kept, "yunet", [pixels], outputs, list(graph.initializer)),
+        helper.make_graph(nodes, "yunet", [pixels], outputs, list(graph.initializer)),
         opset_imports=list(shipped.opset_import),
         ir_version=shipped.ir_version,
     )
@@ -94,7 +94,7 @@ def detector(path: Path) -> OpenCVYuNet:
 def test_it_finds_what_our_own_detector_finds(
     astronaut: Pixels, detector: OpenCVYuNet, box: tuple[int, int, int, int]
 ) -> None:
-    """In a photo, at odd sizes, and where the face fills the picture."""
+    """In a photo, at odd sizes, and where the face fills the image."""
     left, top, right, bottom = box
     pixels = np.ascontiguousarray(astronaut[top:bottom, left:right])
     (ours,), (face,) = YuNet().detect(pixels), detector.detect(pixels)
@@ -115,7 +115,7 @@ def test_a_file_that_leaves_the_size_open(
     np.testing.assert_allclose(face.landmarks, expected.landmarks, atol=0.1)
 
 
-def test_the_surest_face_comes_first_and_none_twice(
+def test_the_highest_score_comes_first_and_no_face_twice(
     astronaut: Pixels, detector: OpenCVYuNet
 ) -> None:
     crowd = np.zeros((700, 900, 3), np.uint8)
@@ -127,7 +127,9 @@ def test_the_surest_face_comes_first_and_none_twice(
     assert scores == sorted(scores, reverse=True)
 
 
-def test_less_sure_faces_are_left_out(astronaut: Pixels, detector: OpenCVYuNet) -> None:
+def test_faces_below_the_minimum_score_are_left_out(
+    astronaut: Pixels, detector: OpenCVYuNet
+) -> None:
     assert detector.detect(astronaut, min_score=0.99) == []
     assert len(detector.detect(astronaut, min_score=0.9)) == 1
 
@@ -138,7 +140,7 @@ def test_it_finds_nothing_in_nothing(detector: OpenCVYuNet, shape: tuple[int, in
 
 
 def test_threads_do_not_disturb_each_other(astronaut: Pixels, detector: OpenCVYuNet) -> None:
-    """Pictures of many sizes at once: each gets the answer that it gets alone."""
+    """Images of many sizes at once: each gets the result that it gets alone."""
     images = [np.ascontiguousarray(astronaut[: 260 + 20 * n, : 330 + 10 * n]) for n in range(12)]
     alone = [detector.detect(image) for image in images]
     assert all(alone)
@@ -151,7 +153,9 @@ def test_threads_do_not_disturb_each_other(astronaut: Pixels, detector: OpenCVYu
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"yunet\.onnx cannot be read: No such file"):
+    with pytest.raises(
+        ModelFileError, match=r"Cannot read the detector .*yunet\.onnx: No such file"
+    ):
         OpenCVYuNet(tmp_path / "yunet.onnx")
 
 

@@ -1,1 +1,1 @@
-"""Where faces are in an image, and how one is aligned."""
+"""Face detection and alignment: where the faces of an image are, and how one is cropped."""

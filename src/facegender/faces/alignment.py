@@ -1,4 +1,4 @@
-"""Align a face: estimate the similarity of its landmarks to a template, and crop it."""
+"""Face alignment: map the landmarks of a face to a template by a similarity, and crop it."""
 
 from __future__ import annotations
 
@@ -17,130 +17,146 @@ _LANDMARKS = 5
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """How a face is cut out of a picture. Stored in the model file.
+    """How a network's input is cropped from an image. Stored in the model file.
 
-    ``rule`` is ``none`` (the picture is the face's frame, as it is) or ``aligned``: the face is
-    turned upright and cut so that its landmarks come to lie on ``points``, as nearly as turn, size
-    and shift allow. These are x and y of the person's right eye, left eye, tip of the nose, right
-    and left corner of the mouth, 0 to 1 across and down the crop.
+    Attributes:
+        rule: ``none`` takes the full image; ``aligned`` crops a face upright, so that its
+            landmarks lie on ``template`` as closely as rotation, scale and translation allow.
+        template: where the landmarks lie in an aligned crop: x and y of the person's right eye,
+            left eye, nose tip, right and left mouth corner, 0 to 1 across and down the crop.
+            Empty for ``none``.
     """
 
     rule: str = "none"
     template: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what :func:`facegender.faces.alignment.align_crop` would not do.
+        """Check the rule and its template.
 
         Raises:
-            ValueError: another rule, or not five different points.
+            ValueError: an unknown rule, or a template that is not five different points.
         """
         if self.rule not in ("none", "aligned"):
-            raise ValueError(f"crop rule {self.rule!r} is not one of none, aligned")
-        wanted = _LANDMARKS if self.rule == "aligned" else 0
-        if len(set(self.template)) != wanted or any(len(point) != 2 for point in self.template):
-            raise ValueError(f"the crop rule {self.rule!r} needs {wanted} points")
+            raise ValueError(f"The crop rule {self.rule!r} is not one of none, aligned")
+        points = _LANDMARKS if self.rule == "aligned" else 0
+        if len(set(self.template)) != points or any(len(point) != 2 for point in self.template):
+            raise ValueError(f"The crop rule {self.rule!r} needs a template of {points} points")
 
 
 ALIGNED_CROP = Crop(
     "aligned", ((0.344, 0.385), (0.656, 0.385), (0.5, 0.563), (0.371, 0.745), (0.629, 0.745))
 )
-"""The crop rule of the networks that ship: forehead to chin, ear to ear, with little around."""
+"""The crop of the model that ships: forehead to chin, ear to ear, with a narrow margin."""
 
 _CORNERS = np.array([[0, 1, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]], np.float64)  # of a crop
 
 
 def estimate_similarity(landmarks: NDArray[np.floating], crop: Crop) -> NDArray[np.float64]:
-    """Find where a crop lies in its picture: the similarity that fits the landmarks best.
+    """Estimate the similarity transform from a crop to its image by the landmarks of the face.
 
-    Least squares over turn, size and shift (S. Umeyama, "Least-squares estimation of
+    Least squares over rotation, scale and translation (S. Umeyama, "Least-squares estimation of
     transformation parameters between two point patterns", PAMI 1991, without reflection).
 
     Args:
-        landmarks: ``float [5, 2]`` in the picture.
-        crop: its ``points`` are where the landmarks shall lie.
+        landmarks: ``float [5, 2]`` in the image.
+        crop: an aligned crop; its template is mapped onto the landmarks.
 
     Returns:
-        ``float64 [2, 3]``: takes ``(u, v, 1)``, 0 to 1 across and down the crop, to the picture.
+        ``float64 [2, 3]``: maps ``(u, v, 1)``, 0 to 1 across and down the crop, to the image.
 
     Raises:
-        ValueError: all landmarks are one point.
+        ValueError: all landmarks are the same point.
     """
-    middle, aside, spread = _template_as_complex(crop)
-    given = landmarks.astype(np.float64) @ (1, 1j)
-    turn = (aside * given).sum() / spread
-    if not abs(turn) > 1e-6:
-        raise ValueError("the landmarks are one point")
-    shift = given.mean() - turn * middle
-    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+    # As complex numbers, a rotation with scale is one factor
+    center, offsets, variance = _template_as_complex(crop)
+    points = landmarks.astype(np.float64) @ (1, 1j)
+    factor = (offsets * points).sum() / variance
+    if not abs(factor) > 1e-6:
+        raise ValueError("All landmarks are the same point")
+    shift = points.mean() - factor * center
+    return np.array(
+        [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
+    )
 
 
 @cache
 def _template_as_complex(crop: Crop) -> tuple[complex, NDArray[np.complex128], float]:
-    """A crop's points as complex numbers, for then a similarity is one product and one sum.
+    """Return a template as complex numbers.
 
     Returns:
-        Their middle, how far each is from it (conjugated), and the sum of the squares of that.
+        The mean of the points, the conjugated offset of each from it, and the sum of the squared
+        offsets.
     """
     points = np.array(crop.template) @ (1, 1j)
-    aside = points - points.mean()
-    return points.mean(), aside.conj(), (abs(aside) ** 2).sum()
+    offsets = points - points.mean()
+    return points.mean(), offsets.conj(), (abs(offsets) ** 2).sum()
 
 
 def align_crop(
     image: ImageLike, landmarks: NDArray[np.floating], crop: Crop, resize: Resize
 ) -> Pixels:
-    """Cut a face out, upright, at the network's size; beyond the picture its edge is repeated.
+    """Crop a face, rotated upright, at the network's input size.
+
+    Outside the image its edge pixels are repeated.
 
     Args:
-        image: pixels ``uint8 [H, W, 3]``, or Pillow's.
+        image: pixels ``uint8 [H, W, 3]``, or a Pillow image.
         landmarks: ``float [5, 2]`` in its pixels.
-        crop: where they shall lie.
-        resize: the network's size; the crop is stretched to it.
+        crop: an aligned crop.
+        resize: the input size; the crop is stretched to it.
 
     Returns:
         ``uint8 [resize.height, resize.width, 3]``.
     """
     matrix = estimate_similarity(landmarks, crop)
     pil_image = to_image(image)
-    reach = matrix @ _CORNERS
-    ends = list(zip(reach.min(1).tolist(), reach.max(1).tolist(), strict=True))
-    # The part of the picture that the crop touches, made smaller where the crop is (antialiasing)
+    corners = matrix @ _CORNERS
+    extents = list(zip(corners.min(1).tolist(), corners.max(1).tolist(), strict=True))
+    # Cut out the region that the crop covers, and reduce it to the crop's scale (antialiasing)
     (left, right), (top, bottom) = (
-        _within(low, high, side) for (low, high), side in zip(ends, pil_image.size, strict=True)
+        _clip(low, high, side) for (low, high), side in zip(extents, pil_image.size, strict=True)
     )
-    part = pil_image.crop((left, top, right, bottom))
+    region = pil_image.crop((left, top, right, bottom))
     scale = min(1.0, max(resize.width, resize.height) / float(np.hypot(*matrix[:, 0])))
-    columns, rows = (max(1, round(count * scale)) for count in part.size)
-    times = (columns / part.width, rows / part.height)
-    part = resize_image(part, Resize(rows, columns, resize.interpolation))
-    # ... and with its edges repeated as far as the crop reaches
+    columns, rows = (max(1, round(count * scale)) for count in region.size)
+    factors = (columns / region.width, rows / region.height)
+    region = resize_image(region, Resize(rows, columns, resize.interpolation))
+    # Pad it by edge pixels as far as the crop extends
     across, down = (
-        (max(0, 1 - floor((low - first) * by)), max(0, ceil((high - first) * by) + 1 - side))
-        for (low, high), first, by, side in zip(ends, (left, top), times, part.size, strict=True)
+        (
+            max(0, 1 - floor((low - first) * factor)),
+            max(0, ceil((high - first) * factor) + 1 - side),
+        )
+        for (low, high), first, factor, side in zip(
+            extents, (left, top), factors, region.size, strict=True
+        )
     )
     if any((*across, *down)):
-        part = Image.fromarray(_replicate_edges(np.asarray(part), across, down))
-    step = matrix[:, :2] * np.array(times)[:, None] * (1 / resize.width, 1 / resize.height)
-    shift = (matrix[:, 2] - (left, top)) * times + (across[0], down[0])
+        region = Image.fromarray(_pad_edges(np.asarray(region), across, down))
+    step = matrix[:, :2] * np.array(factors)[:, None] * (1 / resize.width, 1 / resize.height)
+    shift = (matrix[:, 2] - (left, top)) * factors + (across[0], down[0])
     data = [*step[0], shift[0], *step[1], shift[1]]
     size = (resize.width, resize.height)
-    return np.asarray(part.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR))
+    return np.asarray(
+        region.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
+    )
 
 
-def _within(low: float, high: float, side: int) -> tuple[int, int]:
-    """Whole pixels of ``side`` that reach from low to high; one at least."""
+def _clip(low: float, high: float, side: int) -> tuple[int, int]:
+    """Return the whole pixels from low to high that lie within ``side``; at least one."""
     first = min(max(floor(low), 0), side - 1)
     return first, min(max(ceil(high), first + 1), side)
 
 
-def _replicate_edges(pixels: Pixels, across: tuple[int, int], down: tuple[int, int]) -> Pixels:
-    """Repeat the edges so many times before and after (``np.pad`` takes nine times as long)."""
+def _pad_edges(pixels: Pixels, across: tuple[int, int], down: tuple[int, int]) -> Pixels:
+    """Pad by edge pixels, as ``np.pad(mode="edge")``, which takes nine times as long."""
     height, width = pixels.shape[:2]
     (left, right), (top, bottom) = (
         (before, before + side) for (before, _), side in ((across, width), (down, height))
     )
-    wide = np.empty((height + sum(down), width + sum(across), 3), np.uint8)
-    wide[top:bottom, left:right] = pixels
-    wide[:top, left:right], wide[bottom:, left:right] = pixels[0], pixels[-1]
-    wide[:, :left], wide[:, right:] = wide[:, left : left + 1], wide[:, right - 1 : right]
-    return wide
+    padded = np.empty((height + sum(down), width + sum(across), 3), np.uint8)
+    padded[top:bottom, left:right] = pixels
+    padded[:top, left:right], padded[bottom:, left:right] = pixels[0], pixels[-1]
+    padded[:, :left] = padded[:, left : left + 1]
+    padded[:, right:] = padded[:, right - 1 : right]
+    return padded

@@ -1,7 +1,6 @@
-"""Find faces in a picture, and cut one out by the model's crop rule.
+"""FaceAligner: from a decoded image to the faces that a network takes as input.
 
-Training, evaluation and use all bring pictures before the network through a :class:`FaceAligner`, so
-that they cannot drift apart.
+Training, evaluation and prediction all use it, so that they cannot differ.
 """
 
 from __future__ import annotations
@@ -16,15 +15,19 @@ from facegender.faces.yunet import Face, FaceDetector, default_detector
 from facegender.images.pixels import ImageLike, Pixels, Resize, resize_image, to_image
 
 FACE_MODES = ("auto", "detect", "whole")
-"""The ways to bring a picture before the network; see :meth:`FaceAligner.find`."""
-CLOSE_UP_FRACTION = 0.5  # of a picture that is a face crop, at least this share is its face's crop
+"""How the faces of an image are found; see :meth:`FaceAligner.find_faces`."""
+
+CLOSE_UP_FRACTION = 0.5
+"""An image is a close-up if the aligned crop of its main face covers this fraction or more."""
 
 
 @dataclass(frozen=True, slots=True)
 class FaceCrop:
-    """What the network looks at: ``pixels`` at its size, and the face they were cut around.
+    """One input of the network.
 
-    ``face`` is None where the whole picture was taken.
+    Attributes:
+        pixels: ``uint8 [H, W, 3]`` at the network's input size.
+        face: the face that was cropped; None if it is the full image.
     """
 
     pixels: Pixels
@@ -33,10 +36,12 @@ class FaceCrop:
 
 @dataclass(frozen=True, slots=True)
 class FaceAligner:
-    """Brings a picture before the network, by the rules that its model file states.
+    """Finds faces and crops them by the rules in the model file.
 
-    By the rule ``aligned`` the face that the picture shows is cut out and turned upright; the
-    whole picture is taken where no face is found, and by the rule ``whole``.
+    Attributes:
+        crop: how a face is cropped.
+        resize: the network's input size.
+        detector: the face detector; None takes the one that ships.
     """
 
     crop: Crop
@@ -44,16 +49,16 @@ class FaceAligner:
     detector: FaceDetector | None = None
 
     def __call__(self, image: ImageLike) -> FaceCrop:
-        """Bring a picture of one labelled face to the network's size, as training does.
+        """Crop the main face of an image with one label, as in training.
 
         Args:
-            image: pixels ``uint8 [H, W, 3]``, upright, or Pillow's.
+            image: pixels ``uint8 [H, W, 3]``, upright, or a Pillow image.
 
         Returns:
-            ``uint8 [resize.height, resize.width, 3]``, and the face; the whole picture where none
-            was found.
+            The crop of the main face; the full image if none is found or the crop rule is
+            ``none``.
         """
-        if self.crop.rule == "whole":
+        if self.crop.rule == "none":
             return self.align(image, None)
         pil_image = to_image(image)
         return self.align(
@@ -61,45 +66,50 @@ class FaceAligner:
         )
 
     def find_faces(self, image: ImageLike, faces: str) -> tuple[Face | None, ...]:
-        """Find what a picture shows, in any of :data:`FACE_MODES`' ways.
+        """Find the faces of an image by one of :data:`FACE_MODES`.
 
-        ``whole`` takes the picture as one face, as it is. ``detect`` finds every face. ``auto``
-        finds them too; where one fills the picture, which makes it a face crop, the others are
-        left out, and by the crop rule ``whole`` it is taken as it is.
+        ``whole`` takes the full image as one face. ``detect`` finds every face. ``auto`` finds
+        them too, but in a close-up keeps only the main face; by the crop rule ``none`` a close-up
+        and an image without a face are taken in full.
 
         Args:
-            image: pixels ``uint8 [H, W, 3]``, upright, or Pillow's.
+            image: pixels ``uint8 [H, W, 3]``, upright, or a Pillow image.
             faces: ``auto``, ``detect`` or ``whole``.
 
         Returns:
-            The faces, the one that the picture shows first (see :func:`largest`); none where none
-            was found; a single None stands for the whole picture.
+            The faces, the main one first (see :func:`select_main_face`); empty if none is found.
+            None stands for the full image.
         """
         if faces == "whole":
             return (None,)
         pil_image = to_image(image)
         width, height = pil_image.size
         found = detect_multi_orientation(pil_image, self._detector())
-        shown = select_main_face(found, width, height)
-        if shown is None:
-            # A network that learned from pictures as they are is asked about them as they are
-            return (None,) if faces == "auto" and self.crop.rule == "whole" else ()
-        if faces == "auto" and crop_fraction(shown, width, height) >= CLOSE_UP_FRACTION:
-            return (shown if self.crop.rule == "aligned" else None,)
-        return (shown, *(face for face in found if face is not shown))
+        main = select_main_face(found, width, height)
+        if main is None:
+            # a network that was trained on full images takes them also at prediction
+            return (None,) if faces == "auto" and self.crop.rule == "none" else ()
+        if faces == "auto" and crop_fraction(main, width, height) >= CLOSE_UP_FRACTION:
+            return (main if self.crop.rule == "aligned" else None,)
+        return (main, *(face for face in found if face is not main))
 
     def align(self, image: ImageLike, face: Face | None) -> FaceCrop:
-        """Bring one face, or the whole picture for None, to the network's size."""
+        """Crop one face, or resize the full image for None, to the network's input size.
+
+        Args:
+            image: pixels ``uint8 [H, W, 3]``, or a Pillow image.
+            face: in pixels of ``image``.
+        """
         if face is None:
             return FaceCrop(np.asarray(resize_image(to_image(image), self.resize)), None)
         return FaceCrop(align_crop(image, face.landmarks, self._crop(), self.resize), face)
 
     def crop_side(self, face: Face) -> float:
-        """How many pixels of its picture a face's crop is wide."""
+        """Return the side of a face's crop, in pixels of the image."""
         return float(np.hypot(*estimate_similarity(face.landmarks, self._crop())[:, 0]))
 
     def _crop(self) -> Crop:
-        """The rule to cut a found face by; one that learned from whole crops gets ours."""
+        """Return the rule for a detected face; :data:`ALIGNED_CROP` where the model has none."""
         return self.crop if self.crop.rule == "aligned" else ALIGNED_CROP
 
     def _detector(self) -> FaceDetector:
@@ -107,7 +117,7 @@ class FaceAligner:
 
 
 def crop_fraction(face: Face, width: int, height: int) -> float:
-    """How much of the picture a face's aligned crop would take, as a share; may be over 1."""
+    """Return the area of a face's aligned crop as a fraction of its image; may exceed 1."""
     return float(abs(np.linalg.det(estimate_similarity(face.landmarks, ALIGNED_CROP)[:, :2]))) / (
         width * height
     )

@@ -1,7 +1,7 @@
-"""Find faces with OpenCV's ``FaceDetectorYN`` and a YuNet file that the user has.
+"""Face detection with OpenCV's ``FaceDetectorYN`` and the user's own YuNet file.
 
-For those who want a newer or a retrained YuNet than the one that ships: the files that OpenCV's
-model zoo gives out, such as ``face_detection_yunet_2023mar.onnx``. Needs the extra ``opencv``.
+For a newer or retrained YuNet, such as ``face_detection_yunet_2023mar.onnx`` from OpenCV's model
+zoo. Needs the extra ``opencv``.
 """
 
 from __future__ import annotations
@@ -16,37 +16,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegender.errors import MissingExtraError, ModelFileError
-from facegender.faces.yunet import MIN_SCORE, Face, Letterbox, YuNet
+from facegender.faces.yunet import GRAY, MAX_STRIDE, MIN_SCORE, Face, Letterbox, YuNet
 from facegender.images.pixels import ImageLike, to_image
 
-_STEP = 32  # the network halves the picture five times
-_GRAY = 128
-_OVERLAP = 0.4
-_MAX_FACES = 5000  # before overlaps are taken out; OpenCV's own default
-_LOG = threading.RLock()  # the level of OpenCV's log is one for all threads
-_WANTED = (
-    "a YuNet file is an ONNX graph that OpenCV's FaceDetectorYN runs, with the outputs cls_8, "
-    "obj_8, bbox_8, kps_8 and so on, such as face_detection_yunet_2023mar.onnx"
+_NMS_IOU = 0.4
+_MAX_FACES = 5000  # before non-maximum suppression; OpenCV's own default
+_LOG_LEVEL = threading.RLock()  # OpenCV's log level is one for all threads
+_EXPECTED = (
+    "Expected an ONNX file for OpenCV's FaceDetectorYN with the outputs cls_8, obj_8, bbox_8, "
+    "kps_8 and so on, such as face_detection_yunet_2023mar.onnx"
 )
 
 
 class OpenCVYuNet:
     """A :class:`~facegender.faces.yunet.FaceDetector` over OpenCV's ``FaceDetectorYN``.
 
-    It looks at a picture as :class:`~facegender.faces.yunet.YuNet` does: small with a grey margin
-    around it, for a face that fills it, and a larger one at its size up to 640 pixels too. OpenCV's
-    detector keeps the size of its picture as a state, so every thread has a detector of its own.
+    It searches an image at the same sizes as :class:`~facegender.faces.yunet.YuNet`. OpenCV's
+    detector stores the image size, so every thread has its own.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the file and try it.
+        """Read the file and run it once.
 
         Args:
             path: an ONNX file with YuNet.
 
         Raises:
             MissingExtraError: OpenCV is not installed.
-            ModelFileError: the file cannot be read, or OpenCV finds no YuNet in it.
+            ModelFileError: the file cannot be read, or is no YuNet that OpenCV can run.
         """
         try:
             import cv2
@@ -57,30 +54,29 @@ class OpenCVYuNet:
             self._data = np.frombuffer(path.read_bytes(), np.uint8)
         except OSError as error:
             raise ModelFileError(
-                f"the detector {path} cannot be read: {error.strerror or error}"
+                f"Cannot read the detector {path}: {error.strerror or error}"
             ) from error
-        self._of_thread = threading.local()
+        self._thread_local = threading.local()
         try:
             with _silenced(cv2):
-                self._detect_at_scale(
-                    np.full((_STEP, _STEP, 3), _GRAY, np.uint8), _STEP, 0.0, MIN_SCORE
-                )
+                blank = np.full((MAX_STRIDE, MAX_STRIDE, 3), GRAY, np.uint8)
+                self._detect_at_scale(blank, MAX_STRIDE, 0.0, MIN_SCORE)
         except cv2.error as error:
-            said = " ".join(str(error).split())
+            reason = " ".join(str(error).split())
             raise ModelFileError(
-                f"{path} is not a YuNet that OpenCV {cv2.__version__} can run: {_WANTED}. "
-                f"OpenCV said: {said}"
+                f"{path} is not a YuNet that OpenCV {cv2.__version__} can run. {_EXPECTED}. "
+                f"OpenCV's message: {reason}"
             ) from error
 
     def detect(self, image: ImageLike, *, min_score: float = MIN_SCORE) -> list[Face]:
-        """Find all faces; safe to call from many threads.
+        """Detect all faces; thread-safe.
 
         Args:
-            image: ``uint8 [H, W, 3]``, RGB, upright, or Pillow's.
-            min_score: faces that the detector is less sure of are left out, 0 to 1.
+            image: ``uint8 [H, W, 3]``, RGB, upright, or a Pillow image.
+            min_score: minimum score of a face, 0 to 1.
 
         Returns:
-            The faces, the surest first.
+            The faces, the highest score first.
         """
         pil_image = to_image(image)
         rows = np.concatenate(
@@ -89,22 +85,22 @@ class OpenCVYuNet:
                 for size, margin in YuNet.scales(pil_image)
             ]
         )
-        kept = self._cv2.dnn.NMSBoxes(
-            rows[:, :4].tolist(), rows[:, 14].tolist(), min_score, _OVERLAP
+        selected = self._cv2.dnn.NMSBoxes(
+            rows[:, :4].tolist(), rows[:, 14].tolist(), min_score, _NMS_IOU
         )
-        return [_face(rows[index]) for index in np.asarray(kept, np.intp).ravel()]
+        return [_face_of_row(rows[index]) for index in np.asarray(selected, np.intp).ravel()]
 
     def _detect_at_scale(
         self, image: ImageLike, size: int, margin: float, min_score: float
     ) -> NDArray[np.float32]:
-        """Look at the picture with its long side at ``size``.
+        """Detect faces in the image with its long side at ``size``.
 
         Returns:
-            ``float32 [faces, 15]``, OpenCV's columns: x, y, width, height, the landmarks, score; in
-            the picture's own pixels.
+            ``float32 [faces, 15]``, OpenCV's columns: x, y, width, height, landmarks, score, in
+            pixels of the image.
         """
-        # at one step OpenCV 4 makes up faces out of nothing
-        canvas = Letterbox.of(image, size, margin, min_steps=2)
+        # on a canvas of one stride OpenCV 4 detects faces where there are none
+        canvas = Letterbox.of(image, size, margin, min_strides=2)
         detector = self._detector()
         detector.setInputSize(canvas.pixels.shape[1::-1])
         detector.setScoreThreshold(min_score)
@@ -114,27 +110,27 @@ class OpenCVYuNet:
         return table
 
     def _detector(self) -> Any:
-        """OpenCV's detector of this thread, made at its first picture."""
-        if not hasattr(self._of_thread, "detector"):
+        """Return OpenCV's detector of this thread, created on first use."""
+        if not hasattr(self._thread_local, "detector"):
             with _silenced(self._cv2):
-                self._of_thread.detector = self._cv2.FaceDetectorYN.create(
+                self._thread_local.detector = self._cv2.FaceDetectorYN.create(
                     "onnx",
                     self._data,
                     np.empty(0, np.uint8),
-                    (2 * _STEP, 2 * _STEP),
+                    (2 * MAX_STRIDE, 2 * MAX_STRIDE),
                     MIN_SCORE,
-                    _OVERLAP,
+                    _NMS_IOU,
                     _MAX_FACES,
                 )
-        return self._of_thread.detector
+        return self._thread_local.detector
 
 
 @contextmanager
 def _silenced(cv2: Any) -> Iterator[None]:
-    """Keep OpenCV's own log off standard error: what went wrong comes as an exception as well."""
-    # OpenCV 4, and 5
+    """Silence OpenCV's log on standard error: a failure is also raised as an exception."""
+    # OpenCV 4 and 5
     set_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
-    with _LOG:
+    with _LOG_LEVEL:
         level = set_level(0)
         try:
             yield
@@ -142,6 +138,6 @@ def _silenced(cv2: Any) -> Iterator[None]:
             set_level(level)
 
 
-def _face(row: NDArray[np.float32]) -> Face:
+def _face_of_row(row: NDArray[np.float32]) -> Face:
     x, y, width, height = map(float, row[:4])
     return Face(x, y, width, height, float(row[14]), row[4:14].reshape(5, 2))

@@ -1,4 +1,4 @@
-"""The detector: where the faces in a picture are, with their landmarks."""
+"""YuNet, the face detector that ships: boxes, scores and landmarks of the faces of an image."""
 
 from __future__ import annotations
 
@@ -16,28 +16,33 @@ from facegender.errors import ModelFileError
 from facegender.images.pixels import ImageLike, Pixels, Resize, resize_image, to_image
 
 DETECTOR_NAME = "yunet.onnx"
+"""File name of the detector that ships, in the folder of this module."""
 
 MIN_SCORE = 0.5
-"""How sure a detector must be of a face."""
+"""Minimum score of a face."""
 
-_STRIDES = (8, 16, 32)
-_STEP = 32  # the network halves the picture five times
+MAX_STRIDE = 32
+"""Input sides of a YuNet are multiples of this: it halves the image five times."""
+
+GRAY = 128
+"""Value of the margin around an image."""
+
+_STRIDES = (8, 16, MAX_STRIDE)
 _NMS_IOU = 0.4
-_GRAY = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """One face in a picture, in pixels from the picture's top left; it may reach outside.
+    """One face of an image, in pixels from the top left; it may extend outside the image.
 
     Attributes:
-        x: left side of its box.
-        y: upper side of its box.
-        width: of its box.
-        height: of its box.
-        score: how sure the detector is, 0 to 1.
-        landmarks: ``float32 [5, 2]``, x and y of the person's right eye, left eye, tip of the
-            nose, right and left corner of the mouth. Not compared by ``==``.
+        x: left side of the box.
+        y: upper side of the box.
+        width: of the box.
+        height: of the box.
+        score: of the detector, 0 to 1.
+        landmarks: ``float32 [5, 2]``, x and y of the person's right eye, left eye, nose tip,
+            right and left mouth corner. Ignored by ``==``.
     """
 
     x: float
@@ -48,7 +53,7 @@ class Face:
     landmarks: NDArray[np.float32] = field(compare=False)
 
     def scaled(self, factor: float) -> Face:
-        """Give the same face in the same picture of another size."""
+        """Return the face in an image that is ``factor`` times as large."""
         if factor == 1.0:
             return self
         x, y, width, height = (factor * side for side in (self.x, self.y, self.width, self.height))
@@ -57,28 +62,31 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """A picture made smaller and set into grey, as a YuNet looks at it.
+    """A resized image on a gray canvas: the input of a YuNet.
 
-    ``pixels`` are ``uint8 [rows, columns, 3]``, both multiples of 32. The picture begins at
-    ``left`` and ``top``; ``across`` and ``down`` are how many of its own pixels one of them stands
-    for.
+    Attributes:
+        pixels: ``uint8 [H, W, 3]``, both sides multiples of :data:`MAX_STRIDE`.
+        left: column of the canvas where the image starts.
+        top: row of the canvas where the image starts.
+        scale_x: image pixels per canvas pixel, horizontally.
+        scale_y: image pixels per canvas pixel, vertically.
     """
 
     pixels: Pixels
     left: int
     top: int
-    across: float
-    down: float
+    scale_x: float
+    scale_y: float
 
     @classmethod
-    def of(cls, image: ImageLike, size: int, margin: float, *, min_steps: int = 1) -> Letterbox:
-        """Set a picture in with its long side at ``size``.
+    def of(cls, image: ImageLike, size: int, margin: float, *, min_strides: int = 1) -> Letterbox:
+        """Resize an image to a long side of ``size`` and center it on a canvas.
 
         Args:
-            image: pixels, or Pillow's.
+            image: pixels ``uint8 [H, W, 3]``, or a Pillow image.
             size: in pixels.
-            margin: grey at every side, as a share of ``size``.
-            min_steps: a side has at least so many times 32 pixels.
+            margin: gray margin on every side, as a fraction of ``size``.
+            min_strides: minimum side of the canvas, in units of :data:`MAX_STRIDE`.
         """
         pil_image = to_image(image)
         width, height = pil_image.size
@@ -86,10 +94,10 @@ class Letterbox:
         small = Resize(max(1, round(height * scale)), max(1, round(width * scale)))
         border = round(margin * size)
         rows, columns = (
-            _STEP * max(min_steps, ceil((side + 2 * border) / _STEP))
+            MAX_STRIDE * max(min_strides, ceil((side + 2 * border) / MAX_STRIDE))
             for side in (small.height, small.width)
         )
-        canvas = np.full((rows, columns, 3), _GRAY, np.uint8)
+        canvas = np.full((rows, columns, 3), GRAY, np.uint8)
         top, left = (rows - small.height) // 2, (columns - small.width) // 2
         canvas[top : top + small.height, left : left + small.width] = np.asarray(
             resize_image(pil_image, small)
@@ -97,25 +105,22 @@ class Letterbox:
         return cls(canvas, left, top, width / small.width, height / small.height)
 
     def to_image_coords(self, table: NDArray[np.float32]) -> None:
-        """Bring rows of x, y, width, height and five points to the picture's own pixels, in place.
+        """Convert x, y, width, height and five points from canvas to image pixels, in place.
 
         Args:
-            table: ``float32 [faces, 14 or more]``; columns beyond the points stay.
+            table: ``float32 [faces, 14 or more]``; further columns are not changed.
         """
         table[:, [0, 4, 6, 8, 10, 12]] -= self.left
         table[:, [1, 5, 7, 9, 11, 13]] -= self.top
-        table[:, [0, 2, 4, 6, 8, 10, 12]] *= self.across
-        table[:, [1, 3, 5, 7, 9, 11, 13]] *= self.down
+        table[:, [0, 2, 4, 6, 8, 10, 12]] *= self.scale_x
+        table[:, [1, 3, 5, 7, 9, 11, 13]] *= self.scale_y
 
 
 class FaceDetector(Protocol):
-    """Whatever finds faces."""
+    """A face detector."""
 
     def detect(self, image: ImageLike, *, min_score: float = ...) -> list[Face]:
-        """Find all faces in a decoded picture; safe to call from many threads.
-
-        Those that it is less sure of than ``min_score`` are left out.
-        """
+        """Detect all faces with a score of ``min_score`` or more; thread-safe."""
 
 
 class YuNet:
@@ -124,15 +129,15 @@ class YuNet:
     Source: W. Wu, H. Peng, S. Yu, "YuNet: A Tiny Millisecond-level Face Detector", Machine
     Intelligence Research 20 (2023). ``tools/make_detector.py`` writes its file.
 
-    Every picture is looked at small, with a grey margin around it, which finds a face that fills
-    it; a larger one is looked at larger too, for the smaller faces in it.
+    Every image is searched at a small size with a gray margin, which finds a face that fills it; a
+    large image is also searched at a larger size, for the smaller faces in it.
     """
 
     SMALL_SIDE = 160
-    """Long side in pixels of the first look."""
+    """Long side in pixels of the small size."""
 
     LARGE_SIDE = 640
-    """Most pixels of the long side in the second look."""
+    """Maximum long side in pixels of the larger size."""
 
     def __init__(self) -> None:
         """Load the network.
@@ -140,29 +145,29 @@ class YuNet:
         Raises:
             ModelFileError: its file is missing or cannot be run.
         """
-        import onnxruntime  # not before a face is looked for
+        import onnxruntime  # not before a face is searched for
 
         path = Path(__file__).parent / DETECTOR_NAME
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # pictures are small; threads are for several of them
+        options.intra_op_num_threads = 1  # images are small; threads are for several of them
         options.log_severity_level = 3
-        options.enable_mem_pattern = False  # one would be kept for each size of picture
+        options.enable_mem_pattern = False  # memory would be reserved for each image size
         try:
             self._session = onnxruntime.InferenceSession(
                 path, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime's own exceptions share no base but this
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise ModelFileError(f"ONNX Runtime cannot run {path}: {error}") from error
 
     def detect(self, image: ImageLike, *, min_score: float = MIN_SCORE) -> list[Face]:
-        """Find all faces, those that fill the picture and those of 12 pixels of 640.
+        """Detect all faces, from those that fill the image down to 12 of 640 pixels; thread-safe.
 
         Args:
-            image: ``uint8 [H, W, 3]``, RGB, upright, or Pillow's.
-            min_score: faces that the detector is less sure of are left out.
+            image: ``uint8 [H, W, 3]``, RGB, upright, or a Pillow image.
+            min_score: minimum score of a face, 0 to 1.
 
         Returns:
-            The faces, the surest first.
+            The faces, the highest score first.
         """
         pil_image = to_image(image)
         found = [
@@ -173,23 +178,22 @@ class YuNet:
 
     @classmethod
     def scales(cls, image: Image.Image) -> list[tuple[int, float]]:
-        """Say how a picture is looked at: long side in pixels, and a grey margin as its share."""
+        """Return the sizes at which an image is searched: long side in pixels, margin fraction."""
         longest = max(image.size)
-        far = [(min(longest, cls.LARGE_SIDE), 0.0)] if longest > 2 * cls.SMALL_SIDE else []
-        return [(cls.SMALL_SIDE, 0.3), *far]
+        large = [(min(longest, cls.LARGE_SIDE), 0.0)] if longest > 2 * cls.SMALL_SIDE else []
+        return [(cls.SMALL_SIDE, 0.3), *large]
 
     def _detect_at_scale(
         self, image: Image.Image, size: int, margin: float, min_score: float
     ) -> NDArray[np.float32]:
-        """Look at the picture with its long side at ``size``.
+        """Detect faces in the image with its long side at ``size``.
 
         Returns:
-            ``float32 [faces, 15]``: score, x, y, width, height, and the landmarks, in the
-            picture's own pixels.
+            ``float32 [faces, 15]``: score, x, y, width, height, landmarks, in pixels of the image.
         """
         canvas = Letterbox.of(image, size, margin)
         found = [
-            _decode(values[0], stride, min_score)
+            _decode_output(values[0], stride, min_score)
             for values, stride in zip(
                 self._session.run(None, {"pixels": canvas.pixels[None]}), _STRIDES, strict=True
             )
@@ -201,7 +205,7 @@ class YuNet:
 
 @cache
 def default_detector() -> FaceDetector:
-    """The detector that ships, loaded once.
+    """Return the detector that ships, loaded once.
 
     Raises:
         ModelFileError: its file is missing or cannot be run.
@@ -214,8 +218,10 @@ def _face(row: NDArray[np.float32]) -> Face:
     return Face(x, y, width, height, score, row[5:].reshape(5, 2))
 
 
-def _decode(values: NDArray[np.float32], stride: int, min_score: float) -> NDArray[np.float32]:
-    """Read one output ``[rows, columns, 15]`` into a table ``[faces, 15]`` of pixels."""
+def _decode_output(
+    values: NDArray[np.float32], stride: int, min_score: float
+) -> NDArray[np.float32]:
+    """Decode one output ``[rows, columns, 15]`` to a table ``[faces, 15]`` in canvas pixels."""
     rows, columns = np.nonzero(values[:, :, 0] > min_score)
     found = values[rows, columns]
     if not len(found):
@@ -231,14 +237,21 @@ def _decode(values: NDArray[np.float32], stride: int, min_score: float) -> NDArr
 
 
 def nms(table: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Keep the surest of each pile of boxes (greedy non-maximum suppression)."""
-    kept = []
-    rest = table[np.argsort(-table[:, 0], kind="stable")]
-    while len(rest):
-        first = rest[0]
-        kept.append(first)
-        ends = np.minimum(first[1:3] + first[3:5], rest[:, 1:3] + rest[:, 3:5])
-        shared = np.clip(ends - np.maximum(first[1:3], rest[:, 1:3]), 0, None).prod(1)
-        areas = rest[:, 3:5].prod(1)
-        rest = rest[shared / (areas[0] + areas - shared) < _NMS_IOU]
-    return kept
+    """Apply greedy non-maximum suppression.
+
+    Args:
+        table: ``float32 [faces, 15]``: score, x, y, width, height, landmarks.
+
+    Returns:
+        The remaining rows, the highest score first.
+    """
+    selected = []
+    remaining = table[np.argsort(-table[:, 0], kind="stable")]
+    while len(remaining):
+        best = remaining[0]
+        selected.append(best)
+        ends = np.minimum(best[1:3] + best[3:5], remaining[:, 1:3] + remaining[:, 3:5])
+        overlap = np.clip(ends - np.maximum(best[1:3], remaining[:, 1:3]), 0, None).prod(1)
+        areas = remaining[:, 3:5].prod(1)
+        remaining = remaining[overlap / (areas[0] + areas - overlap) < _NMS_IOU]
+    return selected
