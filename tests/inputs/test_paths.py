@@ -1,4 +1,4 @@
-"""What a person names, and the pictures behind it."""
+"""What the user names, and the files behind it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOOD = encode(image(seed=1))
 
 @pytest.fixture
 def here(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with pictures in it, to stand in."""
+    """A folder of images, as the working folder."""
     names = ("1.png", "2.png", "10.png", "a/1.png", "b/1.png", "b/c/1.png")
     folder = photos(dict.fromkeys(names, GOOD))
     monkeypatch.chdir(folder)
@@ -49,7 +49,7 @@ def test_keys(here: Path, named: list[str], keys: list[str]) -> None:
     found = [item.key for item in inputs]
     assert found == keys and inputs.total == len(keys)
     assert all(item.path and item.path.read_bytes() == GOOD for item in inputs)
-    assert all(item.size == len(GOOD) and item.mtime_ns > 0 for item in inputs)
+    assert all(item.size == len(GOOD) and item.state > 0 for item in inputs)
 
 
 def test_folders_inside(here: Path) -> None:
@@ -62,7 +62,7 @@ def test_lists(here: Path) -> None:
     keys = ["1.png", "b/1.png", "gone.png"]
     assert [item.key for item in collect_inputs(["names.txt"])] == keys
     listed = io.BytesIO(b"b/1.png\0with\nnewline.png\0")
-    assert [item.key for item in collect_inputs(["-"], listed=listed)] == [
+    assert [item.key for item in collect_inputs(["-"], stdin=listed)] == [
         "b/1.png",
         "with\nnewline.png",
     ]
@@ -70,8 +70,8 @@ def test_lists(here: Path) -> None:
         Path("windows.txt").write_text("b/1.png\n", encoding=encoding)
         assert [item.key for item in collect_inputs(["windows.txt"])] == ["b/1.png"]
     assert collect_inputs(["windows.txt"]).lists == (Path("windows.txt"),)
-    Path("picture.txt").write_bytes(GOOD)  # by content no list
-    assert [item.key for item in collect_inputs(["picture.txt"])] == ["picture.txt"]
+    Path("image.txt").write_bytes(GOOD)  # not a list by its content
+    assert [item.key for item in collect_inputs(["image.txt"])] == ["image.txt"]
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.xz", "a.zip", "no suffix"])
@@ -100,11 +100,11 @@ def test_archives(here: Path, name: str) -> None:
     found = {item.key: item for item in inputs}
     assert inputs.total is None
     assert found["x/2.png"].data == GOOD and found["x/2.png"].path is None
-    assert not found["x/notes.txt"].is_image and not found["__MACOSX/x/._2.png"].is_image
+    assert not found["x/notes.txt"].is_image and "__MACOSX/x/._2.png" not in found
     assert found["../.up.png"].data == GOOD  # a name only: nothing is ever unpacked
     assert len({item.identity for item in found.values() if item.data}) == 2
     assert "over the limit" in found["x/big.png"].problem
-    assert name == "a.zip" or "is a link" in found["x/link.png"].problem
+    assert name == "a.zip" or "a link" in found["x/link.png"].problem
     both = [item.key for item in collect_inputs([name, "a"])]
     assert f"{name}/x/2.png" in both and "a/1.png" in both
 
@@ -152,7 +152,11 @@ def test_an_encrypted_member_is_a_row(here: Path) -> None:
 
 @pytest.mark.parametrize(
     ("named", "message"),
-    [("gone", "gone is not there"), ("*.tiff", "nothing fits"), ("a/gone.png", "is not there")],
+    [
+        ("gone", "^Folder not found: gone$"),
+        ("*.tiff", "No file matches the pattern"),
+        ("a/gone.png", "^File not found: a/gone.png$"),
+    ],
 )
 def test_what_is_not_there(here: Path, named: str, message: str) -> None:
     with pytest.raises(InputError, match=message):

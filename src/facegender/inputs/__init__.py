@@ -1,1 +1,1 @@
-"""From what the user names to files: paths, lists, archives."""
+"""Inputs: the image files behind the folders, files, archives and lists that a user names."""

@@ -1,329 +1,238 @@
-"""What a person names -> the pictures in it: folders, files, archives, lists, globs, ``-``.
+"""Collect the files behind what the user names: folders, files, archives, lists, patterns, ``-``.
 
-Nothing is opened here but to see what it is; archives are read front to back and never unpacked.
+Files are opened only to detect what they are; archives are read front to back, never unpacked.
 """
 
 from __future__ import annotations
 
-import codecs
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
-from itertools import chain
-from pathlib import Path, PurePosixPath
+from itertools import chain, islice
+from pathlib import Path
 from typing import BinaryIO
 
 from facegender.errors import InputError
 from facegender.files import OWN_FILE_PREFIX, natural_sort
 from facegender.images.formats import (
     DEFAULT_IMAGE_LIMITS,
+    HEAD_BYTES,
     ImageLimits,
-    is_apple_double,
+    looks_like_archive,
     looks_like_image,
 )
-from facegender.inputs.archives import FOLDER, Member, list_members, looks_like_archive, read_member
+from facegender.inputs.exclusions import is_excluded
+from facegender.inputs.lists import is_list, read_list_file, read_standard_input
+from facegender.inputs.sources import Archive, Folder, InputFile
 
-_LISTS = (".txt", ".lst", ".list")
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """One file that may be a picture.
-
-    Attributes:
-        key: its name in the results.
-        identity: what tells it from every other file, whatever its key: its absolute path, or its
-            archive's with that archive's size and time and the place in it.
-        path: where it lies on the disk; None within an archive.
-        data: its content, within an archive; empty where there is a problem.
-        size: in bytes; with ``modified`` it tells whether the file is still the same.
-        modified: its time in nanoseconds; in an archive what the archive says of it.
-        problem: why it cannot be read, or empty.
-        is_picture: False where it is no picture by name and content and was not read.
-    """
-
-    key: str
-    identity: str = ""
-    path: Path | None = None
-    data: bytes = b""
-    size: int = 0
-    mtime_ns: int = 0
-    problem: str = ""
-    is_image: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """Names of files in a folder, relative to it; their keys begin with ``prefix``.
-
-    ``is_list`` where they were named one by one.
-    """
-
-    root: Path
-    names: Sequence[str]
-    prefix: str = ""
-    is_list: bool = False
-
-    def __iter__(self) -> Iterator[InputFile]:
-        """Give the files in order, each with the state that it has now."""
-        root = os.path.abspath(self.root)  # noqa: PTH100  (links stay as they are named)
-        for name in self.names:
-            key = self.prefix + name
-            if name.endswith("/"):
-                yield InputFile(key, problem="the folder cannot be listed")
-                continue
-            path = self.root / name
-            identity = os.path.join(root, name)  # noqa: PTH118  (a name may be absolute)
-            try:
-                found = path.stat()
-                yield InputFile(key, identity, path, b"", found.st_size, found.st_mtime_ns)
-            except (OSError, ValueError):  # the reader says what is wrong with it
-                yield InputFile(key, identity, path)
-
-
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """A tar or zip; the keys of its members begin with ``prefix``."""
-
-    path: Path
-    prefix: str = ""
-    limits: ImageLimits = DEFAULT_IMAGE_LIMITS
-
-    def __iter__(self) -> Iterator[InputFile]:
-        """Give the members in the archive's order; where it is damaged, an item that says so."""
-        found = self.path.stat()
-        place = os.path.abspath(self.path)  # noqa: PTH100
-        state = f"{place} {found.st_size} {found.st_mtime_ns}"
-        members = list_members(str(self.path), self.path)
-        return archive_items(str(self.path), members, state, self.prefix, self.limits)
-
-
-def archive_items(
-    archive: str,
-    members: Iterable[Member],
-    state: str,
-    prefix: str = "",
-    limits: ImageLimits = DEFAULT_IMAGE_LIMITS,
-) -> Iterator[InputFile]:
-    """Give the members of an archive, wherever it lies; where it is damaged, an item that says so.
-
-    Args:
-        archive: what it is called.
-        members: what is in it.
-        state: tells it from every other archive and from its own earlier states.
-        prefix: the members' keys begin with it.
-        limits: what a member may cost.
-    """
-    try:
-        for number, member in enumerate(members):
-            key = prefix + member.name.removeprefix("./")
-            if member.problem == FOLDER:
-                continue
-            if member.problem:
-                yield InputFile(key, problem=f"is {member.problem} in an archive")
-            elif member.size > limits.bytes:
-                yield InputFile(key, problem=over_limit(member.size, limits))
-            else:
-                data = read_member(archive, member)
-                is_image = is_image_file(member.name, data)
-                kept = data if is_image else b""
-                known = (f"{number} in {state}", None, kept, member.size, member.mtime_ns)
-                yield InputFile(key, *known, is_image=is_image)
-    except InputError as error:
-        yield InputFile(prefix or f"{Path(archive).name}/", problem=str(error))
-
-
-def is_image_file(name: str, data: bytes) -> bool:
-    """Tell whether a file claims to be a picture, by its name and its first 16 bytes or more."""
-    return looks_like_image(name, data[:16]) and not is_apple_double(
-        PurePosixPath(name).name, data[:16]
-    )
-
-
-def over_limit(size: int, limits: ImageLimits) -> str:
-    """Say why a file of this many bytes is not read."""
-    return f"{size:,} bytes are over the limit of {limits.bytes:,}"
+MAX_ENTRIES_COUNTED = 20_000
+"""Maximum number of files and folders that are counted in subfolders that are not included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Everything that was named, in order. May be iterated again.
+    """All files behind what the user named, in order. Can be iterated more than once.
 
-    ``lists`` are the files that named some of them.
+    Attributes:
+        sources: folders and archives.
+        lists: the text lists that named some of the files.
+        is_recursive: subfolders are included.
+        exclude: patterns of files and folders that are left out.
     """
 
     sources: tuple[Folder | Archive, ...]
     lists: tuple[Path, ...] = ()
+    is_recursive: bool = False
+    exclude: tuple[str, ...] = ()
 
     @property
     def total(self) -> int | None:
-        """How many files there are; None where an archive will tell only at its end."""
-        if any(isinstance(part, Archive) for part in self.sources):
+        """Number of files; None if there is an archive, whose number is unknown."""
+        if any(isinstance(source, Archive) for source in self.sources):
             return None
-        return sum(len(part.names) for part in self.sources if isinstance(part, Folder))
+        return sum(len(source.names) for source in self.sources if isinstance(source, Folder))
 
     def __iter__(self) -> Iterator[InputFile]:
-        """Give the files, one after the other."""
+        """Yield the files of all sources."""
         return chain.from_iterable(self.sources)
 
     def files(self) -> Iterator[Path]:
-        """Name the archives and lists that are read."""
+        """Yield the archives and lists that are read."""
         yield from self.lists
-        yield from (part.path for part in self.sources if isinstance(part, Archive))
+        yield from (source.path for source in self.sources if isinstance(source, Archive))
 
     def folders(self) -> set[Path]:
-        """Name the folders that pictures are read from."""
-        folders = [part for part in self.sources if isinstance(part, Folder)]
-        named = {os.path.dirname(name) for part in folders if part.is_list for name in part.names}  # noqa: PTH120
-        return {part.root for part in folders if not part.is_list} | set(map(Path, named))
+        """Return the folders that images are read from."""
+        folders = [source for source in self.sources if isinstance(source, Folder)]
+        listed = {os.path.dirname(name) for each in folders if each.is_list for name in each.names}  # noqa: PTH120
+        return {each.root for each in folders if not each.is_list} | set(map(Path, listed))
+
+    def count_in_subfolders(self) -> int:
+        """Count the images, by suffix, in subfolders that are not included.
+
+        It looks at no more than :data:`MAX_ENTRIES_COUNTED` files and folders, so that it takes
+        less than a second.
+        """
+        if self.is_recursive:
+            return 0
+        roots = [each.root for each in self.sources if isinstance(each, Folder) if not each.is_list]
+        names = chain.from_iterable(_walk_subfolders(root, self.exclude) for root in roots)
+        return sum(looks_like_image(name, b"") for name in islice(names, MAX_ENTRIES_COUNTED))
 
 
 def collect_inputs(
     names: Sequence[str | os.PathLike[str]],
     *,
+    lists: Sequence[str | os.PathLike[str]] = (),
+    exclude: Sequence[str] = (),
     recursive: bool = False,
     limits: ImageLimits = DEFAULT_IMAGE_LIMITS,
-    listed: BinaryIO | None = None,
+    stdin: BinaryIO | None = None,
 ) -> Inputs:
-    """Find the pictures behind what a person named.
+    """Find the files behind what the user named.
+
+    The key of a file is its path as given; of a file in a single folder or archive, its path
+    inside. With several inputs the keys begin with the input's name, so that they are unique.
 
     Args:
-        names: folders, picture files, archives (tar, also packed, and zip), text lists (``.txt``,
-            ``.lst``, ``.list``: a name a line), patterns with ``*``, or ``-`` for a list on
-            standard input. The keys of a single folder or archive are the paths inside it; of
-            several they begin with its name as given, so that none stands for two. A file's key
-            is its path as given.
-        recursive: also what is in the folders' folders (links to folders are not followed).
-        limits: what a file in an archive may cost.
-        listed: where ``-`` reads from; standard input by default.
+        names: folders, image files, archives (tar, compressed or not, and zip), text lists
+            (:data:`LIST_SUFFIXES`: one name per line), patterns with ``*``, or ``-`` for a list
+            on standard input.
+        lists: text lists with any name, also named pipes; each is read once.
+        exclude: patterns of files and folders that are left out of folders, archives and lists,
+            besides :data:`facegender.inputs.exclusions.LITTER`; see
+            :func:`facegender.inputs.exclusions.is_excluded`.
+        recursive: include subfolders (links to folders are not followed).
+        limits: maximum size of a file in an archive.
+        stdin: what ``-`` reads; None takes standard input.
 
     Raises:
-        InputError: one of them is not there, cannot be listed, or a pattern fits nothing.
+        InputError: an input is missing or cannot be listed, or a pattern matches nothing.
     """
-    expanded = chain.from_iterable(_expanded(os.fspath(name)) for name in names)
-    given = list({os.path.normpath(name): name for name in expanded}.values())
-    is_single = len(given) == 1
+    expanded = chain.from_iterable(_expand(os.fspath(name)) for name in names)
+    unique = list({os.path.normpath(name): name for name in expanded}.values())
+    list_paths = list({os.path.normpath(name): Path(name) for name in lists}.values())
+    is_single = len(unique) == 1 and not list_paths
     sources: list[Folder | Archive] = []
     files: list[str] = []
-    lists: list[Path] = []
-    folders = {os.path.abspath(name) for name in given if Path(name).is_dir()}  # noqa: PTH100
-    for name in given:
+    patterns = tuple(exclude)
+    folders = {os.path.abspath(name) for name in unique if Path(name).is_dir()}  # noqa: PTH100
+    for name in unique:
         path = Path(name)
         prefix = "" if is_single else f"{path.as_posix()}/"
-        above = _parents(name) if recursive or not path.is_dir() else []
+        parents = _parents(name) if recursive or not path.is_dir() else []
         if name == "-":
-            files += _lines(_standard_input() if listed is None else listed.read())
-        elif folders.intersection(above if recursive else above[:1]):
-            continue  # it comes with its folder
+            files += read_standard_input(stdin)
+        elif folders.intersection(parents if recursive else parents[:1]):
+            continue  # it is part of a folder that is named too
         elif path.is_dir():
-            sources.append(Folder(path, list_files(path, recursive=recursive), prefix))
+            found = list_files(path, recursive=recursive, exclude=patterns)
+            sources.append(Folder(path, found, prefix))
         elif not os.path.lexists(path):
-            raise InputError(_why_nothing(path))
+            kind = "File" if path.suffix else "Folder"
+            raise InputError(f"{kind} not found: {path}")
         elif path.is_file() and _is_archive(path):
-            sources.append(Archive(path, prefix, limits))
+            sources.append(Archive(path, prefix, limits, patterns))
         elif path.is_file() and is_list(path):
-            lists.append(path)
-            files += _lines(path.read_bytes())
+            list_paths.append(path)
         else:
             files.append(name)
+    for path in list_paths:
+        files += read_list_file(path)
+    files = [name for name in files if not is_excluded(name, patterns, with_litter=False)]
     if files:
-        sources.append(Folder(Path(), _once(natural_sort(files)), is_list=True))
-    return Inputs(tuple(sources), tuple(lists))
+        sources.append(Folder(Path(), _without_repeats(natural_sort(files)), is_list=True))
+    return Inputs(tuple(sources), tuple(list_paths), recursive, patterns)
 
 
-def list_files(folder: Path, *, recursive: bool = False) -> list[str]:
-    """List what may be a picture in a folder: all but folders, in natural order.
+def list_files(folder: Path, *, recursive: bool = False, exclude: Sequence[str] = ()) -> list[str]:
+    """List all files of a folder except facegender's own and excluded ones, in natural order.
+
+    Args:
+        folder: the folder.
+        recursive: include subfolders.
+        exclude: patterns, see :func:`facegender.inputs.exclusions.is_excluded`.
 
     Returns:
-        Names, or paths inside ``folder`` with ``/`` between. A folder inside that cannot be
-        listed is named too, with a ``/`` at the end, and gets a row that says so.
+        Paths inside ``folder``, with ``/``. A subfolder that cannot be listed is included with a
+        ``/`` at the end, so that the results mention it.
 
     Raises:
-        InputError: the folder is not there or cannot be listed.
+        InputError: the folder is missing or cannot be listed.
     """
     names: list[str] = []
-    waiting = [""]
-    while waiting:
-        inside = waiting.pop()
+    pending = [""]
+    while pending:
+        inside = pending.pop()
         try:
             with os.scandir(folder / inside) as entries:
                 for entry in entries:
                     name = f"{inside}/{entry.name}" if inside else entry.name
+                    if is_excluded(name, exclude):
+                        continue
                     if entry.is_dir(follow_symlinks=False):
-                        waiting.append(name)
-                    elif not entry.name.startswith(OWN_FILE_PREFIX) and not _leads_to_folder(entry):
+                        pending.append(name)
+                    elif not entry.name.startswith(OWN_FILE_PREFIX) and not _links_to_folder(entry):
                         names.append(name)
         except OSError as error:
             if not inside:
-                raise InputError(_why_no_folder(folder, error)) from error
+                raise InputError(_describe_folder_error(folder, error)) from error
             names.append(f"{inside}/")
         if not recursive:
             break
     return natural_sort(names)
 
 
-def _expanded(name: str) -> Iterable[str]:
-    """Expand a pattern that no shell did (Windows'), unless a file is really called so."""
+def _expand(name: str) -> Iterable[str]:
+    """Expand a pattern that the shell did not (Windows), unless a file has that name."""
     if not has_magic(name) or os.path.lexists(name):
         return (name,)
     if not (found := glob(name, recursive=True)):  # noqa: PTH207  (a pattern with any root)
-        raise InputError(f"nothing fits the pattern {name}. Look at the folder's name and suffix")
+        raise InputError(_describe_pattern(name))
     return natural_sort(found)
 
 
 def _parents(name: str) -> list[str]:
-    """Give the folders that a file or folder lies in, the nearest first."""
+    """Return the folders that a path is in, the nearest first."""
     return [str(folder) for folder in Path(os.path.abspath(name)).parents]  # noqa: PTH100
 
 
-def _standard_input() -> bytes:
-    if sys.stdin is None:
-        raise InputError("'-' reads names from standard input, which is closed")
-    return sys.stdin.buffer.read()
+def _describe_pattern(name: str) -> str:
+    """Say that no file matches a pattern, and how to write brackets that are part of a name."""
+    message = f"No file matches the pattern {name}."
+    if "[" not in name:
+        return f"{message} Check its folder and suffix"
+    return (
+        f"{message} [ and ] are a pattern for one character. If they are part of the name, write "
+        f"[[] for [: {name.replace('[', '[[]')}"
+    )
 
 
-def _lines(text: bytes) -> list[str]:
-    """Read a list of files of this machine."""
-    return [Path(name).as_posix() for name in read_list(text)]
-
-
-def read_list(text: bytes) -> list[str]:
-    """Read a list of names: a line each, or between zero bytes as ``find -print0`` gives them."""
-    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # PowerShell's
-        text = text.decode("utf-16", "replace").encode()
-    text = text.removeprefix(codecs.BOM_UTF8)
-    separator = b"\0" if b"\0" in text else b"\n"
-    lines = (line.removesuffix(b"\r") for line in text.split(separator))
-    return [os.fsdecode(line) for line in lines if line.strip()]
-
-
-def _once(names: list[str]) -> list[str]:
-    """Leave out names that stand twice; equal ones are neighbours."""
+def _without_repeats(names: list[str]) -> list[str]:
+    """Remove repeated names from a sorted list."""
     return [name for at, name in enumerate(names) if at == 0 or name != names[at - 1]]
 
 
 def _is_archive(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return looks_like_archive(file.read(512))
+            return looks_like_archive(file.read(HEAD_BYTES))
     except OSError:
-        return False  # the reader says what is wrong with it
+        return False  # reported when the file is read
 
 
-def is_list(path: Path) -> bool:
-    """Tell whether a file is a list of names: by its suffix, and because it is no picture."""
-    if path.suffix.lower() not in _LISTS:
-        return False
-    try:
-        with path.open("rb") as file:
-            return not looks_like_image(path.stem, file.read(16))
-    except OSError:
-        return False
+def _walk_subfolders(root: Path, exclude: Sequence[str]) -> Iterator[str]:
+    """Yield the names of the files in subfolders; an empty name for each folder."""
+    for folder, folders, files in os.walk(root):
+        inside = Path(folder).relative_to(root).as_posix()
+        folders[:] = [name for name in folders if not is_excluded(f"{inside}/{name}", exclude)]
+        yield ""
+        if inside != ".":
+            yield from (name for name in files if not is_excluded(f"{inside}/{name}", exclude))
 
 
-def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+def _links_to_folder(entry: os.DirEntry[str]) -> bool:
     """Tell whether a link leads to a folder; one to nothing or in a circle does not."""
     try:
         return entry.is_dir()
@@ -331,15 +240,9 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _why_nothing(path: Path) -> str:
-    return (
-        f"{path} is not there. Give a folder with pictures in it, a picture, an archive or a list"
-    )
-
-
-def _why_no_folder(folder: Path, error: OSError) -> str:
+def _describe_folder_error(folder: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"the folder {folder} is not there. Give a folder with pictures in it"
+        return f"Folder not found: {folder}"
     if isinstance(error, NotADirectoryError):
-        return f"{folder} is not a folder. Give a folder with pictures in it"
-    return f"cannot list the folder {folder}: {error.strerror or error}"
+        return f"{folder} is not a folder"
+    return f"Cannot list the folder {folder}: {error.strerror or error}"
