@@ -1,4 +1,4 @@
-"""Files written whole or not at all, JSON, checks of output paths, natural sort."""
+"""Atomic file writing, JSON, checks of output paths, natural sort."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from natsort import natsorted
 from facegender.errors import OutputError, UnreadableImageError
 from facegender.images.formats import read_image_file
 
+OWN_FILE_PREFIX = ".facegender-"
+"""Prefix of the names of temporary files and journals; such files are never inputs."""
+
+_NUMBER_LIST = re.compile(r"\[\n\s*(-?[\d.][^\[\]{}\"]*?)\n\s*\]")
+
 
 def natural_sort(names: Iterable[str]) -> list[str]:
     """Sort names as people do, ``2.jpg`` before ``10.jpg``; the same on every machine."""
@@ -24,47 +29,29 @@ def natural_sort(names: Iterable[str]) -> list[str]:
 
 
 def check_output_path(path: Path) -> None:
-    """Say now what would go wrong when ``path`` is written later; leave nothing behind.
+    """Check that ``path`` can be written later; leaves nothing behind.
 
     Raises:
-        OutputError: its folder is missing or cannot be written to, or it is no regular file.
+        OutputError: the folder is missing or not writable, or ``path`` is a folder, an image or
+            not a regular file.
     """
     folder = path.parent
     try:
         if not folder.is_dir():
-            raise OutputError(
-                f"cannot write {path}: the folder {folder} is not there. Create it first"
-            )
+            raise OutputError(f"Cannot write {path}: folder not found: {folder}. Create it first")
         if path.is_dir():
-            raise OutputError(f"cannot write {path}: it is a folder; name a file")
+            raise OutputError(f"Cannot write {path}: it is a folder. Give a file name")
         if path.exists() and not path.is_file():
-            raise OutputError(f"cannot write {path}: it is not a regular file")
+            raise OutputError(f"Cannot write {path}: it is not a regular file")
         if path.is_file() and _is_image(path):
-            raise OutputError(f"cannot write {path}: it is a picture and would be lost")
-        temporary, file = _create_beside(path)
+            raise OutputError(
+                f"Cannot write {path}: it is an image and would be overwritten. Give another name"
+            )
+        temporary, file = _create_temporary(path)
         file.close()
         temporary.unlink()
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def remove_temporary_files(path: Path) -> None:
-    """Remove what a killed run left beside ``path``; only while no other run may write it."""
-    place = Path(realpath(path))
-    for left in place.parent.glob(f".facegender-{escape(place.name)}-*.tmp"):
-        left.unlink(missing_ok=True)
-
-
-def check_distinct_paths(paths: Mapping[str, Path | None]) -> None:
-    """Refuse two options that name one file, for one would be written over the other.
-
-    Raises:
-        OutputError: two of them are the same file.
-    """
-    seen: dict[str, str] = {}
-    for option, path in paths.items():
-        if path is not None and (other := seen.setdefault(realpath(path), option)) != option:
-            raise OutputError(f"{other} and {option} are the same file, {path}. Name two files")
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}") from error
 
 
 def _is_image(path: Path) -> bool:
@@ -74,51 +61,78 @@ def _is_image(path: Path) -> bool:
         return False
 
 
-@contextmanager
-def atomic_write(path: Path, errors: str = "backslashreplace") -> Iterator[TextIO]:
-    """Give a text file that becomes ``path`` at a clean end; its ``buffer`` takes bytes.
+def check_distinct_paths(paths: Mapping[str, Path | None]) -> None:
+    """Check that no two options name the same file, where one would overwrite the other.
 
-    ``errors`` is what happens to lone surrogates in names. The file stands under a temporary name
-    beside its place until then, and vanishes at any other end.
+    Args:
+        paths: each option or input with its path; None is ignored.
 
     Raises:
-        OutputError: it cannot be written there.
+        OutputError: two of them are the same file.
+    """
+    seen: dict[str, str] = {}
+    for option, path in paths.items():
+        if path is not None and (other := seen.setdefault(realpath(path), option)) != option:
+            raise OutputError(f"{other} and {option} are the same file, {path}. Use two files")
+
+
+def remove_temporary_files(path: Path) -> None:
+    """Remove temporary files that a killed run left beside ``path``.
+
+    Call it only while no other run can be writing ``path``.
+    """
+    target = Path(realpath(path))
+    for file in target.parent.glob(f"{OWN_FILE_PREFIX}{escape(target.name)}-*.tmp"):
+        file.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_write(path: Path, errors: str = "backslashreplace") -> Iterator[TextIO]:
+    """Open a UTF-8 text file that replaces ``path`` when the block ends without an error.
+
+    The file has a temporary name in the same folder until then, and is removed after an error.
+    Its ``buffer`` takes bytes.
+
+    Args:
+        path: the file to write; of a link, its target is replaced.
+        errors: how lone surrogates in file names are encoded, as in :func:`open`.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
     try:
-        temporary, file = _create_beside(path, errors)
+        temporary, file = _create_temporary(path, errors)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}") from error
     try:
         with file:
             yield file
-        temporary.replace(realpath(path))  # through a link: its target is replaced, not the link
+        temporary.replace(realpath(path))
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _create_beside(path: Path, errors: str = "backslashreplace") -> tuple[Path, TextIO]:
+def _create_temporary(path: Path, errors: str = "backslashreplace") -> tuple[Path, TextIO]:
     """Create a hidden temporary file in the folder of ``path`` (of its target, for a link)."""
-    place = Path(realpath(path))
-    temporary = place.with_name(f".facegender-{place.name}-{secrets.token_hex(6)}.tmp")
-    # backslashreplace turns lone surrogates into \udcxx, which JSON reads back as they were.
+    target = Path(realpath(path))
+    name = f"{OWN_FILE_PREFIX}{target.name}-{secrets.token_hex(6)}.tmp"
+    temporary = target.with_name(name)
+    # backslashreplace writes a lone surrogate as \udcxx, which JSON reads back unchanged
     file = temporary.open("x", encoding="utf-8", errors=errors, newline="\n")
     return temporary, file
 
 
-_NUMBERS = re.compile(r"\[\n\s*(-?[\d.][^\[\]{}\"]*?)\n\s*\]")
-
-
 def write_json(path: Path, values: Any) -> None:
-    """Write JSON for people, lists of numbers on one line, whole or not at all."""
+    """Write indented JSON atomically, with each list of numbers on one line.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     text = json.dumps(values, indent=2, ensure_ascii=False)
     with atomic_write(path) as file:
-        # a line break is only ever between values: in a text it is written as \n
-        file.write(_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
-
-
-OWN_FILE_PREFIX = ".facegender-"
-"""How the names of our own files begin; they are no input."""
+        # JSON writes a line break inside a string as \n, so only breaks between values match
+        file.write(_NUMBER_LIST.sub(lambda match: f"[{' '.join(match[1].split())}]", text) + "\n")

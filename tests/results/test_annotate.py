@@ -25,12 +25,12 @@ def row(box: tuple[int, int, int, int] | None = (60, 40, 50, 70), **more: Any) -
     named = None if box is None else dict(zip(("x", "y", "width", "height"), box, strict=True))
     return {
         "file": "a.png",
-        "face": 0,
+        "face_index": 0,
         "status": "ok",
         "label": "female",
         "probability": 0.9731,
         "box": named,
-        "score": 0.9,
+        "detection_score": 0.9,
         "crop": "aligned",
         "width": 200,
         "height": 160,
@@ -47,16 +47,16 @@ def near(pixels: Pixels, color: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 def found(face: Face) -> dict[str, Any]:
-    """A face of the detector as a row of its picture."""
+    """A detected face as a row of its image."""
     box = (round(face.x), round(face.y), round(face.width), round(face.height))
     return row(box, width=None, height=None)
 
 
-GREY = np.full((160, 200, 3), 128, np.uint8)
+GRAY = np.full((160, 200, 3), 128, np.uint8)
 
 
 def test_a_box_is_drawn_where_it_is_with_its_label_above() -> None:
-    drawn = near(decode(annotate(GREY, [row()])), COLORS["female"])
+    drawn = near(decode(annotate(GRAY, [row()])), COLORS["female"])
     lines, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
     assert lines[-1] == pytest.approx(110, abs=1), "the lower side"
     assert columns[0] == pytest.approx(60, abs=1), "the left side"
@@ -72,8 +72,8 @@ def test_a_box_is_drawn_where_it_is_with_its_label_above() -> None:
         ({"status": "unknown", "probability": 0.61}, "#5a5f66"),
     ],
 )
-def test_the_colour_says_the_answer(changes: dict[str, Any], color: str) -> None:
-    assert near(decode(annotate(GREY, [row(**changes)])), color).sum() > 100
+def test_the_color_says_the_answer(changes: dict[str, Any], color: str) -> None:
+    assert near(decode(annotate(GRAY, [row(**changes)])), color).sum() > 100
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_the_colour_says_the_answer(changes: dict[str, Any], color: str) -> None
 )
 @pytest.mark.parametrize("anonymize", [False, True])
 def test_boxes_that_reach_outside(box: tuple[int, int, int, int], anonymize: bool) -> None:
-    assert decode(annotate(GREY, [row(box)], anonymize=anonymize)).shape == GREY.shape
+    assert decode(annotate(GRAY, [row(box)], anonymize=anonymize)).shape == GRAY.shape
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7), (24, 24)])
@@ -93,16 +93,16 @@ def test_small_and_thin_images(size: tuple[int, int], anonymize: bool) -> None:
     assert decode(annotate(pixels, [whole], anonymize=anonymize)).shape == pixels.shape
 
 
-def test_a_image_decoded_smaller_has_its_box_in_the_same_place() -> None:
-    half = GREY[::2, ::2]
+def test_an_image_decoded_smaller_has_its_box_in_the_same_place() -> None:
+    half = GRAY[::2, ::2]
     drawn = near(decode(annotate(half, [row()])), COLORS["female"])
     assert np.flatnonzero(drawn.any(axis=1))[-1] == pytest.approx(55, abs=1)
     assert np.flatnonzero(drawn.any(axis=0))[0] == pytest.approx(30, abs=1)
 
 
 def test_rows_without_a_box_change_nothing() -> None:
-    rows = [row(None, face=None, status="no_face", label=None, probability=None, crop=None)]
-    assert np.abs(decode(annotate(GREY, rows, anonymize=True)).astype(int) - GREY).max() <= 2
+    rows = [row(None, face_index=None, status="no_face", label=None, probability=None, crop=None)]
+    assert np.abs(decode(annotate(GRAY, rows, anonymize=True)).astype(int) - GRAY).max() <= 2
 
 
 def test_the_given_pixels_stay_as_they_are(astronaut: Pixels) -> None:
@@ -119,7 +119,7 @@ def test_all_that_is_left_of_a_hidden_face_are_16_averages(astronaut: Pixels) ->
         for x in range(0, 160, 40):
             cell = mixed[y : y + 40, x : x + 40]
             cell[:] = rng.permutation(cell.reshape(-1, 3)).reshape(cell.shape)
-    rows = [row((0, 0, 160, 160), crop="whole", width=160, height=160)]
+    rows = [row((0, 0, 160, 160), crop="none", width=160, height=160)]
 
     def apart(anonymize: bool) -> int:
         one, other = (
@@ -146,7 +146,7 @@ def test_only_the_ellipse_around_a_face_is_hidden() -> None:
         annotate(pixels, [row((150, 150, 100, 100), width=400, height=400)], anonymize=True)
     )
     unlike = np.abs(copy.astype(int) - decode(annotate(pixels, [])).astype(int)).max(axis=2) > 40
-    # Averages over noise are near grey: every part of the box differs, its corners too.
+    # Averages over noise are near gray: every part of the box differs, its corners too.
     for y, x in ((155, 155), (155, 245), (245, 155), (245, 245), (200, 200)):
         assert unlike[y - 3 : y + 4, x - 3 : x + 4].mean() > 0.5
     assert not unlike[:60].any()
@@ -154,10 +154,10 @@ def test_only_the_ellipse_around_a_face_is_hidden() -> None:
     assert copy[180:220, 180:220].std() < 30 < pixels[180:220, 180:220].std()
 
 
-def test_a_image_taken_whole_is_hidden_whole() -> None:
+def test_an_image_taken_whole_is_hidden_whole() -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (160, 200, 3), dtype=np.uint8)
-    copy = decode(annotate(pixels, [row((0, 0, 200, 160), crop="whole")], anonymize=True))
+    copy = decode(annotate(pixels, [row((0, 0, 200, 160), crop="none")], anonymize=True))
     assert copy[30:-10, 10:-10].std() < 20
     assert copy[-12:-4, 4:12].std() < 40, "its corners too"
 
@@ -165,7 +165,7 @@ def test_a_image_taken_whole_is_hidden_whole() -> None:
 def test_a_copy_carries_nothing_but_pixels() -> None:
     exif = Image.Exif()
     exif[0x010E] = "who and where"
-    taken = decode(encode(Image.fromarray(GREY), "JPEG", exif=exif))
+    taken = decode(encode(Image.fromarray(GRAY), "JPEG", exif=exif))
     with Image.open(io.BytesIO(annotate(taken, [row()]))) as copy:
         assert copy.format == "JPEG"
         assert not copy.getexif()

@@ -19,15 +19,15 @@ UNDECODABLE = os.fsdecode(b"caf\xe9.jpg")
 
 
 def ok(name: str, label: str = "male") -> Prediction:
-    return Prediction(name, Status.OK, 0, label, 0.9, WHOLE, None, "whole", 4, 5)
+    return Prediction(name, Status.OK, 0, label, 0.9, WHOLE, None, "none", 4, 5)
 
 
 def unreadable(name: str) -> Prediction:
-    return Prediction(name, Status.UNREADABLE, error="cut off")
+    return Prediction(name, Status.UNREADABLE, error="truncated")
 
 
-OK = {"file": "a", "status": Status.OK, "face": 0, "label": "male", "probability": 0.9}
-OK |= {"box": WHOLE, "crop": "whole", "width": 4, "height": 5}
+OK = {"file": "a", "status": Status.OK, "face_index": 0, "label": "male", "probability": 0.9}
+OK |= {"box": WHOLE, "crop": "none", "width": 4, "height": 5}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ OK |= {"box": WHOLE, "crop": "whole", "width": 4, "height": 5}
         {"probability": 0.4},
         {"probability": 1.01},
         {"probability": float("nan")},
-        {"face": None},
+        {"face_index": None},
         {"box": None},
         {"width": None},
         {"error": "why"},
@@ -47,18 +47,19 @@ OK |= {"box": WHOLE, "crop": "whole", "width": 4, "height": 5}
         {"crop": "loose"},
         {"status": Status.NO_FACE},
         {"status": Status.UNREADABLE},
+        {"status": Status.UNSUPPORTED},
         {"status": Status.SKIPPED},
     ],
     ids=str,
 )
 def test_a_row_says_one_thing(changes: dict[str, Any]) -> None:
     Prediction(**OK)
-    with pytest.raises(ValueError, match=r"fit|status|probability"):
+    with pytest.raises(ValueError, match=r"contradict|status|probability"):
         Prediction(**(OK | changes))
 
 
 def test_other_rows() -> None:
-    Prediction(**(OK | {"status": Status.UNKNOWN, "score": 0.9, "crop": "aligned"}))
+    Prediction(**(OK | {"status": Status.UNKNOWN, "detection_score": 0.9, "crop": "aligned"}))
     Prediction("a", Status.NO_FACE, width=4, height=5)
     Prediction("a", Status.SKIPPED)
     with pytest.raises(ValueError, match="error"):
@@ -68,7 +69,9 @@ def test_other_rows() -> None:
 
 
 def test_statuses_are_closed() -> None:
-    assert {str(s) for s in Status} == {"ok", "unknown", "no_face", "unreadable", "skipped"}
+    assert {str(s) for s in Status} == {
+        *("ok", "unknown", "no_face", "unreadable", "unsupported", "skipped")
+    }
 
 
 def test_plain_file_is_exact(tmp_path: Path) -> None:
@@ -87,9 +90,9 @@ def test_plain_file_is_exact(tmp_path: Path) -> None:
 def test_a_guess_stands_unless_unknown_is_asked_for(tmp_path: Path) -> None:
     unsure = replace(ok("b"), status=Status.UNKNOWN, probability=0.51)
     faceless = Prediction("c", Status.NO_FACE, width=4, height=5)
-    for has_unknown, label in ((False, "male"), (True, "unknown")):
+    for write_unknown, label in ((False, "male"), (True, "unknown")):
         rows = [ok("a"), unsure, faceless]
-        write_process_results(tmp_path / "o", rows, has_unknown=has_unknown)
+        write_process_results(tmp_path / "o", rows, write_unknown=write_unknown)
         assert json.loads((tmp_path / "o").read_text()) == {"a": "male", "b": label}
 
 
@@ -143,13 +146,13 @@ def test_file_mode_and_links(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("missing/out.json", "not there"),
-        ("file/out.json", "not there"),
+        ("missing/out.json", "folder not found"),
+        ("file/out.json", "folder not found"),
         ("folder", "it is a folder"),
-        ("photo.png", "is a picture"),
+        ("photo.png", "is an image"),
         ("pipe", "not a regular file"),
         ("/dev/null", "not a regular file"),
-        ("/proc/out.json", "cannot write"),
+        ("/proc/out.json", "Cannot write"),
     ],
 )
 def test_check_output_refuses(place: str, message: str, tmp_path: Path) -> None:
@@ -166,7 +169,7 @@ def test_check_output_refuses(place: str, message: str, tmp_path: Path) -> None:
 def test_check_output_leaves_nothing(tmp_path: Path) -> None:
     check_output_path(tmp_path / "out.json")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="Cannot write"):
         write_process_results(tmp_path / "missing" / "out.json", [])
 
 

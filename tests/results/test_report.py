@@ -50,15 +50,15 @@ HOSTILE = [
 
 
 def row(file: str, **more: Any) -> dict[str, Any]:
-    """A row of the details file, of a face of 40x50 pixels in a picture of 200x160."""
+    """A row of the details file, of a face of 40x50 pixels in an image of 200x160."""
     return {
         "file": file,
-        "face": 0,
+        "face_index": 0,
         "status": "ok",
         "label": "female",
         "probability": 0.9731,
         "box": {"x": 60, "y": 40, "width": 40, "height": 50},
-        "score": 0.91,
+        "detection_score": 0.91,
         "crop": "aligned",
         "width": 200,
         "height": 160,
@@ -67,7 +67,9 @@ def row(file: str, **more: Any) -> dict[str, Any]:
 
 
 def without_face(file: str, **more: Any) -> dict[str, Any]:
-    nothing = dict.fromkeys(("face", "label", "probability", "box", "score", "crop"))
+    nothing = dict.fromkeys(
+        ("face_index", "label", "probability", "box", "detection_score", "crop")
+    )
     return row(file, **nothing, status="no_face") | more
 
 
@@ -119,9 +121,9 @@ def test_rows_and_small_copies_are_all_in_the_page(tmp_path: Path) -> None:
     images[7] = ReportImage((unreadable("7.jpg", "cut off"),))
     assert write_report(tmp_path / "report.html", images, ABOUT) == 130
     page = Blocks((tmp_path / "report.html").read_text("utf-8"))
-    held = [one for block in page.of("pictures") for one in json.loads(block)]
-    assert [one["rows"] for one in held] == [list(one.rows) for one in images]
-    assert [one["source"] for one in held] == [one.source for one in images]
+    found = [one for block in page.of("images") for one in json.loads(block)]
+    assert [one["rows"] for one in found] == [list(one.rows) for one in images]
+    assert [one["source"] for one in found] == [one.source for one in images]
     lines = [line for block in page.of("thumbnails") for line in block.split("\n")]
     assert [None if x == "-" else base64.b64decode(x) for x in lines] == [
         one.thumbnail for one in images
@@ -135,11 +137,11 @@ def test_hostile_names_stay_text(name: str, tmp_path: Path) -> None:
     write_report(plain, [ReportImage((row("a.jpg"),))], ABOUT)
     path = tmp_path / "report.html"
     about = ReportInfo(name, name, name, name, name, None, name, name)
-    held = (row(name), row(name, face=1, error=name))
-    assert write_report(path, [ReportImage(held)], about) == 1
+    found = (row(name), row(name, face_index=1, error=name))
+    assert write_report(path, [ReportImage(found)], about) == 1
     page = Blocks(path.read_text("utf-8"))
     assert page.tags == Blocks(plain.read_text("utf-8")).tags, "nothing became an element"
-    assert json.loads(page.of("pictures")[0])[0]["rows"] == list(held)
+    assert json.loads(page.of("images")[0])[0]["rows"] == list(found)
     assert json.loads(page.of("data-about")[0])["terms"] == name
 
 
@@ -200,7 +202,7 @@ def test_memory_is_flat(tmp_path: Path) -> None:
     [(), (row("a.jpg"), row("b.jpg"))],
 )
 def test_rows_of_no_single_image(rows: tuple[dict[str, Any], ...]) -> None:
-    with pytest.raises(ValueError, match="one file"):
+    with pytest.raises(ValueError, match="the same file"):
         ReportImage(rows)
 
 
@@ -310,7 +312,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture(scope="module")
 def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a report of seven pictures, three of whose originals are there."""
+    """A folder with a report of seven images, three of whose originals are there."""
     folder = tmp_path_factory.mktemp("album")
     (folder / "photos").mkdir()
     report = folder / "report.html"
@@ -324,7 +326,10 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = [
         ReportImage((row("1 é#?.png"),), small(1), original("1 é#?.png", 1)),
         ReportImage(
-            (row("two.png", label="male", probability=0.8), row("two.png", face=1, box=second)),
+            (
+                row("two.png", label="male", probability=0.8),
+                row("two.png", face_index=1, box=second),
+            ),
             small(2),
             original("two.png", 2),
         ),
@@ -355,7 +360,7 @@ def names(page: Any) -> list[str]:
 
 def saved(page: Any, keys: Callable[[], None] | None = None) -> bytes:
     with page.expect_download() as download:
-        (keys or page.locator("#save").click)()
+        (keys or page.locator("#save-marks").click)()
     assert download.value.suggested_filename == "facegender-marks.csv"
     return Path(download.value.path()).read_bytes()
 
@@ -367,7 +372,7 @@ def test_counts_histogram_reasons_and_facts(album: Path, open_page: Callable[...
         for part in page.locator("#counts > div").all()
     }
     assert counts == {
-        "pictures": 7,
+        "images": 7,
         "faces": 5,
         "female": 1,
         "male": 2,
@@ -376,7 +381,7 @@ def test_counts_histogram_reasons_and_facts(album: Path, open_page: Callable[...
         "unreadable": 2,
     }
     described = page.locator("#bars").get_attribute("aria-label")
-    assert "Answers: 4" in described and "98 % and more: 1." in described
+    assert "Predictions: 4" in described and "At least 98 %: 1." in described
     page.locator("summary").click()
     lines = [line.split("\t") for line in page.locator("#bins tr").all_inner_texts()]
     assert {line[0]: line[1:] for line in lines if line[1:] != ["0", "0", "0"]} == {
@@ -390,11 +395,31 @@ def test_counts_histogram_reasons_and_facts(album: Path, open_page: Callable[...
         "empty.jpg\tthe file is empty (0 bytes)",
     ]
     facts = page.locator("#about").inner_text()
-    for said in ("mean", "0123abcd", "0.2.0", "photos", "2.0 s, 3.5 pictures", "for tests"):
+    for said in ("mean", "0123abcd", "0.2.0", "photos", "2.0 s (3.5 images/s)", "for tests"):
         assert said in facts
     assert "Children fail." in facts
     assert page.locator("#caveat").inner_text() == CAVEAT
     assert page.title() == "facegender report: photos"
+
+
+def test_unsupported_images_are_counted_and_listed_with_reasons(
+    tmp_path: Path, open_page: Callable[..., Any]
+) -> None:
+    reason = "a video is not read: save frames of it as images"
+    images = [
+        ReportImage((row("a.png"),), small(1)),
+        ReportImage((unreadable("cut.jpg", "cut off"),)),
+        ReportImage((unreadable("b.mp4", reason) | {"status": "unsupported"},)),
+    ]
+    write_report(tmp_path / "r.html", images, ABOUT)
+    page = open_page(tmp_path / "r.html")
+    assert page.locator("#count-unsupported").inner_text().split("\n") == ["not supported", "1"]
+    assert page.locator("#reasons tr").all_inner_texts() == [
+        "cut.jpg\tcut off",
+        f"b.mp4\t{reason}",
+    ]
+    page.select_option("#status", "unsupported")
+    assert names(page) == ["b.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -430,8 +455,8 @@ def test_filters(
         else:
             page.locator(f"#{field}").fill(value)
     assert names(page) == left
-    told = page.locator("#shown[role=status]").inner_text()
-    assert told == (f"1\u2013{len(left)} of {len(left)} pictures" if left else "No picture fits.")
+    text = page.locator("#shown[role=status]").inner_text()
+    assert text == (f"1\u2013{len(left)} of {len(left)} images" if left else "No matching images.")
     page.locator("#reset").click()
     until(page, "document.querySelectorAll('.card').length === 7")
 
@@ -448,14 +473,14 @@ def test_a_larger_image_with_its_boxes(album: Path, open_page: Callable[..., Any
     page.locator(".open").nth(1).click()
     dialog = page.get_by_role("dialog", name="two.png")
     assert dialog.is_visible()
-    until(page, "document.getElementById('picture').naturalWidth === 200")
-    assert page.locator("#picture").get_attribute("src") == "photos/two.png"
-    assert "male 80.0 %" in page.locator("#picture").get_attribute("alt")
-    image = page.locator("#picture").bounding_box()
+    until(page, "document.getElementById('lightbox-image').naturalWidth === 200")
+    assert page.locator("#lightbox-image").get_attribute("src") == "photos/two.png"
+    assert "male 80.0 %" in page.locator("#lightbox-image").get_attribute("alt")
+    image = page.locator("#lightbox-image").bounding_box()
     boxes = [box.bounding_box() for box in page.locator(".box").all()]
     scale = image["width"] / 200
     assert image["height"] / 160 == pytest.approx(scale, rel=0.01)
-    # The second one reaches outside of the picture, and is cut at its right side.
+    # The second one reaches outside of the image, and is clipped at its right side.
     for box, (x, y, width, height) in zip(
         boxes, [(60, 40, 40, 50), (140, 100, 60, 60)], strict=True
     ):
@@ -463,11 +488,11 @@ def test_a_larger_image_with_its_boxes(album: Path, open_page: Callable[..., Any
         assert box["y"] - image["y"] == pytest.approx(y * scale, abs=1.5)
         assert box["width"] == pytest.approx(width * scale, abs=1.5)
         assert box["height"] == pytest.approx(height * scale, abs=1.5)
-    assert page.locator("#faces li").all_inner_texts() == [
-        "male 80.0 % (detector 0.91)",
-        "female 97.3 % (detector 0.91)",
+    assert page.locator("#lightbox-faces li").all_inner_texts() == [
+        "male 80.0 % (detection score 0.91)",
+        "female 97.3 % (detection score 0.91)",
     ]
-    assert page.locator("#note").inner_text() == ""
+    assert page.locator("#lightbox-note").inner_text() == ""
 
 
 @pytest.mark.parametrize(
@@ -480,14 +505,18 @@ def test_without_an_original(
     page = open_page(album, missing=("gone.png",))
     page.locator("#text").fill(name)
     page.locator(".open").click()
-    until(page, "document.getElementById('note').textContent !== ''")
-    assert says in page.locator("#note").inner_text()
+    until(page, "document.getElementById('lightbox-note').textContent !== ''")
+    assert says in page.locator("#lightbox-note").inner_text()
     if name == "cut.jpg":
-        assert not page.locator("#picture").is_visible()
-        assert not page.locator("#mark").is_visible()
+        assert not page.locator("#lightbox-image").is_visible()
+        assert not page.locator("#lightbox-mark").is_visible()
     else:
-        assert page.locator("#picture").get_attribute("src").startswith("data:image/jpeg;base64,")
-        until(page, "document.getElementById('picture').naturalWidth === 160")
+        assert (
+            page.locator("#lightbox-image")
+            .get_attribute("src")
+            .startswith("data:image/jpeg;base64,")
+        )
+        until(page, "document.getElementById('lightbox-image').naturalWidth === 160")
         assert page.locator(".box").count() == 1
 
 
@@ -498,7 +527,7 @@ def test_an_original_that_changed_its_shape_is_not_drawn_on(
     write_report(tmp_path / "r.html", [ReportImage((row("a.png"),), small(1), "a.png")], ABOUT)
     page = open_page(tmp_path / "r.html")
     page.locator(".open").click()
-    until(page, "document.getElementById('picture').src.startsWith('data:')")
+    until(page, "document.getElementById('lightbox-image').src.startsWith('data:')")
 
 
 def test_an_original_on_its_side_is_upright(tmp_path: Path, open_page: Callable[..., Any]) -> None:
@@ -510,42 +539,42 @@ def test_an_original_on_its_side_is_upright(tmp_path: Path, open_page: Callable[
     write_report(tmp_path / "r.html", [ReportImage((row("a.jpg"),), small(1), "a.jpg")], ABOUT)
     page = open_page(tmp_path / "r.html")
     page.locator(".open").click()
-    until(page, "document.getElementById('picture').naturalWidth === 200")
-    assert page.locator("#picture").get_attribute("src") == "a.jpg"
+    until(page, "document.getElementById('lightbox-image').naturalWidth === 200")
+    assert page.locator("#lightbox-image").get_attribute("src") == "a.jpg"
 
 
 def test_marks_survive_a_reload_and_are_saved(album: Path, open_page: Callable[..., Any]) -> None:
     page = open_page(album)
-    assert page.locator("#save").is_disabled()
+    assert page.locator("#save-marks").is_disabled()
     assert page.locator(".card .mark:visible").count() == 4, "only answers can be wrong"
     page.locator(".card .mark").nth(0).click()
     page.locator(".card .mark").nth(3).click()
     page.locator(".open").nth(1).click()
-    page.locator("#mark").click()
-    assert page.locator("#mark").get_attribute("aria-pressed") == "true"
-    assert "female" in page.locator("#said-here").inner_text()
+    page.locator("#lightbox-mark").click()
+    assert page.locator("#lightbox-mark").get_attribute("aria-pressed") == "true"
+    assert "female" in page.locator("#lightbox-announcement").inner_text()
     page.locator("#close").click()
     page.locator(".card .mark").nth(3).click()
     assert page.locator(".card.wrong").count() == 2
     page.reload()
     page.wait_for_selector(".card")
-    assert page.locator("#marks").inner_text() == "Marked as wrong: 2"
+    assert page.locator("#mark-count").inner_text() == "Marked as wrong: 2"
     assert page.locator(".card.wrong").count() == 2
-    assert saved(page).decode() == 'file,gender\n"1 é#?.png",male\n"two.png",female\n'
+    assert saved(page).decode() == 'file,label\n"1 é#?.png",male\n"two.png",female\n'
     page.select_option("#status", "wrong")
     assert names(page) == ["1 é#?.png", "two.png"]
     page.on("dialog", lambda dialog: dialog.accept())
-    page.locator("#clear").click()
-    assert page.locator("#marks").inner_text() == "Marked as wrong: 0"
+    page.locator("#clear-marks").click()
+    assert page.locator("#mark-count").inner_text() == "Marked as wrong: 0"
     assert page.locator(".card.wrong").count() == 0
 
 
-def test_marks_where_nothing_is_kept(album: Path, open_page: Callable[..., Any]) -> None:
+def test_marks_without_storage(album: Path, open_page: Callable[..., Any]) -> None:
     blocked = "Object.defineProperty(window, 'localStorage', {get() { throw new Error('no'); }});"
     page = open_page(album, script=blocked)
     page.locator(".card .mark").nth(0).click()
-    assert "lost when this page is closed" in page.locator("#marks").inner_text()
-    assert saved(page).decode() == 'file,gender\n"1 é#?.png",male\n'
+    assert "lost when this page is closed" in page.locator("#mark-count").inner_text()
+    assert saved(page).decode() == 'file,label\n"1 é#?.png",male\n'
 
 
 def test_a_new_report_does_not_take_the_marks_of_another(
@@ -561,7 +590,7 @@ def test_a_new_report_does_not_take_the_marks_of_another(
     write_report(path, [ReportImage((row("a.jpg"),))], later)
     page.reload()
     page.wait_for_selector(".card")
-    assert page.locator("#marks").inner_text() == "Marked as wrong: 0"
+    assert page.locator("#mark-count").inner_text() == "Marked as wrong: 0"
 
 
 def test_hostile_names_in_the_page_and_in_the_table(
@@ -579,9 +608,12 @@ def test_hostile_names_in_the_page_and_in_the_table(
     page.wait_for_selector(".card")
     assert page.locator(".card.wrong").count() == len(HOSTILE)
     data = saved(page)
-    assert "Left out, for their names are no valid text: 1" in page.locator("#said").inner_text()
+    assert (
+        "Left out because their file names are not valid text: 1"
+        in page.locator("#announcement").inner_text()
+    )
     rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True))
-    assert rows == [["file", "gender"], *([name, "male"] for name in are_text)]
+    assert rows == [["file", "label"], *([name, "male"] for name in are_text)]
 
 
 def test_evaluate_and_train_understand_the_table(
@@ -607,7 +639,7 @@ def test_keyboard_alone(album: Path, open_page: Callable[..., Any]) -> None:
     keys = page.keyboard
 
     def focused() -> str:
-        return page.evaluate("document.activeElement.closest('.card')?.dataset.place ?? ''")
+        return page.evaluate("document.activeElement.closest('.card')?.dataset.index ?? ''")
 
     keys.press("Tab")
     keys.press("Enter")  # past the overview
@@ -623,27 +655,27 @@ def test_keyboard_alone(album: Path, open_page: Callable[..., Any]) -> None:
     assert focused() == "6"
     keys.press("Home")
     keys.press("Enter")
-    dialog = page.locator("#larger")
+    dialog = page.locator("#lightbox")
     assert dialog.is_visible()
     for name in ("two.png", "gone.png"):
         keys.press("ArrowRight")
-        assert page.locator("#larger-name").inner_text() == name
-        assert name in page.locator("#said-here").inner_text()
+        assert page.locator("#lightbox-name").inner_text() == name
+        assert name in page.locator("#lightbox-announcement").inner_text()
     keys.press("w")
     for _ in range(5):
         keys.press("ArrowRight")
-    assert page.locator("#place").inner_text() == "7 of 7"
+    assert page.locator("#position").inner_text() == "7 of 7"
     keys.press("ArrowLeft")
     keys.press("Escape")
     assert not dialog.is_visible()
-    place = "document.activeElement.closest('.card')?.dataset.place"
-    page.wait_for_function(f"{place} === '5'")  # where the larger view ended, told after it closed
-    assert page.locator("#marks").inner_text() == "Marked as wrong: 2"
+    place = "document.activeElement.closest('.card')?.dataset.index"
+    until(page, f"{place} === '5'")  # where the lightbox was; set after it closed
+    assert page.locator("#mark-count").inner_text() == "Marked as wrong: 2"
     page.locator("#text").focus()
     keys.type("w")
-    assert page.locator("#marks").inner_text() == "Marked as wrong: 2"
+    assert page.locator("#mark-count").inner_text() == "Marked as wrong: 2"
     assert names(page) == ["two.png"]
-    page.locator("#save").focus()
+    page.locator("#save-marks").focus()
     assert b'"two.png",female\n"gone.png",female\n' in saved(page, lambda: keys.press("Enter"))
     page.locator("#from").focus()
     keys.press("ArrowRight")
@@ -660,10 +692,10 @@ def test_two_languages(album: Path, open_page: Callable[..., Any]) -> None:
     page.wait_for_selector(".card")
     assert page.locator("#overview-title").inner_text() == "Overview"
     missing = page.evaluate(
-        "[Object.keys(WORDS.en).filter((key) => !(key in WORDS.ru)),"
-        " Object.keys(WORDS.ru).filter((key) => !(key in WORDS.en)),"
-        " [...document.querySelectorAll('[data-word]')].map((one) => one.dataset.word)"
-        ".filter((key) => !(key in WORDS.en))]"
+        "[Object.keys(MESSAGES.en).filter((key) => !(key in MESSAGES.ru)),"
+        " Object.keys(MESSAGES.ru).filter((key) => !(key in MESSAGES.en)),"
+        " [...document.querySelectorAll('[data-message]')].map((one) => one.dataset.message)"
+        ".filter((key) => !(key in MESSAGES.en))]"
     )
     assert missing == [[], [], []]
 
@@ -686,14 +718,14 @@ def test_ten_thousand_images(tmp_path: Path, open_page: Callable[..., Any]) -> N
     page = open_page(path, missing=(".jpg",))
     ready = page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
     assert ready < 20_000, "milliseconds; one to two on a machine with nothing else to do"
-    assert page.locator("#count-countPictures dd").inner_text() == "10,000"
+    assert page.locator("#count-countImages dd").inner_text() == "10,000"
 
     def took(action: str) -> float:
         script = f"const start = performance.now(); {action}; return performance.now() - start;"
         return float(page.evaluate(f"() => {{ {script} }}"))
 
     assert took("byId('text').value = 'IMG_09'; applyFilters()") < 1_000
-    assert page.locator("#shown").inner_text() == "1\u201396 of 1,000 pictures"
+    assert page.locator("#shown").inner_text() == "1\u201396 of 1,000 images"
     assert took("byId('text').value = ''; byId('order').value = 'up'; applyFilters()") < 2_000
     assert took("showPage(104)") < 2_000
     assert page.locator(".card").count() == 10_000 % 96
@@ -705,7 +737,7 @@ def test_ten_thousand_images(tmp_path: Path, open_page: Callable[..., Any]) -> N
     page.keyboard.press("Enter")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Escape")
-    page.wait_for_function("byId('page').value === '51'")  # it turns with the larger view
+    until(page, "byId('page').value === '51'")  # it turns with the lightbox
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -717,8 +749,99 @@ def test_nothing_is_wider_than_the_screen(
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.locator("#language").click()
     page.locator(".open").first.click()
-    box = page.locator("#larger").bounding_box()
+    box = page.locator("#lightbox").bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= width
+
+
+def test_the_mark_button_appears_with_the_pointer_or_the_focus(
+    album: Path, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(album)
+    button = page.locator(".card .mark").nth(1)
+    opacity = "(element) => getComputedStyle(element).opacity"
+    assert button.evaluate(opacity) == "0"
+    page.locator(".card").nth(1).hover()
+    assert button.evaluate(opacity) == "1"
+    page.mouse.move(0, 0)
+    assert button.evaluate(opacity) == "0"
+    page.locator(".open").nth(1).focus()
+    page.keyboard.press("Tab")
+    assert button.evaluate("(element) => element === document.activeElement")
+    assert button.evaluate(opacity) == "1"
+    page.keyboard.press("Enter")
+    page.locator(".open").nth(0).focus()
+    assert button.evaluate(opacity) == "1", "a mark stays in sight"
+
+
+def test_on_a_touch_screen_the_mark_button_is_always_there(
+    album: Path, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(album, has_touch=True, is_mobile=True, viewport={"width": 390, "height": 800})
+    button = page.locator(".card .mark").nth(1)
+    assert button.evaluate("(element) => getComputedStyle(element).opacity") == "1"
+    button.tap()
+    assert button.get_attribute("aria-pressed") == "true"
+
+
+def test_the_histogram_has_axes(album: Path, open_page: Callable[..., Any]) -> None:
+    page = open_page(album)
+    ticks = page.locator("#percent-axis span")
+    assert ticks.all_inner_texts() == [f"{percent} %" for percent in range(50, 101, 10)]
+    bars = page.locator("#bars").bounding_box()
+    for at, tick in enumerate(ticks.all()):
+        box = tick.bounding_box()
+        middle = box["x"] + box["width"] / 2
+        assert abs(middle - (bars["x"] + bars["width"] * at / 5)) < 1.5
+    heights = page.evaluate(
+        "[...byId('bars').children].map((bar) => bar.lastElementChild && "
+        "bar.getBoundingClientRect().bottom - bar.firstElementChild.getBoundingClientRect().top)"
+    )
+    end = int(page.locator("#count-axis b").last.inner_text())
+    totals = page.evaluate("bins.map((bin) => bin.female + bin.male + bin.unknown)")
+    for height, total in zip(heights, totals, strict=True):
+        assert abs((height or 0) - total / end * bars["height"]) < 3
+    ends = page.evaluate("[1, 2, 3, 7, 11, 100, 101, 4999, 5001].map(axisEnd)")
+    assert ends == [1, 2, 5, 10, 20, 100, 200, 5000, 10000]
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_names_are_cut_in_the_middle_and_tags_stay_inside(
+    width: int, tmp_path: Path, open_page: Callable[..., Any]
+) -> None:
+    files = [f"holiday at the sea with the whole family {at:04}.jpg" for at in range(3)]
+    files += ["\u05e9" * 60 + "1.jpg", "short.jpg"]
+    boxes = [  # at the edges and in the corners of an image of 300x200
+        {"x": 0, "y": 0, "width": 20, "height": 20},
+        {"x": 150, "y": 2, "width": 20, "height": 20},
+        {"x": 280, "y": 180, "width": 20, "height": 20},
+        {"x": 175, "y": 90, "width": 125, "height": 100},
+        {"x": 0, "y": 0, "width": 300, "height": 200},
+    ]
+    report = tmp_path / "report.html"
+    images = [
+        ReportImage((row(file, box=box),), small(at))
+        for at, (file, box) in enumerate(zip(files, boxes, strict=True))
+    ]
+    write_report(report, images, ABOUT)
+    page = open_page(report, viewport={"width": width, "height": 800})
+    page.wait_for_timeout(200)
+    assert names(page) == files
+    for at in range(3):
+        element = page.locator("#cards .name").nth(at)
+        end = element.locator(".name-end")
+        assert end.text_content().endswith(f"{at:04}.jpg")
+        assert end.bounding_box()["width"] > 30
+        room = element.bounding_box()
+        assert end.bounding_box()["x"] + end.bounding_box()["width"] <= room["x"] + room["width"]
+    assert page.locator("#cards .name").nth(4).locator("span").count() == 0
+    page.locator(".open").first.click()
+    for _ in files:
+        page.wait_for_timeout(200)
+        assert "%" in page.locator("#boxes .tag").inner_text()
+        stage, tag = (page.locator(one).bounding_box() for one in (".stage", "#boxes .tag"))
+        assert tag["x"] >= stage["x"] - 1 and tag["y"] >= stage["y"] - 1
+        assert tag["x"] + tag["width"] <= stage["x"] + stage["width"] + 1
+        page.keyboard.press("ArrowRight")
 
 
 @pytest.mark.skipif(not Path(AXE).is_file(), reason="axe-core: name its axe.min.js in AXE_CORE")

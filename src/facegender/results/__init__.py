@@ -1,1 +1,1 @@
-"""Result rows and everything that writes them."""
+"""Result rows, and everything that writes them: files, annotated copies, the report, counts."""

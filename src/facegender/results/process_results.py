@@ -1,71 +1,80 @@
-r"""Result rows, and the plain file that they go to: ``process_results.json``.
+r"""``process_results.json``: the label of every image, in natural order of names.
 
-Every file is written under a temporary name beside its place and renamed when it is whole.
-Names that are no valid Unicode (Linux allows any bytes) are written with JSON's own escapes of
-their surrogates, such as ``\udcff``: Python's ``json`` reads them back to the very same name.
+A name that is not valid Unicode (Linux allows any bytes) is written with JSON escapes of its
+surrogates, such as ``\udcff``, which Python's ``json`` reads back unchanged.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 from natsort import natsort_keygen
 
-from facegender.files import atomic_write, natural_sort
+from facegender.files import natural_sort
+from facegender.results.output_file import open_output
 from facegender.results.predictions import Prediction, Status
 
 
-class ProcessResultsWriter(AbstractContextManager["ProcessResultsWriter"]):
-    """Writes ``{"photo.jpg": "male", ...}``, in natural order of names, when all rows are there.
+class _DiscardedError(Exception):
+    """Ends an output that is not to be written."""
 
-    Of several faces in one picture the first counts, the one that the picture shows. Only names
-    and labels are kept in memory.
+
+class ProcessResultsWriter(AbstractContextManager["ProcessResultsWriter"]):
+    """Collects labels and writes ``{"photo.jpg": "male", ...}`` when the block ends.
+
+    An image with several faces gets the label of its main face. Only names and labels are held in
+    memory.
     """
 
-    def __init__(self, path: Path, *, has_unknown: bool = False) -> None:
-        """Choose the file; an older one is replaced once the new one is whole.
+    def __init__(self, path: Path, *, write_unknown: bool = False) -> None:
+        """Choose the file; nothing is written before ``with``.
 
         Args:
-            path: where to.
-            has_unknown: write ``unknown`` instead of the better guess where an answer is less
-                sure than the threshold.
+            path: the file to write; an earlier one is replaced when the new one is complete.
+            write_unknown: write ``unknown`` for a probability below the threshold, instead of the
+                more probable label.
         """
-        self._replacing = atomic_write(path)
-        self._has_unknown = has_unknown
-        self._answers: dict[str, str] = {}
-        self._key = natsort_keygen()
+        self._output = open_output(path)
+        self._write_unknown = write_unknown
+        self._labels: dict[str, str] = {}
+        self._sort_key = natsort_keygen()
         self._last: tuple[Any, str] | None = None
-        self._is_in_order = True
+        self._is_sorted = True
         self._file: TextIO | None = None
+        self._is_discarded = False
 
     def __enter__(self) -> ProcessResultsWriter:
-        """Start the file under a temporary name.
+        """Create the file under a temporary name.
 
         Raises:
-            OutputError: it cannot be written there.
+            OutputError: it cannot be written.
         """
-        self._file = self._replacing.__enter__()
+        self._file = self._output.__enter__()
         return self
 
     @property
     def count(self) -> int:
-        """How many pictures have an answer so far."""
-        return len(self._answers)
+        """Number of images with a label so far."""
+        return len(self._labels)
+
+    def discard(self) -> None:
+        """Write nothing at the end: an earlier file stays."""
+        self._is_discarded = True
 
     def append(self, row: Prediction) -> None:
-        """Take up one row; those without an answer change nothing."""
-        if row.file is None or row.label is None or row.file in self._answers:
+        """Add one row; a row without a label is ignored, as are further faces of an image."""
+        if row.file is None or row.label is None or row.file in self._labels:
             return
-        is_unknown = self._has_unknown and row.status == Status.UNKNOWN
-        self._answers[row.file] = "unknown" if is_unknown else row.label
-        place = (self._key(row.file), row.file)
-        self._is_in_order = self._is_in_order and (self._last is None or self._last <= place)
-        self._last = place
+        is_unknown = self._write_unknown and row.status == Status.UNKNOWN
+        self._labels[row.file] = "unknown" if is_unknown else row.label
+        key = (self._sort_key(row.file), row.file)
+        self._is_sorted = self._is_sorted and (self._last is None or self._last <= key)
+        self._last = key
 
     def __exit__(
         self,
@@ -73,48 +82,53 @@ class ProcessResultsWriter(AbstractContextManager["ProcessResultsWriter"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        """Write the file and rename it to its place, or remove it where an error ended the block.
+        """Write the file and rename it to its final name, or remove it after an error.
 
         Raises:
             OutputError: the disk is full.
         """
+        if error is None and self._is_discarded:
+            with suppress(_DiscardedError):
+                self._output.__exit__(_DiscardedError, _DiscardedError(), None)
+            return None
         if error is None and self._file is not None:
-            names = self._answers if self._is_in_order else natural_sort(self._answers)
+            names = self._labels if self._is_sorted else natural_sort(self._labels)
             try:
                 self._file.write("{")
-                for at, name in enumerate(names):
-                    label = json.dumps(self._answers[name])
-                    before = ",\n  " if at else "\n  "
-                    self._file.write(f"{before}{json.dumps(name, ensure_ascii=False)}: {label}")
-                self._file.write("\n}\n" if self._answers else "}\n")
-            except OSError as full:
-                self._replacing.__exit__(type(full), full, full.__traceback__)
-        return self._replacing.__exit__(kind, error, trace)
+                for number, name in enumerate(names):
+                    label = json.dumps(self._labels[name])
+                    separator = ",\n  " if number else "\n  "
+                    self._file.write(f"{separator}{json.dumps(name, ensure_ascii=False)}: {label}")
+                self._file.write("\n}\n" if self._labels else "}\n")
+            except OSError as failure:
+                self._output.__exit__(type(failure), failure, failure.__traceback__)
+        return self._output.__exit__(kind, error, trace)
 
 
 def write_process_results(
-    path: Path, rows: Iterable[Prediction], *, has_unknown: bool = False
+    path: Path, rows: Iterable[Prediction], *, write_unknown: bool = False
 ) -> int:
-    """Write ``{"photo.jpg": "male", ...}`` for rows, in natural order of names.
+    """Write ``{"photo.jpg": "male", ...}``, in natural order of names.
 
-    Of several faces in one picture the first counts, the one that the picture shows.
+    An image with several faces gets the label of its main face.
 
     Example:
         >>> write_process_results(Path("answers.json"), predict_folder("faces"))
         6
 
     Args:
-        path: where to; an older file there is replaced once the new one is whole.
-        rows: may be a stream; only names and labels are kept.
-        has_unknown: write ``unknown`` instead of a guess that is less sure than the threshold.
+        path: the file to write; an earlier one is replaced when the new one is complete.
+        rows: may be a stream; only names and labels are held in memory.
+        write_unknown: write ``unknown`` for a probability below the threshold, instead of the
+            more probable label.
 
     Returns:
-        How many pictures are in the file.
+        Number of images in the file.
 
     Raises:
-        OutputError: it cannot be written there.
+        OutputError: the file cannot be written.
     """
-    with ProcessResultsWriter(path, has_unknown=has_unknown) as results:
+    with ProcessResultsWriter(path, write_unknown=write_unknown) as results:
         for row in rows:
             results.append(row)
         return results.count

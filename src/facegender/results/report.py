@@ -1,8 +1,8 @@
-"""Rows -> one self-contained HTML page that opens offline.
+"""The report: result rows as one self-contained HTML page that opens offline.
 
-The page holds everything but the originals: rows, small copies, style and script. Its security
-policy lets it run its own script alone and load nothing but pictures from the same disk. Data
-stand in blocks that the browser does not run; the script turns them into text, never into HTML.
+The page contains rows, thumbnails, style and script; the original images stay where they are. Its
+content security policy allows only its own script, and only images from the same disk. Data is in
+blocks that the browser does not execute, and the script inserts it as text, never as HTML.
 """
 
 from __future__ import annotations
@@ -12,34 +12,39 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, TextIO
 from urllib.parse import quote, urlsplit
 
-from facegender.files import atomic_write
+from facegender.results.output_file import open_output
 from facegender.results.predictions import Status
 
 CAVEAT = "The answer is a guess at a label that people gave, not a fact about a person."
+"""Shown with every result."""
 
-_PER_BLOCK = 64  # pictures whose small copies the page takes up at a time
+_IMAGES_PER_BLOCK = 64
 _PAGE = Path(__file__).parent / "report_page"
-_SCRIPTS = ("words", "pictures", "marks", "overview", "gallery", "larger", "report")  # in order
-_URL = re.compile(r"[!-\[\]-~]+")  # browsers read other characters, and a backslash, their own way
-_T = TypeVar("_T")
+_SCRIPTS = (  # in order
+    *("messages", "i18n", "images", "fit", "marks"),
+    *("overview", "gallery", "lightbox", "report"),
+)
+_URL = re.compile(r"[!-\[\]-~]+")  # browsers rewrite other characters, and a backslash
 
 
 @dataclass(frozen=True, slots=True)
 class ReportImage:
-    """One picture of the report.
+    """One image of the report.
 
     Attributes:
-        rows: all of its rows in the form of the details file, the picture's own answer first.
-        thumbnail: a small JPEG of it, see :func:`thumbnail`; None where it could not be read.
-        source: where the page finds the original, see :func:`relative_url`; None where there is no
-            file of its own (in an archive): the small copy is shown larger then.
+        rows: all of its rows as in the details file, the main face first.
+        thumbnail: a small JPEG, see :func:`facegender.images.pixels.thumbnail`; None if the image
+            is unreadable.
+        source: URL of the original, see :func:`relative_url`; None if it is in an archive, where
+            the page enlarges the thumbnail instead.
     """
 
     rows: tuple[Mapping[str, Any], ...]
@@ -47,34 +52,33 @@ class ReportImage:
     source: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no single picture, and an original that another host would send.
+        """Check the rows and the source.
 
         Raises:
             ValueError: no row, rows of several files, or a source that is not on this disk.
         """
         if len({row["file"] for row in self.rows}) != 1:
-            raise ValueError("a picture of the report needs rows, all of one file")
+            raise ValueError("An image of the report needs rows, all of the same file")
         if self.source is not None:
             parts = urlsplit(self.source)
-            is_here = parts.scheme == "file" or not (parts.scheme or parts.netloc)
-            if not is_here or not _URL.fullmatch(self.source):
+            is_local = parts.scheme == "file" or not (parts.scheme or parts.netloc)
+            if not is_local or not _URL.fullmatch(self.source):
                 raise ValueError(f"{self.source!r} is neither a relative path nor a file URL")
 
 
 @dataclass(frozen=True, slots=True)
 class ReportInfo:
-    """What the report says about how it was made.
+    """What the report says about its origin.
 
     Attributes:
         model: name of the network.
-        fingerprint: of the model file.
+        fingerprint: start of the model file's SHA-256, in hex.
         version: of facegender.
         created: when, as ISO 8601 text.
-        input: what was answered for, as the person gave it.
-        seconds: how long it took; None where that is not known.
-        terms: licence and terms of the model.
-        caveat: what else the model's answers must not be taken for; that an answer is a guess at a
-            label is always said.
+        input: the inputs, as the user named them.
+        seconds: duration of the run; None if unknown.
+        terms: license and terms of the model.
+        caveat: a caveat of the model, shown in addition to :data:`CAVEAT`.
     """
 
     model: str
@@ -87,55 +91,128 @@ class ReportInfo:
     caveat: str = ""
 
 
+class ReportWriter(AbstractContextManager["ReportWriter"]):
+    """Writes images to a report, which appears when the block ends without an error.
+
+    Memory use does not grow with the number of images.
+    """
+
+    def __init__(self, path: Path, about: ReportInfo) -> None:
+        """Choose the file; nothing is written before ``with``.
+
+        Args:
+            path: the file to write; an earlier one is replaced when the new one is complete.
+            about: what the page says about the run and the model.
+        """
+        self._output = open_output(path)
+        self._about = about
+        self._head, self._tail = _page()
+        self._rows: list[str] = []
+        self._thumbnails: list[str] = []
+        self._file: TextIO | None = None
+        self.count = 0
+        """Number of images in the report."""
+
+    def __enter__(self) -> ReportWriter:
+        """Create the file under a temporary name.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        about = self._about
+        facts = asdict(about) | {"caveat": "" if about.caveat == CAVEAT else about.caveat}
+        facts["per_block"] = _IMAGES_PER_BLOCK
+        # The browser stores the user's marks by this: the same run keeps them
+        identity = "\0".join((about.input, about.fingerprint))
+        facts["id"] = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        self._file = self._output.__enter__()
+        self._file.write(self._head)
+        self._file.write(
+            f'<script type="application/json" id="data-about">{_json(facts)}</script>\n'
+        )
+        return self
+
+    def append(self, image: ReportImage) -> None:
+        """Add an image; a skipped file is ignored.
+
+        Raises:
+            ValueError: outside ``with``, or its rows cannot be written as JSON.
+        """
+        if self._file is None:
+            raise ValueError("The report is not open: use append() inside 'with'")
+        if image.rows[0]["status"] == Status.SKIPPED:
+            return
+        rows = _json({"rows": image.rows, "source": image.source})
+        self._thumbnails.append(_base64(image.thumbnail))
+        self._rows.append(rows)
+        self.count += 1
+        if len(self._rows) == _IMAGES_PER_BLOCK:
+            self._write_block()
+
+    def _write_block(self) -> None:
+        assert self._file is not None
+        rows, thumbnails = ",".join(self._rows), "\n".join(self._thumbnails)
+        self._file.write(f'<script type="application/json" class="images">[{rows}]</script>\n')
+        self._file.write(f'<script type="text/plain" class="thumbnails">{thumbnails}</script>\n')
+        self._rows, self._thumbnails = [], []
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        """Complete the page and rename it to its final name, or remove it after an error.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        if error is None and self._file is not None:
+            try:
+                if self._rows:
+                    self._write_block()
+                self._file.write(self._tail)
+            except OSError as failure:
+                self._output.__exit__(type(failure), failure, failure.__traceback__)
+        self._file = None
+        return self._output.__exit__(kind, error, trace)
+
+
 def write_report(path: Path, images: Iterable[ReportImage], about: ReportInfo) -> int:
-    """Write the page; memory does not grow with the number of pictures.
+    """Write the page; see :class:`ReportWriter`.
 
     Args:
-        path: where to; an older file there is replaced once the new one is whole.
-        images: in the order to be shown, may be a stream. Skipped files are left out.
-        about: what the page says of the run and the model.
+        path: the file to write; an earlier one is replaced when the new one is complete.
+        images: in the order to show; may be a stream. Skipped files are left out.
+        about: what the page says about the run and the model.
 
     Returns:
-        How many pictures are in the report.
+        Number of images in the report.
 
     Raises:
-        OutputError: it cannot be written there.
+        OutputError: the file cannot be written.
     """
-    head, tail = _page()
-    facts = asdict(about) | {"caveat": "" if about.caveat == CAVEAT else about.caveat}
-    facts["per_block"] = _PER_BLOCK
-    told = "\0".join((about.input, about.fingerprint))  # the same run again finds its marks
-    facts["id"] = hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    shown = (image for image in images if image.rows[0]["status"] != Status.SKIPPED)
-    count = 0
-    with atomic_write(path) as file:
-        file.write(head)
-        file.write(f'<script type="application/json" id="data-about">{_json(facts)}</script>\n')
-        for block in _blocks(shown, _PER_BLOCK):
-            rows = [{"rows": image.rows, "source": image.source} for image in block]
-            small = "\n".join(_base64(image.thumbnail) for image in block)
-            file.write(f'<script type="application/json" class="pictures">{_json(rows)}</script>\n')
-            file.write(f'<script type="text/plain" class="thumbnails">{small}</script>\n')
-            count += len(block)
-        file.write(tail)
-    return count
+    with ReportWriter(path, about) as report:
+        for image in images:
+            report.append(image)
+        return report.count
 
 
 def relative_url(image: Path, report: Path) -> str:
-    """Give the URL by which a page finds a picture: relative, so that both can move together.
+    """Return the URL of an image relative to a report, so that both can be moved together.
 
-    A picture on another drive than the page (Windows) has none; it gets its file URL.
+    An image on another drive than the report (Windows) gets its file URL.
     """
-    place = os.path.abspath(image)  # noqa: PTH100  (links stay as they are named, `..` goes)
+    target = os.path.abspath(image)  # noqa: PTH100  (links are not resolved)
     try:
-        inside = os.path.relpath(place, os.path.dirname(os.path.abspath(report)))  # noqa: PTH100, PTH120
+        relative = os.path.relpath(target, os.path.dirname(os.path.abspath(report)))  # noqa: PTH100, PTH120
     except ValueError:
-        return Path(place).as_uri()
-    return quote(os.fsencode(inside.replace(os.sep, "/")), safe="/")
+        return Path(target).as_uri()
+    return quote(os.fsencode(relative.replace(os.sep, "/")), safe="/")
 
 
 def _page() -> tuple[str, str]:
-    """Put the page together, and give what stands before and after its data."""
+    """Assemble the page and return what comes before and after its data."""
     style, page = ((_PAGE / name).read_text("utf-8") for name in ("report.css", "report.html"))
     script = "\n".join((_PAGE / f"{name}.js").read_text("utf-8") for name in _SCRIPTS)
     policy = (
@@ -144,20 +221,20 @@ def _page() -> tuple[str, str]:
     )
     for mark, text in (("@CSP@", policy), ("@STYLE@", style), ("@SCRIPT@", script)):
         page = page.replace(mark, text)
-    head, mark, tail = page.partition("<!-- pictures -->\n")
-    assert mark, "the page has no place for its pictures"
+    head, mark, tail = page.partition("<!-- images -->\n")
+    assert mark, "report.html has no mark for the data"
     return head, tail
 
 
 def _digest(text: str) -> str:
-    """Name a text by its digest, in the form of a security policy."""
+    """Return the digest of a text in the form of a content security policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _json(value: object) -> str:
-    r"""Write JSON that can stand in a script block, whatever its strings hold.
+    r"""Return JSON that is safe inside a script block, whatever its strings contain.
 
-    All but ASCII is escaped, and so are ``< > &``: no ``</script>`` or ``<!--`` can come out.
+    Everything but ASCII is escaped, and also ``< > &``: no ``</script>`` or ``<!--`` can occur.
     """
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
@@ -167,10 +244,3 @@ def _json(value: object) -> str:
 
 def _base64(data: bytes | None) -> str:
     return "-" if data is None else base64.b64encode(data).decode("ascii")
-
-
-def _blocks(values: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    """Hand a stream on in lists of ``size``."""
-    coming = iter(values)
-    while block := list(islice(coming, size)):
-        yield block

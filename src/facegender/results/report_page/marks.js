@@ -1,71 +1,71 @@
-// Answers marked as wrong: file -> the corrected label.
-const marksKey = `facegender-marks:${about.id}`;
+// Predictions marked as wrong: file -> the other label. Saved as CSV for --metadata.
+const MARKS_KEY = `facegender-marks:${info.id}`;
+const ANNOUNCEMENT_MILLISECONDS = 8000;
 const marks = new Map();
-let isKept = true;
+let areMarksStored = true;
 
-function readMarks() {
-  let kept = {};
-  try { kept = JSON.parse(memory.get(marksKey)) ?? {}; } catch { /* damaged: as none */ }
-  for (const picture of pictures) {
-    if (corrected(picture) && kept[picture.file] === corrected(picture)) {
-      marks.set(picture.file, kept[picture.file]);
-    }
+function loadMarks() {
+  let stored = {};
+  try { stored = JSON.parse(storage.get(MARKS_KEY)) ?? {}; } catch { /* damaged: start without marks */ }
+  for (const image of images) {
+    const label = otherLabel(image);
+    if (label && stored[image.file] === label) marks.set(image.file, label);
   }
 }
 
-const corrected = (picture) => ({ male: "female", female: "male" })[picture.first.label] ?? null;
+const otherLabel = (image) => ({ male: "female", female: "male" })[image.first.label] ?? null;
 
-function keepMarks() {
-  isKept = memory.set(marksKey, JSON.stringify(Object.fromEntries(marks)));
+function storeMarks() {
+  areMarksStored = storage.set(MARKS_KEY, JSON.stringify(Object.fromEntries(marks)));
 }
 
-function toggleMark(picture) {
-  if (!corrected(picture)) return;
-  if (!marks.delete(picture.file)) marks.set(picture.file, corrected(picture));
-  keepMarks();
-  const right = marks.get(picture.file);
-  say(word(right ? "saidMarked" : "saidUnmarked", { file: picture.file, x: right && word(right) }));
+function toggleMark(image) {
+  if (!otherLabel(image)) return;
+  if (!marks.delete(image.file)) marks.set(image.file, otherLabel(image));
+  storeMarks();
+  const label = marks.get(image.file);
+  announce(message(label ? "saidMarked" : "saidUnmarked", { file: image.file, label: label && message(label) }));
   showMarks();
 }
 
 function saveMarks() {
   const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
-  const isText = (text) => !/\p{Surrogate}/u.test(text); // lone ones have no UTF-8
-  const chosen = pictures.filter((picture) => marks.has(picture.file));
-  const lines = chosen.filter((picture) => isText(picture.file))
-    .map((picture) => `${quoted(picture.file)},${marks.get(picture.file)}\n`);
-  const url = URL.createObjectURL(new Blob(["file,gender\n", ...lines], { type: "text/csv" }));
+  const isValidText = (text) => !/\p{Surrogate}/u.test(text); // a lone surrogate has no UTF-8 form
+  const marked = images.filter((image) => marks.has(image.file));
+  const lines = marked.filter((image) => isValidText(image.file))
+    .map((image) => `${quoted(image.file)},${marks.get(image.file)}\n`);
+  const url = URL.createObjectURL(new Blob(["file,label\n", ...lines], { type: "text/csv" }));
   const link = make("a", { href: url, download: "facegender-marks.csv" });
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
-  const left = chosen.length - lines.length;
-  say([word("saved", { file: link.download, x: number(lines.length) }),
-    left ? word("leftOut", { x: number(left) }) : ""].join(". "));
+  const leftOut = marked.length - lines.length;
+  announce([message("saved", { file: link.download, count: formatNumber(lines.length) }),
+    leftOut ? message("leftOut", { count: formatNumber(leftOut) }) : ""].join(". "));
 }
 
 function showMarks() {
-  byId("marks").textContent = word("marked", { x: number(marks.size) })
-    + (isKept || !marks.size ? "" : `. ${word("notKept")}`);
-  byId("save").disabled = byId("clear").disabled = !marks.size;
-  for (const card of byId("cards").children) dressCard(card);
-  if (byId("larger").open) dressMark(byId("mark"), shownPictures[at]);
+  byId("mark-count").textContent = message("marked", { count: formatNumber(marks.size) })
+    + (areMarksStored || !marks.size ? "" : `. ${message("notStored")}`);
+  byId("save-marks").disabled = byId("clear-marks").disabled = !marks.size;
+  for (const card of byId("cards").children) updateCard(card);
+  if (byId("lightbox").open) updateMarkButton(byId("lightbox-mark"), visibleImages[lightboxIndex]);
 }
 
-function dressMark(button, picture) {
-  const right = marks.get(picture.file);
-  button.hidden = !corrected(picture);
-  button.setAttribute("aria-pressed", String(Boolean(right)));
+function updateMarkButton(button, image) {
+  const label = marks.get(image.file);
+  button.hidden = !otherLabel(image);
+  button.setAttribute("aria-pressed", String(Boolean(label)));
   button.replaceChildren(
-    right ? word("isMarked", { x: word(right) }) : word("mark"),
-    make("span", { className: "unseen" }, ` ${picture.file}`),
+    label ? message("isMarked", { label: message(label) }) : message("mark"),
+    make("span", { className: "visually-hidden" }, ` ${image.file}`),
   );
 }
 
-// Told to screen readers; what lies behind an open dialog is silent, so that has a place of its own.
-let saidLast = 0;
-function say(text) {
-  const place = byId(byId("larger").open ? "said-here" : "said");
+// Announces a text to screen readers. What is behind an open dialog is not read, so the dialog has its own place.
+let announcementTimer = 0;
+function announce(text) {
+  const place = byId(byId("lightbox").open ? "lightbox-announcement" : "announcement");
   place.textContent = text;
-  clearTimeout(saidLast);
-  saidLast = setTimeout(() => { place.textContent = ""; }, 8000);
+  clearTimeout(announcementTimer);
+  announcementTimer = setTimeout(() => { place.textContent = ""; }, ANNOUNCEMENT_MILLISECONDS);
 }

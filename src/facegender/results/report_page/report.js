@@ -1,49 +1,50 @@
-// What could not be read, facts, the two languages, and what happens when.
-const REASONS = 100; // unreadable files that are shown at a time
-const unread = pictures.filter((picture) => picture.first.status === "unreadable");
+// Unreadable images, facts about the run, the language switch, event handlers.
+const REASONS_STEP = 100; // images to show at a time, of those that were not read
+const unreadableImages = images.filter((image) => image.first.error != null);
 
 function showReasons(count) {
-  byId("unread").hidden = !unread.length;
-  byId("unread-count").textContent = number(unread.length);
-  byId("reasons").replaceChildren(...unread.slice(0, count).map((picture) => make("tr", {},
-    make("td", {}, isolated(picture.file)), make("td", {}, isolated(picture.first.error ?? "")))));
-  byId("more").hidden = count >= unread.length;
+  byId("unreadable").hidden = !unreadableImages.length;
+  byId("unreadable-count").textContent = formatNumber(unreadableImages.length);
+  byId("reasons").replaceChildren(...unreadableImages.slice(0, count).map((image) => make("tr", {},
+    make("td", {}, isolated(image.file)), make("td", {}, isolated(image.first.error ?? "")))));
+  byId("more-reasons").hidden = count >= unreadableImages.length;
 }
 
 function showAbout() {
-  const rate = about.seconds ? pictures.length / about.seconds : 0;
+  const rate = info.seconds ? images.length / info.seconds : 0;
   const facts = {
-    model: about.model, fingerprint: about.fingerprint, version: about.version,
-    created: about.created, input: about.input,
-    time: about.seconds == null ? "" : word("took", { x: number(about.seconds, 1), y: number(rate, 1) }),
-    terms: about.terms, limits: about.caveat,
+    model: info.model, fingerprint: info.fingerprint, version: info.version,
+    created: info.created, input: info.input,
+    time: info.seconds == null ? ""
+      : message("duration", { seconds: formatNumber(info.seconds, 1), rate: formatNumber(rate, 1) }),
+    terms: info.terms, limitations: info.caveat,
   };
   byId("about").replaceChildren(...Object.entries(facts).filter(([, text]) => text)
-    .flatMap(([key, text]) => [make("dt", {}, word(key)), make("dd", {}, isolated(text))]));
-  byId("input").textContent = about.input;
-  const created = new Date(about.created);
-  const when = Number.isNaN(created.valueOf()) ? about.created
-    : created.toLocaleString(language, { dateStyle: "long", timeStyle: "short" });
-  byId("made").textContent = word("made", { created: when, count: number(pictures.length) });
-  byId("caveat").textContent = word("caveat");
-  document.title = word("documentTitle", { x: about.input });
+    .flatMap(([key, text]) => [make("dt", {}, message(key)), make("dd", {}, isolated(text))]));
+  byId("input").textContent = info.input;
+  const date = new Date(info.created);
+  const created = Number.isNaN(date.valueOf()) ? info.created
+    : date.toLocaleString(language, { dateStyle: "long", timeStyle: "short" });
+  byId("summary").textContent = message("summary", { created, count: formatNumber(images.length) });
+  byId("caveat").textContent = message("caveat");
+  document.title = message("documentTitle", { input: info.input });
 }
 
-function speak(wanted) {
-  language = wanted in WORDS ? wanted : "en";
+function setLanguage(requested) {
+  language = requested in MESSAGES ? requested : "en";
   document.documentElement.lang = language;
-  for (const element of document.querySelectorAll("[data-word]")) {
-    element.textContent = word(element.dataset.word);
+  for (const element of document.querySelectorAll("[data-message]")) {
+    element.textContent = message(element.dataset.message);
   }
   const other = language === "ru" ? "en" : "ru";
   Object.assign(byId("language"), { textContent: other.toUpperCase(), lang: other });
   byId("language").setAttribute("aria-label", other === "ru" ? "RU Русский" : "EN English");
-  byId("from").setAttribute("aria-label", word("from"));
-  byId("to").setAttribute("aria-label", word("to"));
-  byId("pager").setAttribute("aria-label", word("pagerName"));
+  byId("from").setAttribute("aria-label", message("from"));
+  byId("to").setAttribute("aria-label", message("to"));
+  byId("pager").setAttribute("aria-label", message("pagerName"));
   showAbout();
   showOverview();
-  showReasons(Math.max(REASONS, byId("reasons").childElementCount));
+  showReasons(Math.max(REASONS_STEP, byId("reasons").childElementCount));
   applyFilters();
   showMarks();
 }
@@ -57,40 +58,40 @@ byId("filters").addEventListener("reset", () => {
 });
 byId("cards").addEventListener("click", (event) => {
   const card = event.target.closest(".card");
-  if (event.target.closest(".mark")) toggleMark(pictureOf(card));
-  else if (event.target.closest(".open")) showLarger(Number(card.dataset.place));
+  if (event.target.closest(".mark")) toggleMark(imageOf(card));
+  else if (event.target.closest(".open")) openLightbox(Number(card.dataset.index));
 });
-byId("cards").addEventListener("keydown", moveInCards);
-byId("back").addEventListener("click", () => turnPage(page - 1));
-byId("on").addEventListener("click", () => turnPage(page + 1));
+byId("cards").addEventListener("keydown", handleCardKey);
+byId("page-previous").addEventListener("click", () => turnPage(page - 1));
+byId("page-next").addEventListener("click", () => turnPage(page + 1));
 byId("page").addEventListener("input", () => showPage(Number(byId("page").value)));
-byId("save").addEventListener("click", saveMarks);
-byId("clear").addEventListener("click", () => {
-  if (!confirm(word("sureToClear"))) return;
+byId("save-marks").addEventListener("click", saveMarks);
+byId("clear-marks").addEventListener("click", () => {
+  if (!confirm(message("confirmClear"))) return;
   marks.clear();
-  keepMarks();
+  storeMarks();
   showMarks();
 });
-byId("more").addEventListener("click", () => showReasons(byId("reasons").childElementCount + REASONS));
-byId("larger").addEventListener("keydown", (event) => {
-  if (event.key === "ArrowLeft") step(-1);
-  else if (event.key === "ArrowRight") step(1);
-  else if (isMarkKey(event)) toggleMark(shownPictures[at]);
+byId("more-reasons").addEventListener("click", () => showReasons(byId("reasons").childElementCount + REASONS_STEP));
+byId("lightbox").addEventListener("keydown", (event) => {
+  if (event.key === "ArrowLeft") moveLightbox(-1);
+  else if (event.key === "ArrowRight") moveLightbox(1);
+  else if (isMarkKey(event)) toggleMark(visibleImages[lightboxIndex]);
 });
-byId("larger").addEventListener("close", returnToCards);
-byId("larger").addEventListener("click", (event) => {
-  if (event.target === byId("larger")) byId("larger").close(); // beside it
+byId("lightbox").addEventListener("close", returnToCards);
+byId("lightbox").addEventListener("click", (event) => {
+  if (event.target === byId("lightbox")) byId("lightbox").close(); // a click on the backdrop
 });
-byId("mark").addEventListener("click", () => toggleMark(shownPictures[at]));
-byId("close").addEventListener("click", () => byId("larger").close());
-byId("previous").addEventListener("click", () => step(-1));
-byId("next").addEventListener("click", () => step(1));
+byId("lightbox-mark").addEventListener("click", () => toggleMark(visibleImages[lightboxIndex]));
+byId("close").addEventListener("click", () => byId("lightbox").close());
+byId("previous").addEventListener("click", () => moveLightbox(-1));
+byId("next").addEventListener("click", () => moveLightbox(1));
 byId("language").addEventListener("click", () => {
-  const wanted = language === "ru" ? "en" : "ru";
-  memory.set("facegender-language", wanted);
-  speak(wanted);
+  const requested = language === "ru" ? "en" : "ru";
+  storage.set(LANGUAGE_KEY, requested);
+  setLanguage(requested);
 });
-addEventListener("beforeunload", (event) => { if (marks.size && !isKept) event.preventDefault(); });
+addEventListener("beforeunload", (event) => { if (marks.size && !areMarksStored) event.preventDefault(); });
 
-readMarks();
-speak(language);
+loadMarks();
+setLanguage(language);
