@@ -125,7 +125,7 @@ def test_without_openvino_nothing_changes(
 def test_only_the_cores_that_it_may_use_count() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from facegender.model.runtime import cores; print(cores())"
+        "from facegender.model.runtime import count_cores; print(count_cores())"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "1"
     assert count_cores() >= 1

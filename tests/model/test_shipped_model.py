@@ -19,7 +19,7 @@ ANSWERS = {
     "barack_obama_standing.jpg": "male",
     "eileen_collins.jpg": "female",
     "joe_biden.jpg": "male",
-}  # grace_hopper.jpg, an old woman in a uniform cap, is told wrong: see MODEL_CARD.md
+}  # grace_hopper.jpg, an old woman in a uniform cap, is classified as male: see MODEL_CARD.md
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +32,10 @@ def test_it_says_what_it_is(shipped: Classifier) -> None:
     assert description.labels == LABELS
     assert "non-commercial" in description.license
     assert "UTKFace" in description.terms and "CelebA" in description.terms
-    assert description.data["test"] > 0, "a test part was kept out of training"
+    assert description.data["test"] > 0, "a test subset was held out"
     accuracy = description.metrics["validation"]["accuracy"]
     assert accuracy["count"] == description.data["validation"]
-    assert accuracy["share"] >= 0.96
+    assert accuracy["value"] >= 0.96
 
 
 def test_it_is_small_and_names_no_place_of_the_machine_it_was_made_on() -> None:
@@ -67,7 +67,7 @@ def test_a_row_never_depends_on_its_neighbours(shipped: Classifier) -> None:
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not here: no real faces to ask")
 def test_it_is_the_network_that_was_measured(shipped: Classifier) -> None:
-    """Not a measurement: training and validation pictures, to see that the right file is here."""
+    """Not a measurement: training and validation images, to check that it is the right file."""
     from hashlib import sha256
 
     from facegender.training.data.samples import stream_samples
@@ -76,10 +76,10 @@ def test_it_is_the_network_that_was_measured(shipped: Classifier) -> None:
     streamed = list(stream_samples([DATA / "faces-0.tar.gz"], DATA / "faces.csv"))[::10]
     samples = [sample for sample, _ in streamed]
     digests = [sha256(data).hexdigest() for _, data in streamed]
-    parts = [row.part for row in assign_subsets(samples, digests, seed=0, test=0.2)]
-    seen = [item for item, part in zip(streamed, parts, strict=True) if part != "test"]
+    subsets = [row.subset for row in assign_subsets(samples, digests, seed=0, test=0.2)]
+    seen = [item for item, subset in zip(streamed, subsets, strict=True) if subset != "test"]
     truth = np.array([LABELS.index(sample.label) for sample, _ in seen])
     pixels = np.stack([shipped.aligner(decode(data)).pixels for _, data in seen])
     correct = shipped.probabilities(pixels).argmax(1) == truth
     assert len(correct) > 1000
-    assert correct.mean() > 0.95, "far below the figure in its own description"
+    assert correct.mean() > 0.95, "far below the accuracy in its own description"

@@ -1,1 +1,1 @@
-"""The model file and what runs it."""
+"""The model file, the model that ships, and the runtimes that run a model."""

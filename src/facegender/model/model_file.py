@@ -1,8 +1,7 @@
-"""The model file: an ONNX graph over ``uint8`` pixels that carries its whole description.
+"""The model file: an ONNX graph over ``uint8`` pixels that carries its own description.
 
-Nothing about a network lives anywhere else. The description is one JSON text in the graph's
-metadata; beside it stands the SHA-256 of the file, so that a damaged file is told from a good one
-before it is run.
+Nothing about a network is stored anywhere else. The description is a JSON text in the metadata of
+the graph; beside it is the SHA-256 of the file, so that a damaged file is refused before it runs.
 """
 
 from __future__ import annotations
@@ -25,19 +24,35 @@ LABELS = ("female", "male")
 FORMAT = 3
 """Version of the description; a file with another one is refused."""
 
+RENAMED_KEYS = {
+    "figures": "metrics",
+    "grey": "grayscale",
+    "licence": "license",
+    "start": "pretrained",
+    "unknown_below": "min_confidence",
+    "crop.points": "crop.template",
+    "resize.aspect": "resize.resize_mode",
+    "resize.filter": "resize.interpolation",
+}
+"""Keys of format 2 and their names now."""
+
 DESCRIPTION_KEY = "facegender"
+"""Metadata key of the description."""
+
 DIGEST_KEY = "facegender.sha256"
+"""Metadata key of the SHA-256."""
+
 MODEL_NAME = "model.onnx"
-"""What the model file is called in a run folder."""
+"""Name of the model file in a run folder."""
 
 _DIGEST_MARK = DIGEST_KEY.encode() + b"\x12\x40"  # protobuf: key, then a 64-byte value
 _DESCRIPTION_MARK = bytes((10, len(DESCRIPTION_KEY))) + DESCRIPTION_KEY.encode() + b"\x12"
-_BLANK = b"0" * 64
+_BLANK_DIGEST = b"0" * 64
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """Everything about a network but its weights.
+    """Everything about a network except its weights.
 
     Example:
         >>> description = Classifier.load().description
@@ -46,18 +61,18 @@ class ModelDescription:
 
     Attributes:
         name: of the network.
-        resize: the size in pixels at which it sees a face, and the filter that brings it there.
-        labels: in the order of its two outputs.
-        crop: the rule by which a face is cut out.
-        grayscale: whether it sees no colours.
-        min_confidence: answers with a probability below it get the status ``unknown`` (0.5: none).
-        temperature: what the logits were divided by; already inside the graph.
-        metrics: what was measured, by part and source, with counts.
-        data: what it learned from: counts, fingerprint.
+        resize: input size and how a face is resized to it.
+        labels: in the order of the two outputs.
+        crop: how a face is cropped.
+        grayscale: whether the network ignores colors.
+        min_confidence: answers with a lower probability get the status ``unknown`` (0.5: none).
+        temperature: the logits are divided by it; already part of the graph.
+        metrics: measured results by subset and source, with counts.
+        data: what it was trained on: counts, fingerprint.
         recipe: how it was trained.
         pretrained: the weights that training started from.
         license: of the model file.
-        terms: what the data allows.
+        terms: what the licenses of the training data allow.
         created: when, as ISO 8601.
         format: version of this description.
     """
@@ -79,24 +94,24 @@ class ModelDescription:
     format: int = FORMAT
 
     def to_json(self) -> str:
-        """Write the description as the JSON text that goes into the metadata."""
+        """Return the JSON text for the metadata of the graph."""
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> ModelDescription:
         """Read a description, strictly.
 
+        Args:
+            text: JSON, as :meth:`to_json` returns it.
+
         Raises:
-            ValueError: not JSON, keys missing or unknown, other labels, another format.
+            ValueError: not JSON, missing or unknown keys, other labels, or another format.
         """
         raw = json.loads(text)
         if not isinstance(raw, dict):
-            raise ValueError("the description is not a JSON object")
+            raise ValueError("its description is not a JSON object")
         if raw.get("format") != FORMAT:
-            raise ValueError(
-                f"its format is {raw.get('format')!r}, this facegender reads {FORMAT}; the version "
-                "that wrote it, older or newer, reads it, or the network is trained anew"
-            )
+            raise ValueError(_describe_format_mismatch(raw.get("format")))
         known = {item.name for item in fields(cls)}
         if missing := known - raw.keys():
             raise ValueError(f"its description lacks {', '.join(sorted(missing))}")
@@ -107,8 +122,8 @@ class ModelDescription:
             raise ValueError(f"its labels are {labels}, not {LABELS}")
         try:
             raw["resize"] = Resize(**raw["resize"])
-            points = tuple(tuple(point) for point in raw["crop"].pop("template"))
-            raw["crop"] = Crop(template=points, **raw["crop"])
+            template = tuple(tuple(point) for point in raw["crop"].pop("template"))
+            raw["crop"] = Crop(template=template, **raw["crop"])
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"its resize or crop rule cannot be read: {error}") from error
         if not 0.5 <= raw["min_confidence"] <= 1.0:
@@ -116,9 +131,30 @@ class ModelDescription:
         return cls(**(raw | {"labels": labels}))
 
 
+def _describe_format_mismatch(found: object) -> str:
+    renamed = ""
+    if found == 2:
+        pairs = ", ".join(f"{old} is now {new}" for old, new in RENAMED_KEYS.items())
+        renamed = (
+            f" ({pairs}; the crop rule whole is now none, the resize modes pad and crop are now "
+            "letterbox and center_crop)"
+        )
+    return (
+        f"its description has format {found!r}, and this version reads format {FORMAT}{renamed}. "
+        "Use the version of facegender that wrote the file, or train the network again"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A model file that was read and verified, ready to run; ``digest`` is its SHA-256 in hex."""
+    """A model file that was read and verified, ready to run.
+
+    Attributes:
+        path: the file.
+        description: what it says about the network.
+        network: what runs it.
+        digest: its SHA-256 in hex.
+    """
 
     path: Path
     description: ModelDescription
@@ -127,24 +163,24 @@ class ModelFile:
 
 
 def shipped_model() -> Path:
-    """Path of the model file that comes with the package."""
+    """Return the path of the model file that ships with the package."""
     return Path(__file__).parent / "weights" / "best.onnx"
 
 
 def read_model_file(
     path: Path | None = None, *, runtime: str = "auto", threads: int = 1
 ) -> ModelFile:
-    """Read and verify a model file, or the one in a run folder, or the shipped one.
+    """Read and verify a model file.
 
     Args:
-        path: a model file, a run folder that holds ``model.onnx``, or None for the shipped one.
-        runtime: what runs it, one of :data:`facegender.model.runtime.RUNTIMES`.
-        threads: how many runs of the network may go on side by side.
+        path: a model file, a run folder with ``model.onnx``, or None for the model that ships.
+        runtime: one of :data:`facegender.model.runtime.RUNTIMES`.
+        threads: number of concurrent runs of the network.
 
     Raises:
-        InputError: another word for ``runtime``, or one that is not installed.
-        ModelFileError: missing, not a facegender model file, damaged, or with a description
-            (labels, format, rules) that this version does not follow.
+        InputError: an unknown runtime, or one that is not installed.
+        ModelFileError: the file is missing, no facegender model file, damaged, or has a
+            description (labels, format, rules) that this version does not support.
     """
     path = shipped_model() if path is None else Path(path)
     try:
@@ -152,91 +188,90 @@ def read_model_file(
             path = path / MODEL_NAME
             if not path.is_file():
                 raise ModelFileError(
-                    f"{path.parent} holds no {MODEL_NAME}: is it a run folder whose training has "
-                    "ended? Finish it with:  facegender train --resume --output "
-                    f"{path.parent}"
+                    f"{path.parent} has no {MODEL_NAME}. If it is a run folder whose training has "
+                    f"not ended, run  facegender train --resume --output {path.parent}"
                 )
         graph = path.read_bytes()
     except OSError as error:
-        raise ModelFileError(f"cannot read the model file {path}: {error.strerror}") from error
+        raise ModelFileError(f"Cannot read the model file {path}: {error.strerror}") from error
     recorded = recorded_digest(graph)
     if recorded is None:
         raise ModelFileError(
-            f"{path} is not a facegender model file. Such a file comes out of "
-            "'facegender train' or 'facegender export'."
+            f"{path} is not a facegender model file. 'facegender train' and 'facegender export' "
+            "write such files"
         )
     if compute_digest(graph) != recorded:
         raise ModelFileError(
-            f"{path} is damaged: its content does not match its own SHA-256. "
-            "Copy or export it again."
+            f"{path} is damaged: its content does not match its SHA-256. Copy or export it again"
         )
     try:
-        description = ModelDescription.from_json(_recorded_description(graph))
+        description = ModelDescription.from_json(_read_description(graph))
         network = load_network(graph, runtime, threads)
-        _check_ends(network, description)
+        _check_input_and_output(network, description)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(f"the model file {path} cannot be used: {error}") from error
+        raise ModelFileError(f"Cannot use the model file {path}: {error}") from error
     return ModelFile(path, description, network, recorded)
 
 
 def recorded_digest(graph: bytes) -> str | None:
-    """SHA-256 that a model file states of itself, 64 hex digits, or None where there is none."""
-    at = graph.rfind(_DIGEST_MARK)
-    value = graph[at + len(_DIGEST_MARK) :][:64]
-    return value.decode("ascii", "replace") if at >= 0 and len(value) == 64 else None
+    """Return the SHA-256 in a model file's metadata, 64 hex digits, or None if there is none."""
+    start = graph.rfind(_DIGEST_MARK)
+    value = graph[start + len(_DIGEST_MARK) :][:64]
+    return value.decode("ascii", "replace") if start >= 0 and len(value) == 64 else None
 
 
 def compute_digest(graph: bytes) -> str:
-    """SHA-256 of a model file with the 64 digits of its own digest taken as zeros."""
-    at = graph.rfind(_DIGEST_MARK) + len(_DIGEST_MARK)
+    """Compute the SHA-256 of a model file with the 64 digits of its own digest set to zeros."""
+    start = graph.rfind(_DIGEST_MARK) + len(_DIGEST_MARK)
     view = memoryview(graph)
-    digest = hashlib.sha256(view[:at])
-    digest.update(_BLANK)
-    digest.update(view[at + 64 :])
+    digest = hashlib.sha256(view[:start])
+    digest.update(_BLANK_DIGEST)
+    digest.update(view[start + 64 :])
     return digest.hexdigest()
 
 
 def seal(graph: bytes) -> bytes:
-    """Return a model file with its digest filled in; its metadata must hold a blank one.
+    """Return a model file with its digest filled in.
+
+    Args:
+        graph: a model file whose metadata has a digest entry of 64 digits.
 
     Raises:
-        ValueError: there is no digest entry to fill.
+        ValueError: there is no such entry.
     """
     if recorded_digest(graph) is None:
-        raise ValueError(f"the graph's metadata has no {DIGEST_KEY} entry of 64 digits")
-    at = graph.rfind(_DIGEST_MARK) + len(_DIGEST_MARK)
-    return graph[:at] + compute_digest(graph).encode() + graph[at + 64 :]
+        raise ValueError(f"The metadata of the graph has no {DIGEST_KEY} entry of 64 digits")
+    start = graph.rfind(_DIGEST_MARK) + len(_DIGEST_MARK)
+    return graph[:start] + compute_digest(graph).encode() + graph[start + 64 :]
 
 
-def _recorded_description(graph: bytes) -> str:
-    """Take the description out of the metadata, without a second load of the whole graph for it.
+def _read_description(graph: bytes) -> str:
+    """Find the description in the bytes of a graph, without loading the graph a second time.
 
     Raises:
         ValueError: there is none.
     """
-    at = graph.rfind(_DESCRIPTION_MARK) + len(_DESCRIPTION_MARK)
-    if at < len(_DESCRIPTION_MARK):
+    start = graph.rfind(_DESCRIPTION_MARK) + len(_DESCRIPTION_MARK)
+    if start < len(_DESCRIPTION_MARK):
         raise ValueError("it has no description")
-    length = shift = 0  # as protobuf writes it: seven bits a byte, the lowest first
-    while graph[at] & 0x80:
-        length |= (graph[at] & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-    length |= graph[at] << shift
-    return graph[at + 1 :][:length].decode()
+    length = shift = 0  # a protobuf varint: seven bits per byte, the lowest first
+    while graph[start] & 0x80:
+        length |= (graph[start] & 0x7F) << shift
+        start, shift = start + 1, shift + 7
+    length |= graph[start] << shift
+    return graph[start + 1 :][:length].decode()
 
 
-def _check_ends(network: Network, description: ModelDescription) -> None:
-    """Hold the description against what the graph takes and gives.
+def _check_input_and_output(network: Network, description: ModelDescription) -> None:
+    """Check that the graph's input and output match its description.
 
     Raises:
         ValueError: they differ.
     """
-    frame = f"[{description.resize.height}, {description.resize.width}, 3]"
-    if network.input_spec != f"uint8 {frame}":
-        raise ValueError(f"its graph does not take uint8 pixels {frame}, but {network.input_spec}")
+    shape = f"[{description.resize.height}, {description.resize.width}, 3]"
+    if network.input_spec != f"uint8 {shape}":
+        raise ValueError(f"its input is {network.input_spec}, not uint8 pixels {shape}")
     if network.output_spec != "float32 [2]":
-        raise ValueError(
-            f"its graph does not give float32 probabilities [2], but {network.output_spec}"
-        )
+        raise ValueError(f"its output is {network.output_spec}, not float32 probabilities [2]")
