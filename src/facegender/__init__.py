@@ -1,4 +1,4 @@
-"""Tell from a picture of a face whether people would label it male or female.
+"""Classify faces in photos as male or female.
 
 Example:
     >>> from facegender import Classifier, predict_folder
@@ -9,7 +9,7 @@ Example:
     >>> len([row for row in rows if row.label == "male"])
     5
 
-The names are loaded when they are first used, so that ``import facegender`` costs nothing.
+Names are imported on first use, so that ``import facegender`` is fast.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         OutputError,
         StoppedError,
         UnreadableImageError,
+        UnsupportedImageError,
     )
     from facegender.faces.yunet import Face
     from facegender.images.formats import ImageLimits
@@ -58,14 +59,14 @@ __all__ = [
     "Status",
     "StoppedError",
     "UnreadableImageError",
+    "UnsupportedImageError",
     "__version__",
     "predict_folder",
     "predict_to_files",
     "write_process_results",
 ]
 
-_HOMES = {
-    "inference.classifier": ("Classifier",),
+_MODULES = {
     "errors": (
         "FacegenderError",
         "InputError",
@@ -74,13 +75,15 @@ _HOMES = {
         "OutputError",
         "StoppedError",
         "UnreadableImageError",
+        "UnsupportedImageError",
     ),
     "faces.yunet": ("Face",),
-    "model.model_file": ("ModelDescription",),
     "images.formats": ("ImageLimits",),
+    "inference.classifier": ("Classifier",),
     "inference.outputs": ("PredictOutputs",),
     "inference.pipeline": ("PredictOptions",),
     "inference.predict": ("predict_folder", "predict_to_files"),
+    "model.model_file": ("ModelDescription",),
     "results.predictions": ("Box", "Prediction", "Status"),
     "results.process_results": ("write_process_results",),
     "results.summary": ("RunSummary",),
@@ -88,12 +91,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name from its module at first use."""
+    """Import a public name from its module on first use."""
     if name == "__version__":
         return _version()
-    for home, names in _HOMES.items():
+    for module, names in _MODULES.items():
         if name in names:
-            value: object = getattr(import_module(f"facegender.{home}"), name)
+            value: object = getattr(import_module(f"facegender.{module}"), name)
             globals()[name] = value
             return value
     raise AttributeError(f"module 'facegender' has no attribute {name!r}")
@@ -109,5 +112,5 @@ def _version() -> str:
 
     try:
         return version("facegender")
-    except PackageNotFoundError:  # run from the source, not installed
+    except PackageNotFoundError:  # run from source, not installed
         return "0+source"

@@ -1,4 +1,4 @@
-"""What a picture costs, counted, not timed: decodes, runs of the network, bytes, modules."""
+"""The work per image, counted, not timed: decodes, runs of the network, bytes, modules."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ import pytest
 from made import encode, image
 from PIL import Image, ImageFile
 
-from facegender.faces import yunet as detector_module
+from facegender.faces import yunet
 from facegender.faces.alignment import ALIGNED_CROP
 from facegender.faces.face_aligner import FaceCrop
 from facegender.faces.yunet import default_detector
+from facegender.images import opening
 from facegender.images.pixels import Pixels, Resize
-from facegender.inference import pipeline as predict
+from facegender.inference import pipeline
 from facegender.inference.classifier import BATCH_SIZE, Classifier
 from facegender.inference.pipeline import READ_AHEAD, TASK_FILES, PredictOptions, predict_files
 from facegender.inference.preprocess import PreprocessedImage, PreprocessOptions, preprocess_file
@@ -35,10 +36,10 @@ JPEG = encode(image(size=(200, 200), seed=1), "JPEG")
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts what decoding and detecting really do, while they do it."""
+    """Counts the decodes, resizes and detections that really happen."""
     counts: Counter[str] = Counter()
     load, resize = ImageFile.ImageFile.load, Image.Image.resize
-    from_array, look = Image.fromarray, detector_module.YuNet._detect_at_scale
+    from_array, look = Image.fromarray, yunet.YuNet._detect_at_scale
 
     def note(name: str, really: Callable[..., object]) -> Callable[..., object]:
         def run(*args: object, **kwargs: object) -> object:
@@ -52,51 +53,57 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return load(image)
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+    # a JPEG is handed to Pillow's decoder in pieces
+    monkeypatch.setattr(opening, "load_complete", note("decodes", opening.load_complete))
     monkeypatch.setattr(Image.Image, "resize", note("resizes", resize))
-    monkeypatch.setattr(Image, "fromarray", note("arrays made pictures", from_array))
-    monkeypatch.setattr(detector_module.YuNet, "_look", note("looks for faces", look))
+    monkeypatch.setattr(Image, "fromarray", note("arrays made images", from_array))
+    monkeypatch.setattr(yunet.YuNet, "_detect_at_scale", note("detections", look))
     return counts
 
 
 def test_a_crop_taken_whole_is_decoded_once_and_resized_once(
     classifier: Classifier, counted: Counter[str]
 ) -> None:
-    described = classifier.description
-    reading = preprocess_file(JPEG, PreprocessOptions(described.crop, described.resize, "whole"))
-    assert reading is not None and len(reading.crops) == 1
+    description = classifier.description
+    preprocessed = preprocess_file(
+        JPEG, PreprocessOptions(description.crop, description.resize, "whole")
+    )
+    assert preprocessed is not None and len(preprocessed.crops) == 1
     assert counted == {"decodes": 1, "resizes": 1}
 
 
-def test_a_photo_with_a_sure_face_is_looked_at_twice_and_never_turned(
+def test_a_photo_with_a_confident_face_is_searched_twice_and_never_rotated(
     classifier: Classifier, counted: Counter[str], astronaut: Pixels
 ) -> None:
     data = encode(Image.fromarray(astronaut), "JPEG")
     counted.clear()
-    described = classifier.description
-    reading = preprocess_file(data, PreprocessOptions(described.crop, described.resize, "auto"))
-    assert reading is not None and reading.crops
+    description = classifier.description
+    preprocessed = preprocess_file(
+        data, PreprocessOptions(description.crop, description.resize, "auto")
+    )
+    assert preprocessed is not None and preprocessed.crops
     assert counted["decodes"] == 1
-    assert counted["looks for faces"] == 2  # close, and far
-    assert counted["arrays made pictures"] <= 5
+    assert counted["detections"] == 2  # close, and far
+    assert counted["arrays made images"] <= 5
 
 
-def test_a_face_crop_is_decoded_once_and_looked_at_once(
+def test_a_face_crop_is_decoded_once_and_searched_once(
     classifier: Classifier, counted: Counter[str], astronaut: Pixels
 ) -> None:
     data = encode(Image.fromarray(astronaut[51:191, 154:294]).resize((200, 200)), "JPEG")
     counted.clear()
-    reading = preprocess_file(data, PreprocessOptions(ALIGNED_CROP, Resize(128, 128), "auto"))
-    assert reading is not None and reading.crops[0].face is not None
-    assert counted["decodes"] == counted["looks for faces"] == 1
+    preprocessed = preprocess_file(data, PreprocessOptions(ALIGNED_CROP, Resize(128, 128), "auto"))
+    assert preprocessed is not None and preprocessed.crops[0].face is not None
+    assert counted["decodes"] == counted["detections"] == 1
     assert counted["resizes"] == 2  # for the detector, and of the crop
-    assert counted["arrays made pictures"] <= 1  # the crop, where it reaches over an edge
+    assert counted["arrays made images"] <= 1  # the crop, where it reaches over an edge
 
 
 def test_a_run_decodes_every_image_once(
     classifier: Classifier, counted: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Here:
-        """Reads in this process, where it is counted."""
+        """Preprocesses in this process, where it is counted."""
 
         def __enter__(self) -> Here:
             return self
@@ -104,16 +111,16 @@ def test_a_run_decodes_every_image_once(
         def __exit__(self, *error: object) -> None: ...
 
         def submit_group(
-            self, function: Any, pieces: Any, reader: PreprocessOptions
+            self, function: Any, tasks: Any, options: PreprocessOptions
         ) -> Future[Any]:
             done: Future[Any] = Future()
-            done.set_result([function(piece, reader) for piece in pieces])
+            done.set_result([function(task, options) for task in tasks])
             return done
 
     count = 3 * TASK_FILES + 5
     for n in range(count):
         (tmp_path / f"{n}.jpg").write_bytes(JPEG)
-    monkeypatch.setattr(predict, "start_workers", lambda *args: Here())
+    monkeypatch.setattr(pipeline, "start_workers", lambda *args: Here())
     answered = list(
         predict_files(collect_inputs([tmp_path]), classifier, PredictOptions(faces="whole"))
     )
@@ -129,11 +136,13 @@ def test_a_large_photo_is_decoded_small_and_larger_only_for_a_small_face(
     photo.paste(Image.fromarray(astronaut).resize((side, side)), (100, 100))
     data = encode(photo, "JPEG")
     counted.clear()
-    described = classifier.description
-    reading = preprocess_file(data, PreprocessOptions(described.crop, Resize(128, 128), "detect"))
-    assert reading is not None and (reading.width, reading.height) == (3200, 3200)
+    description = classifier.description
+    preprocessed = preprocess_file(
+        data, PreprocessOptions(description.crop, Resize(128, 128), "detect")
+    )
+    assert preprocessed is not None and (preprocessed.width, preprocessed.height) == (3200, 3200)
     assert counted["decodes"] == decodes
-    (crop,) = reading.crops
+    (crop,) = preprocessed.crops
     (known,) = default_detector().detect(astronaut)
     box, times = crop.face, side / 512
     assert box is not None
@@ -144,7 +153,7 @@ def test_a_large_photo_is_decoded_small_and_larger_only_for_a_small_face(
 
 
 def test_the_network_runs_once_for_every_full_batch(classifier: Classifier, tmp_path: Path) -> None:
-    """Also where pictures without answers stand between, and at the end of a look-ahead."""
+    """Also with unreadable images in between, and at the end of the read-ahead."""
     count = 10 * BATCH_SIZE + 3
     for n in range(count):
         (tmp_path / f"{n}.jpg").write_bytes(JPEG)
@@ -177,7 +186,7 @@ def test_faces_of_one_image_may_lie_in_two_runs(
     size = classifier.description.resize
     rng = np.random.default_rng(0)
     many = rng.integers(0, 256, (50, size.height, size.width, 3), dtype=np.uint8)
-    cuts = [0, 5, 5, 21, 22, 50]  # faces of five pictures, one of which has none
+    cuts = [0, 5, 5, 21, 22, 50]  # faces of five images, one of which has none
 
     class Read:
         def __enter__(self) -> Read:
@@ -192,10 +201,10 @@ def test_faces_of_one_image_may_lie_in_two_runs(
         (tmp_path / f"{n}.jpg").write_bytes(JPEG)
     read = (
         (item, PreprocessedImage(crop, 9, 9))
-        for item, crop in zip(collect_inputs([tmp_path]), crops)
-    )  # noqa: B905
-    monkeypatch.setattr(predict, "_read_ahead", lambda *args: read)
-    monkeypatch.setattr(predict, "start_workers", lambda *args: Read())
+        for item, crop in zip(collect_inputs([tmp_path]), crops, strict=True)
+    )
+    monkeypatch.setattr(pipeline, "_read_ahead", lambda *args: read)
+    monkeypatch.setattr(pipeline, "start_workers", lambda *args: Read())
     answered = list(predict_files(collect_inputs([tmp_path]), classifier))
     rows = [row for each in answered for row in each.rows]
     found = [row.probability for row in rows if row.face_index is not None]
@@ -205,15 +214,15 @@ def test_faces_of_one_image_may_lie_in_two_runs(
     assert rows[5].status == "no_face"
 
 
-def test_what_leaves_a_reading_process_is_little_more_than_its_pixels(
-    classifier: Classifier, tmp_path: Path
-) -> None:
-    described = classifier.description
-    reading = preprocess_file(JPEG, PreprocessOptions(described.crop, described.resize, "whole"))
-    assert reading is not None
-    pixels = reading.crops[0].pixels.nbytes
+def test_a_worker_sends_little_more_than_the_pixels(classifier: Classifier, tmp_path: Path) -> None:
+    description = classifier.description
+    preprocessed = preprocess_file(
+        JPEG, PreprocessOptions(description.crop, description.resize, "whole")
+    )
+    assert preprocessed is not None
+    pixels = preprocessed.crops[0].pixels.nbytes
     with (tmp_path / "pipe").open("wb") as pipe:
-        _send(pipe, (True, reading))
+        _send(pipe, (True, preprocessed))
     assert (tmp_path / "pipe").stat().st_size <= pixels + 700
 
 
@@ -223,9 +232,9 @@ def test_small_images_go_to_be_read_together_and_large_ones_alone(
     asked: list[int] = []
     really = WorkerPool.submit_group
 
-    def submit(pool: WorkerPool, function: Any, pieces: Any, *args: Any) -> Any:
-        asked.append(len(pieces))
-        return really(pool, function, pieces, *args)
+    def submit(pool: WorkerPool, function: Any, tasks: Any, *args: Any) -> Any:
+        asked.append(len(tasks))
+        return really(pool, function, tasks, *args)
 
     monkeypatch.setattr(WorkerPool, "submit_group", submit)
     for n in range(5 * TASK_FILES + 3):
@@ -242,7 +251,7 @@ def test_small_images_go_to_be_read_together_and_large_ones_alone(
 
 
 def test_a_row_allocates_little(classifier: Classifier, tmp_path: Path) -> None:
-    """In the process that answers: its path is all that is kept, and as many are held at once."""
+    """In the main process: only its path stays in memory, and pending files are bounded."""
 
     def allocated(count: int) -> tuple[int, int]:
         folder = tmp_path / str(count)
@@ -261,7 +270,7 @@ def test_a_row_allocates_little(classifier: Classifier, tmp_path: Path) -> None:
         return left, peak
 
     size = classifier.description.resize
-    ahead = READ_AHEAD + 3 * TASK_FILES * classifier.threads  # pictures that may be under way
+    ahead = READ_AHEAD + 3 * TASK_FILES * classifier.threads  # images that may be pending
     few, many = allocated(300), allocated(900)
     assert many[0] - few[0] < 600 * 250  # the text of its path, that of the folder in it
     assert many[1] - few[1] < 500_000
@@ -270,17 +279,17 @@ def test_a_row_allocates_little(classifier: Classifier, tmp_path: Path) -> None:
 
 def test_reading_a_crop_allocates_little(classifier: Classifier) -> None:
     """Of Python's memory, 64 kB of it Pillow's to copy by; what it decodes into is not counted."""
-    described = classifier.description
-    reader = PreprocessOptions(described.crop, described.resize, "whole")
-    assert preprocess_file(JPEG, reader) is not None  # loads what is loaded once
-    pixels = described.resize.height * described.resize.width * 3
+    description = classifier.description
+    options = PreprocessOptions(description.crop, description.resize, "whole")
+    assert preprocess_file(JPEG, options) is not None  # loads what is loaded once
+    pixels = description.resize.height * description.resize.width * 3
     tracemalloc.start()
     try:
-        readings = [preprocess_file(JPEG, reader) for _ in range(50)]
+        images = [preprocess_file(JPEG, options) for _ in range(50)]
         left, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert all(readings)
+    assert all(images)
     assert left < 50 * (pixels + 1500)
     assert peak < left + 3 * len(JPEG) + 2 * pixels + 75_000
 
@@ -292,7 +301,7 @@ def test_graphs_are_loaded_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The network's for a run, the detector's for a reading process."""
+    """The network's for a run, the detector's for a worker."""
     loaded: list[object] = []
     really = onnxruntime.InferenceSession
 
@@ -316,12 +325,13 @@ def test_graphs_are_loaded_once(
     assert len(loaded) == 2
 
 
-def test_a_reading_process_loads_only_what_it_needs() -> None:
-    """It starts while the network is loaded, and a second of imports there is one more to wait."""
+def test_a_worker_imports_only_what_it_needs() -> None:
+    """It starts while the network loads, and imports there delay the first result."""
     spared = {"natsort", "typer", "rich", "jinja2", "torch", "scipy", "cv2", "sqlite3"}
-    spared |= {"facegender.report", "facegender.inference.classifier", "facegender.results"}
+    spared |= {"facegender.results.report", "facegender.results.process_results"}
+    spared |= {"facegender.inference.classifier", "facegender.inference.pipeline"}
     loaded = "sorted(__import__('sys').modules)"
-    with WorkerPool(1, seconds=60) as pool:
+    with WorkerPool(1, timeout=60) as pool:
         pool.submit(
             preprocess_file, JPEG, PreprocessOptions(ALIGNED_CROP, Resize(128, 128), "whole")
         ).result()

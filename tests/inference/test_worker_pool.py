@@ -1,4 +1,4 @@
-"""Work in other processes: what dies there, dies alone."""
+"""Tasks in other processes: one that crashes costs only itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from facegender.inference.worker_pool import WorkerDiedError, WorkerPool
 
 
 def test_work_is_done_in_other_processes_side_by_side() -> None:
-    with WorkerPool(2, seconds=60) as pool:
+    with WorkerPool(2, timeout=60) as pool:
         assert pool.submit(divmod, 7, 2).result() == (3, 1)
         assert pool.submit(os.getpid).result() != os.getpid()
         started = time.monotonic()
@@ -27,12 +27,12 @@ def test_work_is_done_in_other_processes_side_by_side() -> None:
 
 
 def test_an_error_comes_back_as_it_was() -> None:
-    with WorkerPool(1, seconds=60) as pool, pytest.raises(UnreadableImageError, match="empty"):
+    with WorkerPool(1, timeout=60) as pool, pytest.raises(UnreadableImageError, match="empty"):
         pool.submit(decode, b"").result()
 
 
 def test_what_dies_or_hangs_takes_nothing_with_it() -> None:
-    with WorkerPool(1, seconds=2.0) as pool:
+    with WorkerPool(1, timeout=2.0) as pool:
         first, dead, hung, last = (
             pool.submit(function, *arguments)
             for function, arguments in (
@@ -50,7 +50,7 @@ def test_what_dies_or_hangs_takes_nothing_with_it() -> None:
 
 
 def do(what: str, more: int) -> int:
-    """One piece of a group: what goes well, raises or dies."""
+    """A task that succeeds, raises or dies."""
     if what == "die":
         os.abort()
     return int(what) + more
@@ -58,10 +58,10 @@ def do(what: str, more: int) -> int:
 
 @pytest.mark.parametrize("at", [0, 2, 4])
 def test_what_dies_takes_nothing_of_its_group_with_it(at: int) -> None:
-    pieces = ["1", "2", "3", "4"]
-    pieces.insert(at, "die")
-    with WorkerPool(1, seconds=60) as pool:
-        found = pool.submit_group(do, pieces, 10).result()
+    tasks = ["1", "2", "3", "4"]
+    tasks.insert(at, "die")
+    with WorkerPool(1, timeout=60) as pool:
+        found = pool.submit_group(do, tasks, 10).result()
     died = found.pop(at)
     assert found == [11, 12, 13, 14]
     assert isinstance(died, WorkerDiedError) and "SIGABRT" in str(died)
@@ -71,7 +71,7 @@ def test_what_dies_takes_nothing_of_its_group_with_it(at: int) -> None:
 def test_what_hangs_takes_nothing_of_its_group_with_it(at: int) -> None:
     naps = [0.0, 0.0, 0.0]
     naps.insert(at, 600.0)
-    with WorkerPool(1, seconds=2.0) as pool:
+    with WorkerPool(1, timeout=2.0) as pool:
         found = pool.submit_group(time.sleep, naps).result()
     hung = found.pop(at)
     assert found == [None, None, None]
@@ -79,7 +79,7 @@ def test_what_hangs_takes_nothing_of_its_group_with_it(at: int) -> None:
 
 
 def test_a_group_with_several_bad_ones_has_an_answer_for_each() -> None:
-    with WorkerPool(1, seconds=60) as pool:
+    with WorkerPool(1, timeout=60) as pool:
         found = pool.submit_group(do, ["die", "1", "die", "no number", "2", "die"], 0).result()
         assert pool.submit_group(do, [], 0).result() == []
     kinds = [type(one) for one in found]
@@ -87,7 +87,7 @@ def test_a_group_with_several_bad_ones_has_an_answer_for_each() -> None:
 
 
 def test_a_process_that_died_while_it_had_nothing_to_do_costs_nothing() -> None:
-    with WorkerPool(1, seconds=60) as pool:
+    with WorkerPool(1, timeout=60) as pool:
         child = pool.submit(os.getpid).result()
         os.kill(child, signal.SIGKILL)
         assert pool.submit_group(do, ["1", "2"], 10).result() == [11, 12]
@@ -100,19 +100,19 @@ def miss() -> None:
 
 def test_a_missing_library_is_said_as_it_is_here() -> None:
     with (
-        WorkerPool(1, seconds=60) as pool,
+        WorkerPool(1, timeout=60) as pool,
         pytest.raises(MissingExtraError, match="'opencv' extra"),
     ):
         pool.submit(miss).result()
 
 
 def test_each_of_a_group_has_the_whole_time() -> None:
-    with WorkerPool(1, seconds=2.0) as pool:
+    with WorkerPool(1, timeout=2.0) as pool:
         assert pool.submit_group(time.sleep, [0.9] * 3).result() == [None] * 3
 
 
 def test_what_prints_does_not_speak_in_between() -> None:
-    with WorkerPool(1, seconds=60) as pool:
+    with WorkerPool(1, timeout=60) as pool:
         assert pool.submit(os.write, 1, b"hello").result() == 5
         assert pool.submit(abs, -3).result() == 3
 
@@ -122,8 +122,8 @@ def test_the_processes_end_with_the_one_that_began_them(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import os, time\n"
-        "from facegender.inference.worker_pool import Pool\n"
-        "pool = Pool(1, seconds=60)\n"
+        "from facegender.inference.worker_pool import WorkerPool\n"
+        "pool = WorkerPool(1, timeout=60)\n"
         "print(pool.submit(os.getpid).result(), flush=True)\n"
         "time.sleep(600)\n"
     )

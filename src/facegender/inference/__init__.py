@@ -1,1 +1,1 @@
-"""Files to result rows: preprocess, classify, journal."""
+"""Prediction: from files to result rows, as a stream or to output files."""

@@ -1,70 +1,80 @@
-"""Annotated copies of a whole run, drawn in processes of their own beside it."""
+"""AnnotatedCopies: draws the annotated copies of a run, in processes of its own."""
 
 from __future__ import annotations
 
+import errno
 from collections import deque
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from facegender.errors import FacegenderError, UnreadableImageError
+from facegender.errors import FacegenderError, OutputError, UnreadableImageError
 from facegender.images.formats import ImageLimits
 from facegender.inference.pipeline import FileResult
 from facegender.inference.worker_pool import WorkerDiedError, WorkerPool
 from facegender.results.annotate import annotate_file
 
-_AHEAD = 16
+_MAX_PENDING = 16
 _PROCESSES = 2
+_ERRORS_OF_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class AnnotatedCopies(AbstractContextManager["AnnotatedCopies"]):
-    """Writes the copies of pictures with faces into a folder; a context manager.
+    """Writes annotated copies of images with faces into a folder; a context manager.
 
     Attributes:
-        failed: names of pictures that were answered for but could not be read a second time.
+        failed: names of images that were classified but have no copy: they could not be read a
+            second time, or their copy could not be written.
     """
 
     def __init__(self, folder: Path, anonymize: bool, limits: ImageLimits, timeout: float) -> None:
-        """Choose the folder; nothing is written before the first picture.
+        """Start the processes; the folder is created with the first copy.
 
         Args:
-            folder: where to.
-            anonymize: hide the faces.
-            limits: what a picture may cost.
-            timeout: how long one may take.
+            folder: folder of the copies.
+            anonymize: pixelate the faces.
+            limits: maximum size of an image.
+            timeout: seconds for one image.
         """
-        self._folder, self._blur, self._limits = folder, anonymize, limits
+        self._folder, self._anonymize, self._limits = folder, anonymize, limits
         self._pool = WorkerPool(_PROCESSES, timeout=timeout)
-        self._pending: deque[tuple[str, Future[Path]]] = deque()
+        self._pending: deque[tuple[str, Future[bool]]] = deque()
         self.failed: list[str] = []
 
-    def add(self, answered: FileResult) -> None:
-        """Have a picture's copy drawn, where it shows a face; waits where many are under way.
+    def add(self, result: FileResult) -> None:
+        """Draw the copy of an image, if it has a face; waits while many are pending.
+
+        A copy that cannot be drawn or written, for a reason that concerns only this image, is
+        listed in :attr:`failed`.
 
         Raises:
-            OutputError: a copy cannot be written.
+            OutputError: no copy can be written: the disk is full, or the folder cannot be created.
         """
-        source = answered.item.data or answered.item.path
-        if answered.rows[0].face_index is None or source is None:
+        source = result.file.data or result.file.path
+        if result.rows[0].face_index is None or source is None:
             return
-        rows = [row.to_dict() for row in answered.rows]
-        work = self._pool.submit(
-            annotate_file, source, rows, self._folder, anonymize=self._blur, limits=self._limits
+        rows = [row.to_dict() for row in result.rows]
+        copy = self._pool.submit(
+            _annotate, source, rows, self._folder, self._anonymize, self._limits
         )
-        self._pending.append((answered.item.key, work))
-        while len(self._pending) > _AHEAD:
+        self._pending.append((result.file.key, copy))
+        while len(self._pending) > _MAX_PENDING:
             self._wait_for_one()
 
     def _wait_for_one(self) -> None:
-        name, work = self._pending.popleft()
+        name, copy = self._pending.popleft()
         try:
-            work.result()
+            is_written = copy.result()
         except (UnreadableImageError, WorkerDiedError):
-            self.failed.append(name)
+            is_written = False
         except FacegenderError:
             raise
-        except Exception:  # whatever a decoder may raise costs one copy
+        except Exception:  # an unexpected decoder error costs one copy, not the run
+            is_written = False
+        if not is_written:
             self.failed.append(name)
 
     def __exit__(
@@ -73,7 +83,30 @@ class AnnotatedCopies(AbstractContextManager["AnnotatedCopies"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Wait for what is under way, but not where an error ended the block."""
+        """Wait for the pending copies, unless an error ended the block."""
         with self._pool:
             while self._pending and error is None:
                 self._wait_for_one()
+
+
+def _annotate(
+    source: Path | bytes,
+    rows: Sequence[Mapping[str, Any]],
+    folder: Path,
+    anonymize: bool,
+    limits: ImageLimits,
+) -> bool:
+    """Write the copy of one image; return whether it is written.
+
+    Raises:
+        OutputError: no copy can be written.
+        UnreadableImageError: the image cannot be read any more.
+    """
+    try:
+        annotate_file(source, rows, folder, anonymize=anonymize, limits=limits)
+    except OutputError as error:
+        reason = getattr(error.__cause__, "errno", None)
+        if reason in _ERRORS_OF_ALL or not folder.is_dir():
+            raise
+        return False  # its name is too long, or something else has its place
+    return True

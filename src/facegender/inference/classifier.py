@@ -1,39 +1,44 @@
-"""Classifier: pixels -> probabilities, with the model file that says how."""
+"""Classifier: a loaded model that classifies images, faces and batches of pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
+from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from facegender.errors import ModelFileError, UnreadableImageError
 from facegender.faces.face_aligner import FaceAligner
 from facegender.faces.yunet import Face
-from facegender.images.decode import from_pil_image
 from facegender.images.pixels import Pixels
-from facegender.inference.preprocess import (
-    PreprocessedImage,
-    PreprocessOptions,
-    preprocess_file,
-    preprocess_pixels,
+from facegender.inference.face_rows import face_rows
+from facegender.inference.image_inputs import (
+    ImageInput,
+    image_name,
+    is_single_image,
+    iterate_images,
+    preprocess_image,
+    preprocess_or_row,
 )
-from facegender.model.model_file import ModelDescription, ModelFile, read_model_file
+from facegender.inference.preprocess import PreprocessedImage, PreprocessOptions
+from facegender.model.model_file import (
+    ModelDescription,
+    ModelFile,
+    read_model_file,
+    shipped_model,
+)
 from facegender.model.runtime import BATCH_SIZE, count_cores
-from facegender.results.predictions import Box, Prediction, Status
-
-ImageInput: TypeAlias = str | PathLike[str] | Image.Image | NDArray[Any]
-"""A path, a Pillow picture, or ``uint8`` pixels: RGB ``[H, W, 3]`` or grey ``[H, W]``."""
+from facegender.results.predictions import Prediction
 
 
 class Classifier:
-    """A network, ready to answer.
+    """A loaded model.
 
     Example:
         >>> classifier = Classifier.load()
@@ -41,18 +46,26 @@ class Classifier:
         'female'
     """
 
-    def __init__(self, model: ModelFile, threads: int = 1) -> None:
-        """Take a model file that was read and verified; :meth:`load` does both."""
+    def __init__(self, model: ModelFile, threads: int = 1, runtime: str = "auto") -> None:
+        """Use a model file that was read and verified; :meth:`load` does both.
+
+        Args:
+            model: the model file.
+            threads: number of concurrent runs of the network.
+            runtime: the runtime that was asked for, with which a pickled classifier loads again.
+        """
+        self._path = None if model.path == shipped_model() else model.path.absolute()
+        self._requested_runtime = runtime
         self._network = model.network
         self._description = model.description
         self.digest: str = model.digest
         """SHA-256 of the model file, in hex."""
         self.runtime = model.network.name
-        """What runs the network, where, and in which arithmetic."""
+        """Runtime, version, device and precision that run the network."""
         self.threads = threads
-        """How many runs of the network go on side by side."""
+        """Number of concurrent runs of the network."""
         self.aligner = FaceAligner(model.description.crop, model.description.resize)
-        """Brings a picture before the network by the rules in the model file."""
+        """Crops faces at the network's input size by the rules in the model file."""
 
     @classmethod
     def load(
@@ -62,36 +75,53 @@ class Classifier:
         runtime: str = "auto",
         threads: int = 0,
     ) -> Classifier:
-        """Load a network.
+        """Load a model file.
 
         Args:
-            path: a model file, a run folder that holds one, or None for the one that ships.
-            runtime: what runs it, one of :data:`facegender.model.runtime.RUNTIMES`.
-            threads: how many runs of it may go on side by side; 0 is one for each core.
+            path: a model file, a run folder that has one, or None for the model that ships.
+            runtime: one of :data:`facegender.model.runtime.RUNTIMES`.
+            threads: number of concurrent runs of the network; 0 is one per core.
 
         Returns:
-            The classifier, ready to answer.
+            The classifier.
 
         Raises:
-            InputError: another word for ``runtime``, or one that is not installed.
-            ModelFileError: missing, of another kind, damaged, or with other labels.
+            InputError: an unknown runtime, or one that is not installed.
+            ModelFileError: the file is missing, damaged, or not a model file that this version
+                supports.
         """
         threads = threads or count_cores()
         file = None if path is None else Path(path)
-        return cls(read_model_file(file, runtime=runtime, threads=threads), threads)
+        return cls(read_model_file(file, runtime=runtime, threads=threads), threads, runtime)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the model file's path; it is loaded again, once per process.
+
+        The same file must be there: :class:`ModelFileError` says if it is missing or has changed.
+        """
+        return _load_again, (self._path, self.digest, self._requested_runtime, self.threads)
+
+    def __repr__(self) -> str:
+        """Return name, input size, runtime and digest."""
+        resize = self._description.resize
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return (
+            f"<Classifier {self._description.name!r}: {resize.width}x{resize.height} pixels, "
+            f"{self.runtime}, {threads}, sha256 {self.digest[:12]}>"
+        )
 
     @property
     def description(self) -> ModelDescription:
-        """Everything about the network but its weights: labels, sizes, figures, terms."""
+        """Everything about the network except its weights: labels, sizes, metrics, terms."""
         return self._description
 
     def probabilities(self, batch: Pixels, *, is_alone: bool = False) -> NDArray[np.float32]:
-        """Run the network over pictures of its own size (see :attr:`framer`).
+        """Run the network on crops at its input size (see :attr:`aligner`).
 
         Args:
-            batch: ``uint8 [N, H, W, 3]``, RGB, of the description's size; any N.
-            is_alone: it is no part of many, whose answers would have to be the same to the last
-                bit; one picture is then answered without the rest of a run.
+            batch: ``uint8 [N, H, W, 3]``, RGB, at the description's size; any N.
+            is_alone: run a single crop without padding the batch: faster, but its last bits may
+                differ from those in a batch.
 
         Returns:
             ``float32 [N, 2]``, in the order of ``description.labels``. A row does not depend on
@@ -100,85 +130,143 @@ class Classifier:
         Raises:
             TypeError: not ``uint8``.
             ValueError: another shape.
-            ModelFileError: the network gives something that is no probability.
+            ModelFileError: the network's outputs are not probabilities.
         """
         resize = self._description.resize
-        crop = (resize.height, resize.width, 3)
+        shape = (resize.height, resize.width, 3)
         if batch.dtype != np.uint8:
-            raise TypeError(f"pixels are {batch.dtype}, not uint8")
-        if batch.shape[1:] != crop:
-            raise ValueError(f"pixels have the shape {batch.shape}, not (N, {crop[0]}, ...)")
+            raise TypeError(f"Expected uint8 pixels, got {batch.dtype}")
+        if batch.shape[1:] != shape:
+            expected = f"(N, {resize.height}, {resize.width}, 3)"
+            raise ValueError(f"Expected pixels of shape {expected}, got {batch.shape}")
         size = 1 if len(batch) == 1 and is_alone else BATCH_SIZE
-        parts = [batch[start : start + size] for start in range(0, len(batch), size)]
-        if len(parts) > 1 and self.threads > 1:
+        batches = [batch[start : start + size] for start in range(0, len(batch), size)]
+        if len(batches) > 1 and self.threads > 1:
             with ThreadPoolExecutor(self.threads, "facegender-network") as pool:
-                answers = list(pool.map(self._run, parts))
+                results = list(pool.map(self._run, batches))
         else:
-            answers = [self._run(part, size) for part in parts]
-        found = np.concatenate([np.empty((0, 2), np.float32), *answers])
-        if not np.allclose(found.sum(axis=1), 1.0, atol=1e-3) or (found < 0).any():
-            raise ModelFileError("the network gives numbers that are no probabilities")
-        return found
+            results = [self._run(each, size) for each in batches]
+        probabilities = np.concatenate([np.empty((0, 2), np.float32), *results])
+        errors = np.abs(probabilities.sum(axis=1) - 1.0)
+        if not (errors < 1e-3).all() or (probabilities < 0).any():  # NaN is not below either
+            raise ModelFileError("The outputs of the network are not probabilities")
+        return probabilities
 
-    def _run(self, part: Pixels, size: int = BATCH_SIZE) -> NDArray[np.float32]:
-        """Run the network once, over ``size`` pictures of which the last may be black."""
-        if len(part) < size:
-            full = np.zeros((size, *part.shape[1:]), dtype=np.uint8)
-            full[: len(part)] = part
+    def _run(self, batch: Pixels, size: int = BATCH_SIZE) -> NDArray[np.float32]:
+        """Run the network once, on a batch that is padded with black to ``size``."""
+        if len(batch) < size:
+            padded = np.zeros((size, *batch.shape[1:]), dtype=np.uint8)
+            padded[: len(batch)] = batch
         else:
-            full = np.ascontiguousarray(part)
-        return self._network(full)[: len(part)]
+            padded = np.ascontiguousarray(batch)
+        return self._network(padded)[: len(batch)]
 
     @overload
-    def predict(  # type: ignore[overload-overlap]  # a str is one path, not a row of paths
+    def predict(  # type: ignore[overload-overlap]  # a str is one path, not a sequence of paths
         self, images: ImageInput, *, faces: str = ..., min_confidence: float | None = ...
     ) -> Prediction: ...
 
     @overload
     def predict(
-        self, images: Sequence[ImageInput], *, faces: str = ..., min_confidence: float | None = ...
+        self, images: Iterable[ImageInput], *, faces: str = ..., min_confidence: float | None = ...
     ) -> list[Prediction]: ...
 
     def predict(
         self,
-        images: ImageInput | Sequence[ImageInput],
+        images: ImageInput | Iterable[ImageInput],
         *,
         faces: str = "auto",
         min_confidence: float | None = None,
     ) -> Prediction | list[Prediction]:
-        """Answer for one picture or for a list of them: of several faces the one that it shows.
+        """Classify one image or several, each by its main face, in this process.
+
+        For thousands of images use :meth:`predict_many`, which also reads them concurrently.
 
         Example:
             >>> rows = classifier.predict(["faces/joe_biden.jpg", "faces/CREDITS.md"])
             >>> [row.status.value for row in rows]
             ['ok', 'unreadable']
+            >>> with open("faces/joe_biden.jpg", "rb") as file:
+            ...     classifier.predict(file).label
+            'male'
 
         Args:
-            images: a path, a Pillow picture, or ``uint8`` pixels, RGB ``[H, W, 3]`` or grey
-                ``[H, W]``; or a list of these.
-            faces: ``detect`` finds faces, ``whole`` takes each picture as one face, as it is;
-                ``auto`` finds them too, and by a network that learned from whole pictures takes a
-                picture that one face fills as it is.
-            min_confidence: answers less probable than this are ``unknown``; None takes the
-                network's own threshold.
+            images: a path, the content of an image file (``bytes``), an open binary file, a Pillow
+                image, or ``uint8`` pixels, RGB ``[H, W, 3]`` or gray ``[H, W]``; or an iterable of
+                these, or pixels ``[N, H, W, 3]``.
+            faces: ``detect`` finds every face, ``whole`` takes each image as one face, ``auto``
+                finds faces and, in a close-up, ignores extra detections.
+            min_confidence: answers below it are ``unknown``; None takes the model's own.
 
         Returns:
-            One row, or a list with a row for each picture. A picture that cannot be read has a
-            row with the status ``unreadable``, one without a face ``no_face``.
+            One row, or a list with one row per image. The status is ``unreadable`` if an image
+            cannot be read, ``unsupported`` if its format is not read here, ``no_face`` if it has
+            no face.
 
         Raises:
-            TypeError: something that is no picture, or pixels that are not ``uint8``.
-            ValueError: pixels of another shape, or a threshold outside 0.5 to 1.
-            InputError: another word for ``faces``.
+            TypeError: something that is not an image, or pixels that are not ``uint8``.
+            ValueError: pixels of another shape, or ``min_confidence`` outside 0.5 to 1.
+            InputError: an unknown value of ``faces``.
         """
-        if isinstance(images, (str, PathLike, Image.Image, np.ndarray)):
+        if is_single_image(images):
             return next(self._rows([images], faces, min_confidence))[0]
-        return [rows[0] for rows in self._rows(images, faces, min_confidence)]
+        several = iterate_images(images)
+        return [rows[0] for rows in self._rows(several, faces, min_confidence)]
+
+    def predict_many(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        faces: str = "auto",
+        min_confidence: float | None = None,
+    ) -> Iterator[Prediction]:
+        """Classify a stream of images, each by its main face, as fast as ``facegender predict``.
+
+        Images are read in other processes, one per core, and classified in batches. Starting the
+        processes takes about half a second: below a hundred images :meth:`predict` is as fast. An
+        image that crashes its decoder or takes longer than a minute costs its own row.
+
+        Example:
+            >>> paths = sorted(Path("faces").glob("*.jpg"))
+            >>> sum(row.label == "male" for row in classifier.predict_many(paths))
+            5
+
+        Args:
+            images: any iterable of what :meth:`predict` takes; a generator is read little by
+                little, about a hundred images ahead.
+            faces: as for :meth:`predict`.
+            min_confidence: as for :meth:`predict`.
+
+        Returns:
+            One row per image, in the order of the images; the rows of :meth:`predict`.
+
+        Raises:
+            TypeError, ValueError, InputError: as :meth:`predict`; for a wrong image after the rows
+                of the images before it.
+        """
+        from facegender.inference.image_stream import predict_images
+
+        several = [images] if is_single_image(images) else iterate_images(images)
+        return predict_images(several, self, faces, min_confidence)
+
+    @overload
+    def predict_faces(  # type: ignore[overload-overlap]  # as above
+        self, images: ImageInput, *, faces: str = ..., min_confidence: float | None = ...
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict_faces(
+        self, images: Iterable[ImageInput], *, faces: str = ..., min_confidence: float | None = ...
+    ) -> list[list[Prediction]]: ...
 
     def predict_faces(
-        self, image: ImageInput, *, faces: str = "detect", min_confidence: float | None = None
-    ) -> list[Prediction]:
-        """Answer for every face in a picture, the one that it shows first.
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        faces: str = "detect",
+        min_confidence: float | None = None,
+    ) -> list[Prediction] | list[list[Prediction]]:
+        """Classify every face of one image or several, the main face first.
 
         Example:
             >>> for row in classifier.predict_faces("faces/barack_obama_speaking.jpg"):
@@ -186,20 +274,24 @@ class Classifier:
             0 male True
 
         Args:
-            image: as for :meth:`predict`.
-            faces: likewise.
-            min_confidence: likewise.
+            images: as for :meth:`predict`.
+            faces: as for :meth:`predict`.
+            min_confidence: as for :meth:`predict`.
 
         Returns:
-            A row for each face; or one without an answer (``no_face``, ``unreadable``).
+            For each image a list with one row per face, or one row without an answer (``no_face``,
+            ``unreadable``, ``unsupported``); for a single image only its list.
 
         Raises:
             TypeError, ValueError, InputError: as :meth:`predict`.
         """
-        return list(next(self._rows([image], faces, min_confidence)))
+        if is_single_image(images):
+            return list(next(self._rows([images], faces, min_confidence)))
+        several = iterate_images(images)
+        return [list(rows) for rows in self._rows(several, faces, min_confidence)]
 
     def find_faces(self, image: ImageInput) -> list[Face]:
-        """Find every face in a picture and answer for none: where they are, and how surely.
+        """Detect every face of an image, without classifying it.
 
         Example:
             >>> (face,) = classifier.find_faces("faces/eileen_collins.jpg")
@@ -210,65 +302,39 @@ class Classifier:
             image: as for :meth:`predict`.
 
         Returns:
-            The faces, the one that the picture shows first; none where there is none.
+            The faces, the main face first; empty if there is none.
 
         Raises:
-            UnreadableImageError: the picture cannot be read whole.
+            UnreadableImageError: the image cannot be read (:class:`UnsupportedImageError`: its
+                format is not read here).
             TypeError, ValueError: as :meth:`predict`.
         """
-        read = _read(
-            image, PreprocessOptions(self._description.crop, self._description.resize, "detect")
-        )
-        if isinstance(read, Prediction):
-            raise UnreadableImageError(f"{read.file or 'the image'}: {read.error}")
-        return [crop.face for crop in read.crops if crop.face is not None]
+        options = PreprocessOptions(self._description.crop, self._description.resize, "detect")
+        try:
+            crops = preprocess_image(image, options).crops
+        except UnreadableImageError as error:
+            raise type(error)(f"{image_name(image) or 'the image'}: {error}") from error
+        return [crop.face for crop in crops if crop.face is not None]
 
     def rows(
         self,
         file: str | None,
-        reading: PreprocessedImage,
+        image: PreprocessedImage,
         probabilities: Iterator[NDArray[np.float32]],
         min_confidence: float | None = None,
     ) -> tuple[Prediction, ...]:
-        """Turn a picture's probabilities into its result rows.
+        """Make the result rows of an image from its probabilities.
 
-        The threshold is held against the rounded probability, the one that is shown. Where both
-        labels are exactly as probable the status is ``unknown``.
-
-        Args:
-            file: the picture's name.
-            reading: the picture.
-            probabilities: what :meth:`probabilities` gave for its frames, ``float32 [2]`` each.
-            min_confidence: see :meth:`predict`.
+        See :func:`facegender.inference.face_rows.face_rows`.
         """
         threshold = self.threshold(min_confidence)
-        width, height = reading.width, reading.height
-        if not reading.crops:
-            return (Prediction(file, Status.NO_FACE, width=width, height=height),)
-        rows = []
-        for index, crop in enumerate(reading.crops):
-            both = next(probabilities)
-            best = int(both.argmax())
-            probability = min(1.0, max(0.5, round(float(both[best]), 4)))
-            is_known = probability >= threshold and both[0] != both[1]
-            rows.append(
-                Prediction(
-                    file=file,
-                    status=Status.OK if is_known else Status.UNKNOWN,
-                    face_index=index,
-                    label=self._description.labels[best],
-                    probability=probability,
-                    box=_box(crop.face, width, height),
-                    detection_score=round(crop.face.score, 2) if crop.face else None,
-                    crop="aligned" if crop.face else "whole",
-                    width=width,
-                    height=height,
-                )
-            )
-        return tuple(rows)
+        return face_rows(file, image, probabilities, self._description.labels, threshold)
 
     def threshold(self, min_confidence: float | None) -> float:
-        """Give the threshold below which an answer is ``unknown``: the caller's or the network's.
+        """Return the threshold below which an answer is ``unknown``.
+
+        Args:
+            min_confidence: the caller's threshold, or None for the model's own.
 
         Raises:
             ValueError: not within 0.5 to 1.
@@ -276,79 +342,58 @@ class Classifier:
         if min_confidence is None:
             return self._description.min_confidence
         if not 0.5 <= min_confidence <= 1.0:
-            raise ValueError(f"min_confidence is {min_confidence}, not within 0.5 to 1")
+            raise ValueError(f"min_confidence {min_confidence} is not within 0.5 to 1")
         return min_confidence
 
     def _rows(
-        self, images: Sequence[ImageInput], faces: str, min_confidence: float | None
+        self, images: Iterable[ImageInput], faces: str, min_confidence: float | None
     ) -> Iterator[tuple[Prediction, ...]]:
-        """Answer part by part, so that only one part's pixels are held."""
-        reader = PreprocessOptions(self._description.crop, self._description.resize, faces)
+        """Classify in chunks, so that only one chunk's pixels are in memory."""
+        options = PreprocessOptions(self._description.crop, self._description.resize, faces)
         self.threshold(min_confidence)
-        is_alone = len(images) == 1
+        remaining = iter(images)
         size = BATCH_SIZE * self.threads
-        with ThreadPoolExecutor(self.threads, "facegender-reader") as pool:
-            for start in range(0, len(images), size):
-                part = images[start : start + size]
-                read = list(pool.map(partial(_read, reader=reader), part))
-                readings = [each for each in read if isinstance(each, PreprocessedImage)]
-                pixels = [crop.pixels for reading in readings for crop in reading.crops]
-                found = iter(
-                    self.probabilities(np.stack(pixels), is_alone=is_alone) if pixels else ()
-                )
-                for image, each in zip(part, read, strict=True):
-                    if isinstance(each, Prediction):
-                        yield (each,)
-                    else:
-                        yield self.rows(_name(image), each, found, min_confidence)
+        chunk = list(islice(remaining, size))
+        if len(chunk) == 1:  # a thread would only cost time
+            yield self._chunk_rows(chunk, [preprocess_or_row(chunk[0], options)], min_confidence)[0]
+            return
+        with ThreadPoolExecutor(self.threads, "facegender-preprocess") as pool:
+            while chunk:
+                outcomes = list(pool.map(partial(preprocess_or_row, options=options), chunk))
+                yield from self._chunk_rows(chunk, outcomes, min_confidence)
+                chunk = list(islice(remaining, size))
 
-
-def _name(image: ImageInput) -> str | None:
-    return str(Path(image)) if isinstance(image, (str, PathLike)) else None
-
-
-def _box(face: Face | None, width: int, height: int) -> Box:
-    """Where an answer was read from, within a picture of that size."""
-    if face is None:
-        return Box(0, 0, width, height)
-    left, top = (
-        min(max(0, round(low)), side - 1) for low, side in ((face.x, width), (face.y, height))
-    )
-    right = min(max(left + 1, round(face.x + face.width)), width)
-    bottom = min(max(top + 1, round(face.y + face.height)), height)
-    return Box(left, top, right - left, bottom - top)
-
-
-def _read(image: ImageInput, reader: PreprocessOptions) -> PreprocessedImage | Prediction:
-    """Bring a picture before the network, or say why not."""
-    try:
-        if isinstance(image, (str, PathLike)):
-            reading = preprocess_file(Path(image), reader)
-            if reading is None:
-                raise UnreadableImageError("is no picture by its name and content")
-            return reading
-        if isinstance(image, Image.Image):
-            return preprocess_pixels(from_pil_image(image), reader)
-        return preprocess_pixels(_from_array(image), reader)
-    except UnreadableImageError as error:
-        return Prediction(_name(image), Status.UNREADABLE, error=str(error))
-
-
-def _from_array(values: object) -> Pixels:
-    """Check pixels from a caller; grey ones become three equal channels."""
-    if not isinstance(values, np.ndarray):
-        raise TypeError(
-            f"{type(values).__name__} is no picture: give a path, a Pillow picture or pixels"
+    def _chunk_rows(
+        self,
+        images: list[ImageInput],
+        outcomes: list[PreprocessedImage | Prediction],
+        min_confidence: float | None,
+    ) -> list[tuple[Prediction, ...]]:
+        readable = [each for each in outcomes if isinstance(each, PreprocessedImage)]
+        pixels = [crop.pixels for each in readable for crop in each.crops]
+        is_alone = len(images) == 1
+        probabilities = iter(
+            self.probabilities(np.stack(pixels), is_alone=is_alone) if pixels else ()
         )
-    if values.dtype != np.uint8:
-        raise TypeError(f"pixels are {values.dtype}, not uint8 (0 to 255)")
-    is_grey = values.ndim == 2
-    if not is_grey and (values.ndim != 3 or values.shape[2] != 3):
-        raise ValueError(
-            f"pixels have the shape {values.shape}, not (H, W, 3) or (H, W); "
-            "give several pictures as a list"
+        return [
+            (outcome,)
+            if isinstance(outcome, Prediction)
+            else self.rows(image_name(image), outcome, probabilities, min_confidence)
+            for image, outcome in zip(images, outcomes, strict=True)
+        ]
+
+
+@lru_cache(maxsize=4)
+def _load_again(path: Path | None, digest: str, runtime: str, threads: int) -> Classifier:
+    """Load the classifier of a pickle; several pickles of one classifier share it.
+
+    Raises:
+        ModelFileError: the model file is missing or has changed.
+    """
+    classifier = Classifier.load(path, runtime=runtime, threads=threads)
+    if classifier.digest != digest:
+        raise ModelFileError(
+            f"{path or 'The model that ships'} is not the model of the pickled classifier: its "
+            "SHA-256 differs. Load it with Classifier.load and pickle it again"
         )
-    if values.size == 0:
-        raise ValueError(f"pixels have the shape {values.shape}: there are none")
-    rgb = np.repeat(values[:, :, None], 3, axis=2) if is_grey else values
-    return np.ascontiguousarray(rgb)
+    return classifier

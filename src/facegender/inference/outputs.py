@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from facegender.errors import InputError, OutputError
+from facegender.errors import FacegenderError, InputError, OutputError
 from facegender.files import check_distinct_paths, check_output_path, remove_temporary_files
 from facegender.inference.journal import Journal
 from facegender.inference.pipeline import FileResult, PredictOptions
 from facegender.inputs.paths import Inputs
 from facegender.model.model_file import MODEL_NAME
-from facegender.results.details import DetailsWriter, format_of
+from facegender.results.details import DetailsWriter, resolve_format
+from facegender.results.output_file import is_standard_output, is_stream
+from facegender.results.predictions import unreadable_row
 from facegender.results.process_results import ProcessResultsWriter
 
 if TYPE_CHECKING:  # loaded only by the runs that write them
     from facegender.inference.annotated_copies import AnnotatedCopies
-    from facegender.results.report import ReportImage
+    from facegender.results.report import ReportInfo, ReportWriter
 
 
 @dataclass(frozen=True, slots=True)
 class PredictOutputs:
     """The files that :func:`facegender.predict_to_files` writes. None leaves one out.
+
+    ``-`` is standard output. It, pipes and devices such as ``/dev/stdout`` are written directly;
+    every other file appears when it is complete.
 
     Attributes:
         results: ``{"photo.jpg": "male", ...}`` as JSON, in natural order of names.
@@ -57,6 +63,11 @@ class PredictOutputs:
         last = [] if self.annotate is None else [self.annotate]
         return tuple(str(path) for path in [*self.files.values(), *last])
 
+    @property
+    def has_standard_output(self) -> bool:
+        """Whether one of them is standard output."""
+        return any(is_standard_output(path) for path in self.files.values())
+
 
 def check_outputs(
     outputs: PredictOutputs, inputs: Inputs, model: Path | None, detector: Path | None
@@ -76,29 +87,34 @@ def check_outputs(
         MissingExtraError: Parquet without pyarrow.
     """
     if outputs.details_format is not None and outputs.details is None:
-        raise InputError("--format is the format of the details: name their file by --details")
+        raise InputError("--format needs --details FILE")
     if outputs.anonymize and outputs.annotate is None:
-        raise InputError("--anonymize changes annotated copies: name their folder by --annotate")
+        raise InputError("--anonymize needs --annotate DIR")
     read: dict[str, Path | None] = {f"the input {file}": file for file in inputs.files()}
     model_file = None if model is None else model / MODEL_NAME
     read |= {"--model": model, "the file of --model": model_file, "--detector": detector}
-    check_distinct_paths({**outputs.files, "--annotate": outputs.annotate, **read})
+    written = {
+        option: Path("-") if is_standard_output(path) else path
+        for option, path in outputs.files.items()
+    }
+    check_distinct_paths({**written, "--annotate": outputs.annotate, **read})
     if outputs.annotate is not None:
         _check_annotate_folder(outputs.annotate, inputs.folders())
     if outputs.details is not None:
-        format_of(outputs.details, outputs.details_format)
+        resolve_format(outputs.details, outputs.details_format)
     for path in outputs.files.values():
-        check_output_path(path)
+        if not is_stream(path):
+            check_output_path(path)
 
 
 def _check_annotate_folder(folder: Path, inputs: set[Path]) -> None:
     if folder.exists() and not folder.is_dir():
-        raise OutputError(f"cannot write copies into {folder}: it is a file; name a folder")
+        raise OutputError(f"Cannot write copies into {folder}: it is not a folder")
     for read in inputs:
         if folder.resolve().is_relative_to(read.resolve()):
             raise InputError(
                 f"--annotate {folder} is part of the input {read}, where the copies would be "
-                "read as images. Name another folder"
+                "read as images. Use another folder"
             )
 
 
@@ -108,12 +124,22 @@ class OutputWriters:
     The files appear under their names when the block ends without an error.
     """
 
-    def __init__(self, outputs: PredictOutputs, options: PredictOptions) -> None:
-        """Choose the outputs; nothing is opened before ``with``."""
-        self._outputs, self._options = outputs, options
+    def __init__(
+        self, outputs: PredictOutputs, options: PredictOptions, about: ReportInfo | None = None
+    ) -> None:
+        """Choose the outputs; nothing is opened before ``with``.
+
+        Args:
+            outputs: the files to write.
+            options: of the run.
+            about: what the report says about the run.
+        """
+        self._outputs, self._options, self._about = outputs, options, about
         self._stack = ExitStack()
-        self._rows: list[ProcessResultsWriter | DetailsWriter] = []
+        self._writers: list[Callable[[FileResult], None]] = []
         self._copies: AnnotatedCopies | None = None
+        self.results = ProcessResultsWriter(outputs.results, write_unknown=outputs.write_unknown)
+        """The writer of the labels."""
 
     @property
     def not_annotated(self) -> list[str]:
@@ -127,38 +153,53 @@ class OutputWriters:
             OutputError: another run is writing it, or it cannot be written.
         """
         outputs, options = self._outputs, self._options
-        with self._stack:
+        with self._stack as stack:
             for path in (outputs.details, outputs.report):
-                if path is not None:  # lock it: no other run may write it
-                    self._stack.enter_context(Journal(path, {}))
+                if path is not None and not is_stream(path):  # lock it: no other run may write it
+                    stack.enter_context(Journal(path, {}))
             for path in outputs.files.values():
-                remove_temporary_files(path)
-            results = ProcessResultsWriter(outputs.results, has_unknown=outputs.write_unknown)
-            self._rows = [self._stack.enter_context(results)]
+                if not is_stream(path):
+                    remove_temporary_files(path)
+            stack.enter_context(self.results)
             if outputs.details is not None:
                 details = DetailsWriter(outputs.details, outputs.details_format)
-                self._rows.append(self._stack.enter_context(details))
+                self._writers.append(partial(_append_rows, stack.enter_context(details)))
+            if outputs.report is not None and self._about is not None:
+                from facegender.results.report import ReportWriter
+
+                report = stack.enter_context(ReportWriter(outputs.report, self._about))
+                self._writers.append(partial(_append_to_report, report, outputs.report))
+            self._writers.append(partial(_append_rows, self.results))
             if outputs.annotate is not None:
                 from facegender.inference.annotated_copies import AnnotatedCopies
 
                 copies = AnnotatedCopies(
                     outputs.annotate, outputs.anonymize, options.limits, options.timeout
                 )
-                self._copies = self._stack.enter_context(copies)
-            self._stack = self._stack.pop_all()
+                self._copies = stack.enter_context(copies)
+            self._stack = stack.pop_all()
         return self
 
-    def write(self, result: FileResult) -> None:
-        """Write one file's rows to every output but the report.
+    def write(self, result: FileResult) -> FileResult:
+        """Write one file's rows to every output.
+
+        A fault that concerns only this file costs its rows: the output that meets it, and those
+        after it, get one row with the reason instead.
+
+        Returns:
+            The result as it was written.
 
         Raises:
-            OutputError: the disk is full.
+            OutputError, OSError: an output cannot be written at all: the disk is full, say.
         """
-        for row in result.rows:
-            for writer in self._rows:
-                writer.append(row)
+        for write in self._writers:
+            error = _try(write, result)
+            if error is not None:
+                result = FileResult(result.file, (unreadable_row(result.file.key, error),))
+                _try(write, result)  # if this fails too, only the summary has the row
         if self._copies is not None:
             self._copies.add(result)
+        return result
 
     def __exit__(
         self,
@@ -170,12 +211,26 @@ class OutputWriters:
         return self._stack.__exit__(kind, error, trace)
 
 
-def to_report_images(results: Iterator[FileResult], report: Path) -> Iterator[ReportImage]:
-    """Turn results into the entries of a report that will be written to ``report``."""
+def _try(write: Callable[[FileResult], None], result: FileResult) -> Exception | None:
+    """Write a result; return an error that concerns only its file."""
+    try:
+        write(result)
+    except (OSError, FacegenderError):  # concerns every file
+        raise
+    except Exception as error:  # whatever it is, it costs this file's rows, not the run
+        return error
+    return None
+
+
+def _append_rows(writer: DetailsWriter | ProcessResultsWriter, result: FileResult) -> None:
+    for row in result.rows:
+        writer.append(row)
+
+
+def _append_to_report(writer: ReportWriter, report: Path, result: FileResult) -> None:
     from facegender.results.report import ReportImage, relative_url
 
-    for result in results:
-        path = result.item.path
-        url = None if path is None else relative_url(path, report)
-        rows = tuple(row.to_dict() for row in result.rows)
-        yield ReportImage(rows, result.thumbnail or None, url)
+    path = result.file.path
+    url = None if path is None else relative_url(path, report)
+    rows = tuple(row.to_dict() for row in result.rows)
+    writer.append(ReportImage(rows, result.thumbnail or None, url))

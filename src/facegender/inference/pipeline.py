@@ -1,30 +1,31 @@
-"""Files -> a stream of result rows.
+"""The prediction pipeline: from files to a stream of results, one per file, in order.
 
-Three stages, in :func:`_answers`: pictures are read a bounded way ahead, in other processes; their
-faces are gathered into runs of one size, which the network answers side by side in threads; rows
-leave in the order in which the files came.
+Three stages, in :func:`_predict`: images are preprocessed ahead of time in other processes; their
+crops are collected into batches, which the network classifies concurrently in threads; results are
+yielded in the order of the files. All three are bounded, so memory does not grow with the number
+of files.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from operator import length_hint
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facegender.errors import FacegenderError, UnreadableImageError
 from facegender.images.formats import DEFAULT_IMAGE_LIMITS, ImageLimits
 from facegender.images.pixels import Pixels
-from facegender.inference.classifier import Classifier
+from facegender.inference.batched_network import BatchedNetwork, Slot
+from facegender.inference.face_classifier import FaceClassifier
 from facegender.inference.journal import CachedResult, Journal
 from facegender.inference.preprocess import (
     PreprocessedImage,
@@ -34,26 +35,27 @@ from facegender.inference.preprocess import (
     warm_up,
 )
 from facegender.inference.worker_pool import WorkerDiedError, WorkerPool
-from facegender.inputs.paths import InputFile, Inputs
+from facegender.inputs.paths import Inputs
+from facegender.inputs.sources import InputFile
 from facegender.model.runtime import BATCH_SIZE, count_cores
-from facegender.results.predictions import Prediction, Status
+from facegender.results.predictions import Prediction, Status, unreadable_row
 
 READ_AHEAD = 64
-"""Pictures that are read ahead of the network, and pictures whose answers are waited for (on more
-than one core three groups a core); with their bytes it bounds the memory."""
+"""Maximum number of files preprocessed ahead of the network, and of files waiting for it; with
+several cores, three groups per core."""
 
 READ_AHEAD_BYTES = 64 * 2**20
-"""Most bytes of pictures out of archives that wait to be decoded, and as many that wait for their
-answers."""
+"""Maximum bytes of archive members waiting to be preprocessed, and of those waiting for the
+network."""
 
 TASK_FILES = 16
-"""Most pictures that go to a reading process together."""
+"""Maximum number of files in one group, which is one round trip to a worker process."""
 
 TASK_BYTES = 512 * 2**10
-"""Bytes of files at which a group is full: large photos go one by one, to whichever is free."""
+"""Maximum bytes of files in one group: large images are sent one by one to any idle process."""
 
 TIMEOUT_SECONDS = 60.0
-"""How long the reading of one picture may take."""
+"""Default time to read one image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +91,43 @@ class PredictOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class FileResult:
-    """A file with its rows: one for each face, or one that says why there is none."""
+class PixelsFile(InputFile):
+    """An image that is already decoded.
 
-    item: InputFile
+    Attributes:
+        pixels: ``uint8 [H, W, 3]``, RGB, upright.
+    """
+
+    pixels: Pixels = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """The result for one file.
+
+    Attributes:
+        file: the file.
+        rows: one for each face, the main face first, or one without an answer.
+        thumbnail: a small JPEG; empty if none was asked for.
+        is_cached: the result is from an earlier run's journal.
+    """
+
+    file: InputFile
     rows: tuple[Prediction, ...]
     thumbnail: bytes = b""
     is_cached: bool = False
-    """From an earlier run's journal."""
 
     @property
     def is_new(self) -> bool:
-        """Tell whether a file was read for it now."""
-        return self.item.is_image and not self.item.problem and not self.is_cached
+        """Whether the file was read in this run, and a resumed run need not read it again."""
+        is_read = self.file.is_image and not self.file.problem and not self.is_cached
+        # an unsupported image may be read when an extra is installed
+        return is_read and self.rows[0].status not in (Status.SKIPPED, Status.UNSUPPORTED)
 
 
 def predict_files(
     files: Iterable[InputFile],
-    classifier: Classifier,
+    classifier: FaceClassifier,
     options: PredictOptions | None = None,
     *,
     has_thumbnails: bool = False,
@@ -121,17 +142,17 @@ def predict_files(
         options: how to predict.
         has_thumbnails: make a small JPEG of each image, for the report.
         pool: processes shared by several calls; None starts some for this one.
-        journal: where answers are kept and found again.
+        journal: where results are stored and found again.
 
     Raises:
         InputError: an unknown value of ``faces``.
         ValueError: ``min_confidence`` outside 0.5 to 1.
     """
     options = options or PredictOptions()
-    described = classifier.description
+    description = classifier.description
     preprocess = PreprocessOptions(
-        described.crop,
-        described.resize,
+        description.crop,
+        description.resize,
         options.faces,
         options.limits,
         options.detector,
@@ -139,22 +160,22 @@ def predict_files(
     )
     threshold = classifier.threshold(options.min_confidence)
     total = files.total if isinstance(files, Inputs) else length_hint(files, -1)
-    pools: Callable[[], AbstractContextManager[WorkerPool]] = partial(
+    make_pool: Callable[[], AbstractContextManager[WorkerPool]] = partial(
         start_workers, None if total == -1 else total, options.timeout
     )
     if pool is not None:
-        pools = lambda: nullcontext(pool)  # noqa: E731
-    return _answers(
-        iter(files), classifier, threshold, preprocess, pools, journal, options.retry_errors
+        make_pool = lambda: nullcontext(pool)  # noqa: E731
+    return _predict(
+        iter(files), classifier, threshold, preprocess, make_pool, journal, options.retry_errors
     )
 
 
 def start_workers(total: int | None, timeout: float = TIMEOUT_SECONDS) -> WorkerPool:
-    """Start processes that read for :func:`predict_files`; they get ready beside what comes next.
+    """Start the processes that preprocess images; they start up in the background.
 
     Args:
-        total: how many files there are; None where that is not known.
-        timeout: how long the reading of one picture may take.
+        total: number of files; None if unknown.
+        timeout: seconds to read one image.
     """
     processes = count_cores() if total is None else min(count_cores(), 1 + total // BATCH_SIZE)
     pool = WorkerPool(processes, timeout=timeout)
@@ -163,103 +184,143 @@ def start_workers(total: int | None, timeout: float = TIMEOUT_SECONDS) -> Worker
     return pool
 
 
-def _answers(
-    coming: Iterator[InputFile],
-    classifier: Classifier,
+def _predict(
+    files: Iterator[InputFile],
+    classifier: FaceClassifier,
     threshold: float,
-    reader: PreprocessOptions,
+    preprocess: PreprocessOptions,
     make_pool: Callable[[], AbstractContextManager[WorkerPool]],
     journal: Journal | None,
     retry_errors: bool,
 ) -> Iterator[FileResult]:
-    """Read in other processes, run the network in threads, answer in order; see the module."""
-    known = partial(_known, journal=journal, retry_errors=retry_errors)
-    most = max(READ_AHEAD, 3 * TASK_FILES * classifier.threads)
-    waiting: deque[_Waiting] = deque()
-    held = 0  # bytes of files out of archives among those that wait
-    with make_pool() as pool, _Network(classifier) as network:
+    """Preprocess in other processes, run the network in threads, yield results in order."""
+    find_ready = partial(_find_ready, journal=journal, retry_errors=retry_errors)
+    max_files = max(READ_AHEAD, 3 * TASK_FILES * classifier.threads)
+    pending: deque[_PendingFile] = deque()
+    pending_bytes = 0  # of archive members
+    with make_pool() as pool, BatchedNetwork(classifier) as network:
 
-        def first() -> FileResult:
-            nonlocal held
-            held -= len(waiting[0].item.data)
-            answered = _answered(waiting.popleft(), network, classifier, threshold)
-            if journal is not None and answered.is_new:
-                journal.add(answered.item, answered.rows, answered.thumbnail)
-            return answered
+        def finish_first() -> FileResult:
+            nonlocal pending_bytes
+            first = pending.popleft()
+            pending_bytes -= _data_bytes(first.file)
+            try:
+                result = _finish(first, network, classifier, threshold)
+            except FacegenderError:  # concerns every file: the network cannot be run
+                raise
+            except Exception as error:  # whatever it is, it costs this file's rows, not the run
+                result = FileResult(first.file, (unreadable_row(first.file.key, error),))
+            if journal is not None and result.is_new:
+                _store(journal, result)
+            return result
 
-        for item, read in _read_ahead(coming, known, pool, reader, most):
-            crops = read.crops if isinstance(read, PreprocessedImage) else ()
-            waiting.append(_Waiting(item, read, [network.ask(crop.pixels) for crop in crops]))
-            held += len(item.data)
-            while waiting and (
+        for file, outcome in _read_ahead(files, find_ready, pool, preprocess, max_files):
+            pending.append(_queue_crops(file, outcome, network))
+            pending_bytes += _data_bytes(file)
+            while pending and (
                 network.is_busy
-                or len(waiting) >= most
-                or held > READ_AHEAD_BYTES
-                or waiting[0].is_answered
+                or len(pending) >= max_files
+                or pending_bytes > READ_AHEAD_BYTES
+                or pending[0].is_done
             ):
-                yield first()
-        while waiting:
-            yield first()
+                yield finish_first()
+        while pending:
+            yield finish_first()
 
 
-_Settled = CachedResult | Prediction
+_Ready: TypeAlias = CachedResult | Prediction
+"""The result for a file that need not be read."""
+
+_Outcome: TypeAlias = CachedResult | Prediction | PreprocessedImage
+"""What the first stage found for a file: its result, or the inputs of the network."""
 
 
-def _known(item: InputFile, journal: Journal | None, retry_errors: bool) -> _Settled | None:
-    """Tell what needs no reading: what an earlier run answered, and what cannot be read at all."""
-    if not item.is_image:
-        return Prediction(item.key, Status.SKIPPED)
-    if item.problem:
-        return Prediction(item.key, Status.UNREADABLE, error=item.problem)
-    return None if journal is None else journal.cached(item, with_bad=not retry_errors)
+def _find_ready(file: InputFile, journal: Journal | None, retry_errors: bool) -> _Ready | None:
+    """Return the result for a file that need not be read: skipped, unreadable, or cached."""
+    if not file.is_image:
+        return Prediction(file.key, Status.SKIPPED)
+    if file.unsupported:
+        return Prediction(file.key, Status.UNSUPPORTED, error=file.unsupported)
+    if file.problem:
+        return unreadable_row(file.key, file.problem)
+    if journal is None:
+        return None
+    try:
+        return journal.find(file, retry_errors=retry_errors)
+    except FacegenderError:
+        raise
+    except Exception:  # whatever it is, the file is read again
+        return None
+
+
+def _store(journal: Journal, result: FileResult) -> None:
+    """Store a result, unless the journal cannot store it: a resumed run reads the file again.
+
+    Raises:
+        OutputError: the journal cannot be written: the disk is full, say.
+    """
+    try:
+        journal.add(result.file, result.rows, result.thumbnail)
+    except FacegenderError:
+        raise
+    except Exception:  # the answer stands: only resuming needs the journal
+        return
+
+
+def _source(file: InputFile) -> Path | bytes | Pixels:
+    """Return what a worker process reads."""
+    if isinstance(file, PixelsFile):
+        return file.pixels
+    return file.data if file.path is None else file.path
+
+
+def _data_bytes(file: InputFile) -> int:
+    """Return the memory that a file takes until it is read."""
+    return len(file.data) + (file.pixels.nbytes if isinstance(file, PixelsFile) else 0)
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
-    """Files in a row, with what is known of them; what is not known is being read."""
+class _FileGroup:
+    """Consecutive files, each with its result if it need not be read; the others are being read."""
 
-    files: list[tuple[InputFile, _Settled | None]]
-    readings: Future[list[PreprocessedImage | Exception | None]]
+    files: list[tuple[InputFile, _Ready | None]]
+    images: Future[list[PreprocessedImage | Exception | None]]
 
     @property
-    def bytes_held(self) -> int:
-        return sum(len(item.data) for item, _ in self.files)
+    def data_bytes(self) -> int:
+        return sum(_data_bytes(file) for file, _ in self.files)
 
 
 def _read_ahead(
-    coming: Iterator[InputFile],
-    known: Callable[[InputFile], _Settled | None],
+    files: Iterator[InputFile],
+    find_ready: Callable[[InputFile], _Ready | None],
     pool: WorkerPool,
-    reader: PreprocessOptions,
-    most: int,
-) -> Iterator[tuple[InputFile, CachedResult | PreprocessedImage | Prediction]]:
-    """Have files read in other processes, ``most`` of them ahead; give them in their order."""
-    pending: deque[_Group] = deque()
-    for files in _grouped((item, known(item)) for item in coming):
-        unread = [
-            item.data if item.path is None else item.path
-            for item, cached in files
-            if cached is None
-        ]
-        pending.append(_Group(files, pool.submit_group(preprocess_file, unread, reader)))
+    preprocess: PreprocessOptions,
+    max_files: int,
+) -> Iterator[tuple[InputFile, _Outcome]]:
+    """Preprocess up to ``max_files`` files ahead in other processes; yield them in order."""
+    pending: deque[_FileGroup] = deque()
+    for group in _group_small((file, find_ready(file)) for file in files):
+        unread = [_source(file) for file, ready in group if ready is None]
+        pending.append(_FileGroup(group, pool.submit_group(preprocess_file, unread, preprocess)))
         while pending and (
-            sum(len(group.files) for group in pending) >= most
-            or sum(group.bytes_held for group in pending) > READ_AHEAD_BYTES
+            sum(len(group.files) for group in pending) >= max_files
+            or sum(group.data_bytes for group in pending) > READ_AHEAD_BYTES
         ):
             yield from _outcomes(pending.popleft())
     while pending:
         yield from _outcomes(pending.popleft())
 
 
-def _grouped(
-    files: Iterable[tuple[InputFile, _Settled | None]],
-) -> Iterator[list[tuple[InputFile, _Settled | None]]]:
-    """Gather files that are small into groups, for each group costs two changes of process."""
-    group: list[tuple[InputFile, _Settled | None]] = []
+def _group_small(
+    files: Iterable[tuple[InputFile, _Ready | None]],
+) -> Iterator[list[tuple[InputFile, _Ready | None]]]:
+    """Group files by number and bytes, because every group costs one round trip to a process."""
+    group: list[tuple[InputFile, _Ready | None]] = []
     size = 0
-    for item, cached in files:
-        group.append((item, cached))
-        size += item.size if cached is None else 0
+    for file, ready in files:
+        group.append((file, ready))
+        size += file.size if ready is None else 0
         if len(group) == TASK_FILES or size >= TASK_BYTES:
             yield group
             group, size = [], 0
@@ -267,119 +328,60 @@ def _grouped(
         yield group
 
 
-def _outcomes(
-    group: _Group,
-) -> Iterator[tuple[InputFile, CachedResult | PreprocessedImage | Prediction]]:
-    """Wait for a group that is being read; what cannot be read is a row that says why."""
-    readings = iter(group.readings.result())
-    for item, cached in group.files:
-        reading = cached or next(readings)
-        if reading is None:
-            yield item, Prediction(item.key, Status.SKIPPED)
-        elif isinstance(reading, (UnreadableImageError, WorkerDiedError)):
-            yield item, Prediction(item.key, Status.UNREADABLE, error=str(reading))
-        elif isinstance(reading, FacegenderError):  # of all pictures, such as a missing library
-            raise reading
-        elif isinstance(reading, Exception):
-            reason = f"{type(reading).__name__}: {reading}"
-            yield item, Prediction(item.key, Status.UNREADABLE, error=reason)
+def _outcomes(group: _FileGroup) -> Iterator[tuple[InputFile, _Outcome]]:
+    """Wait for a group; a file that cannot be read becomes a row with the reason."""
+    images: Iterator[PreprocessedImage | Exception | None]
+    try:
+        images = iter(group.images.result())
+    except (FacegenderError, OSError):  # concerns every file: no process can be started
+        raise
+    except Exception as error:  # the group could not be sent or received
+        images = repeat(error)
+    for file, ready in group.files:
+        outcome = ready or next(images)
+        if outcome is None:
+            yield file, Prediction(file.key, Status.SKIPPED)
+        elif isinstance(outcome, WorkerDiedError):
+            yield file, unreadable_row(file.key, str(outcome))
+        elif isinstance(outcome, FacegenderError) and not isinstance(outcome, UnreadableImageError):
+            raise outcome  # concerns every file: a missing library, say
+        elif isinstance(outcome, Exception):
+            yield file, unreadable_row(file.key, outcome)
         else:
-            yield item, reading
-
-
-@dataclass(slots=True)
-class _Run:
-    """One run of the network: its pictures so far, and its answers once it is begun."""
-
-    pixels: Pixels
-    count: int = 0
-    answers: Future[NDArray[np.float32]] | None = None
-
-    @property
-    def is_done(self) -> bool:
-        return self.answers is not None and self.answers.done()
-
-
-class _Network:
-    """Gathers faces into runs of one size, and has the network answer them side by side.
-
-    A picture's faces may lie in two runs. A run begins when it is full, or when an answer out of
-    it is waited for.
-    """
-
-    def __init__(self, classifier: Classifier) -> None:
-        resize = classifier.description.resize
-        self._shape = (BATCH_SIZE, resize.height, resize.width, 3)
-        self._classifier = classifier
-        self._most = 2 * classifier.threads
-        self._threads = ThreadPoolExecutor(classifier.threads, "facegender-network")
-        self._filling: _Run | None = None
-        self._begun: deque[_Run] = deque()
-
-    def ask(self, pixels: Pixels) -> tuple[_Run, int]:
-        """Take a face; give the run that it is part of, and its place there."""
-        run = self._filling = self._filling or _Run(np.empty(self._shape, np.uint8))
-        run.pixels[run.count] = pixels
-        run.count += 1
-        if run.count == BATCH_SIZE:
-            self._begin(run)
-        return run, run.count - 1
-
-    def answer(self, run: _Run, place: int) -> NDArray[np.float32]:
-        """Wait for one face's probabilities, ``float32 [2]``."""
-        if run.answers is None:
-            self._begin(run)
-        assert run.answers is not None
-        answers = run.answers.result()
-        both: NDArray[np.float32] = answers[place]
-        return both
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether enough runs are on their way to keep all threads at work."""
-        while self._begun and self._begun[0].is_done:
-            self._begun.popleft()
-        return len(self._begun) >= self._most
-
-    def _begin(self, run: _Run) -> None:
-        filled = run.pixels[: run.count]
-        run.answers = self._threads.submit(self._classifier.probabilities, filled)
-        self._begun.append(run)
-        self._filling = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._threads.shutdown(cancel_futures=True)
+            yield file, outcome
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A file that was read, and where the answers for its faces will be."""
+class _PendingFile:
+    """A file that is waiting for the network's results for its crops."""
 
-    item: InputFile
-    read: CachedResult | PreprocessedImage | Prediction
-    faces: list[tuple[_Run, int]]
+    file: InputFile
+    outcome: _Outcome
+    slots: list[Slot]
 
     @property
-    def is_answered(self) -> bool:
-        return all(run.is_done for run, _ in self.faces)
+    def is_done(self) -> bool:
+        return all(batch.is_done for batch, _ in self.slots)
 
 
-def _answered(
-    waiting: _Waiting, network: _Network, classifier: Classifier, threshold: float
+def _queue_crops(file: InputFile, outcome: _Outcome, network: BatchedNetwork) -> _PendingFile:
+    """Give a file's crops to the network."""
+    crops = outcome.crops if isinstance(outcome, PreprocessedImage) else ()
+    try:
+        return _PendingFile(file, outcome, [network.add(crop.pixels) for crop in crops])
+    except Exception as error:  # crops of another shape, say
+        return _PendingFile(file, unreadable_row(file.key, error), [])
+
+
+def _finish(
+    pending: _PendingFile, network: BatchedNetwork, classifier: FaceClassifier, threshold: float
 ) -> FileResult:
-    """Wait for a file's answers and make them rows."""
-    item, read = waiting.item, waiting.read
-    if isinstance(read, CachedResult):
-        return FileResult(item, read.rows, read.thumbnail, is_cached=True)
-    if isinstance(read, Prediction):
-        return FileResult(item, (read,))
-    found = (network.answer(*face) for face in waiting.faces)
-    return FileResult(item, classifier.rows(item.key, read, found, threshold), read.thumbnail)
+    """Wait for a file's probabilities and make its rows."""
+    file, outcome = pending.file, pending.outcome
+    if isinstance(outcome, CachedResult):
+        return FileResult(file, outcome.rows, outcome.thumbnail, is_cached=True)
+    if isinstance(outcome, Prediction):
+        return FileResult(file, (outcome,))
+    probabilities = (network.wait_for(*slot) for slot in pending.slots)
+    rows = classifier.rows(file.key, outcome, probabilities, threshold)
+    return FileResult(file, rows, outcome.thumbnail)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,22 +16,18 @@ from PIL import __version__ as pillow_version
 from facegender import __version__
 from facegender.errors import InputError, StoppedError
 from facegender.inference.classifier import Classifier
-from facegender.inference.journal import Journal
-from facegender.inference.outputs import (
-    OutputWriters,
-    PredictOutputs,
-    check_outputs,
-    to_report_images,
-)
+from facegender.inference.journal import Journal, current_time
+from facegender.inference.outputs import OutputWriters, PredictOutputs, check_outputs
 from facegender.inference.pipeline import (
     FileResult,
     PredictOptions,
     predict_files,
     start_workers,
 )
-from facegender.inputs.paths import collect_inputs
+from facegender.inputs.paths import Inputs, collect_inputs
+from facegender.results.output_file import is_stream
 from facegender.results.predictions import Prediction
-from facegender.results.summary import RunSummary, SummaryCounter
+from facegender.results.summary import RunSummary, SummaryCounter, count_of, describe_skipped
 
 if TYPE_CHECKING:  # loaded only by a run that writes a report
     from facegender.results.report import ReportInfo
@@ -66,8 +62,9 @@ def predict_folder(
 
     Returns:
         One row per face, the main face of an image first; one row without an answer if there is
-        no face (``no_face``), the image cannot be read (``unreadable``, with the reason) or the
-        file is no image (``skipped``). Memory does not grow with the folder, except for its names.
+        no face (``no_face``), the image cannot be read (``unreadable``, with the reason), its
+        format is not read here (``unsupported``) or the file is no image (``skipped``). Memory does
+        not grow with the folder, except for its names.
 
     Raises:
         InputError: the folder is missing or cannot be listed, or an unknown value of ``faces``.
@@ -92,8 +89,9 @@ def predict_to_files(
 ) -> RunSummary:
     """Classify every face in folders, files and archives, and write the results to files.
 
-    A run that was stopped resumes: call it again with the same arguments. Every file is written
-    under a temporary name and renamed when it is complete.
+    A run that was stopped resumes: call it again with the same arguments; not if the results go to
+    standard output or a pipe. Every file is written under a temporary name and renamed when it is
+    complete. If no image can be read, earlier results stay.
 
     Example:
         >>> summary = predict_to_files("faces", PredictOutputs(Path("answers.json")))
@@ -113,10 +111,13 @@ def predict_to_files(
         Counts, reasons of failures and the paths written.
 
     Raises:
-        InputError: a missing input, an unknown option value, or options that exclude each other.
+        InputError: a missing input, inputs without any image (earlier outputs stay), an unknown
+            option value, or options that exclude each other.
         OutputError: an output cannot be written or would overwrite an input.
         ModelFileError: the model cannot be loaded.
-        StoppedError: Ctrl-C or SIGTERM; answers so far are kept and the same call resumes.
+        StoppedError: Ctrl-C, or SystemExit from a signal handler (the command has one for
+            SIGTERM); results so far are kept, and the same call resumes.
+        MissingExtraError: a format or detector whose library is not installed.
         ValueError: ``min_confidence`` outside 0.5 to 1.
     """
     started = time.perf_counter()
@@ -126,65 +127,103 @@ def predict_to_files(
     model = None if model is None else Path(model)
     check_outputs(outputs, files, model, options.detector)
     _check_detector(options.detector)
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # a damaged file is a row, not a warning
     counter = SummaryCounter()
-    has_report = outputs.report is not None
+    run = _Run(names, files, outputs, options, counter, progress, on_message)
     try:
+        summary = run.predict(model, runtime)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        code = stop.code if isinstance(stop, SystemExit) else 130
+        resume = "" if is_stream(outputs.results) else ". To resume, run the same command"
+        raise StoppedError(
+            f"Stopped after {count_of(counter.images, 'image')}{resume}",
+            code if isinstance(code, int) else 130,
+        ) from stop
+    return replace(summary, seconds=time.perf_counter() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run of :func:`predict_to_files` whose arguments have been checked."""
+
+    names: Sequence[str | PathLike[str]]
+    files: Inputs
+    outputs: PredictOutputs
+    options: PredictOptions
+    counter: SummaryCounter
+    progress: ProgressWrapper | None
+    on_message: Callable[[str], None] | None
+
+    def predict(self, model: Path | None, runtime: str) -> RunSummary:
+        """Predict and write every output."""
+        outputs, options, counter = self.outputs, self.options, self.counter
         with ExitStack() as stack:
             # the processes start while the network loads
-            pool = stack.enter_context(start_workers(files.total, options.timeout))
+            pool = stack.enter_context(start_workers(self.files.total, options.timeout))
             classifier = Classifier.load(model, runtime=runtime)
-            depends_on = _answers_depend_on(classifier, options, has_report)
-            journal = stack.enter_context(Journal(outputs.results, depends_on))
-            if journal.is_fresh and on_message:
-                on_message("Starting over: the earlier run used another model or other options")
-            writers = stack.enter_context(OutputWriters(outputs, options))
+            journal = self._open_journal(classifier, stack)
+            about = _report_info(classifier, self.names, journal) if outputs.report else None
+            writers = stack.enter_context(OutputWriters(outputs, options, about))
             results = predict_files(
-                files,
+                self.files,
                 classifier,
                 options,
-                has_thumbnails=has_report,
+                has_thumbnails=outputs.report is not None,
                 pool=pool,
                 journal=journal,
             )
-            if progress:
-                results = progress(results, files.total)
-            recorded = _record(results, writers, counter)
-            if outputs.report is None:
-                for _ in recorded:
-                    pass
-            else:
-                from facegender.results.report import write_report
-
-                info = _report_info(classifier, names, journal.begun)
-                write_report(outputs.report, to_report_images(recorded, outputs.report), info)
-        if not counter.counts["unreadable"]:
+            for result in self.progress(results, self.files.total) if self.progress else results:
+                written = writers.write(result)
+                counter.add(written.rows, is_cached=written.is_cached)
+            if not counter.images:
+                raise InputError(_describe_nothing(self.names, counter))
+            paths = outputs.paths
+            if not counter.has_read_any and _has_content(outputs.results):
+                writers.results.discard()
+                paths = tuple(path for path in paths if path != str(outputs.results))
+                self._tell(f"No image could be read: {outputs.results} is left as it was")
+        kept_journal = ""
+        if journal is not None and counter.has_failed_any:
+            is_beside = not outputs.results.is_symlink()
+            path = outputs.results.with_name(journal.path.name) if is_beside else journal.path
+            kept_journal = str(path)
+        elif journal is not None:
             journal.remove()
-    except (KeyboardInterrupt, SystemExit) as stop:
-        code = stop.code if isinstance(stop, SystemExit) else 130
-        raise StoppedError(
-            f"Stopped after {counter.summary().images:,} images. To resume, run the same command",
-            code if isinstance(code, int) else 130,
-        ) from stop
-    return counter.summary(
-        outputs=outputs.paths,
-        not_annotated=writers.not_annotated,
-        seconds=time.perf_counter() - started,
-    )
+        return counter.summary(
+            outputs=paths, not_annotated=writers.not_annotated, journal=kept_journal
+        )
+
+    def _open_journal(self, classifier: Classifier, stack: ExitStack) -> Journal | None:
+        """Open the journal beside the results; None if they go to a stream."""
+        if is_stream(self.outputs.results):
+            return None
+        depends_on = _answers_depend_on(classifier, self.options, self.outputs.report is not None)
+        journal = stack.enter_context(Journal(self.outputs.results, depends_on))
+        if journal.starts_over:
+            self._tell("Starting over: the earlier run used another model or other options")
+        return journal
+
+    def _tell(self, message: str) -> None:
+        if self.on_message:
+            self.on_message(message)
 
 
-def _record(
-    results: Iterator[FileResult], writers: OutputWriters, counter: SummaryCounter
-) -> Iterator[FileResult]:
-    """Count and write each result, then hand it on."""
-    for result in results:
-        counter.add(result.rows, is_cached=result.is_cached)
-        writers.write(result)
-        yield result
+def _describe_nothing(names: Sequence[str | PathLike[str]], counter: SummaryCounter) -> str:
+    """Say that no image was found, and what was found instead."""
+    skipped = describe_skipped(counter.skipped)
+    found = f" (skipped {counter.counts['skipped']:,}: {skipped})" if skipped else ""
+    return f"No images found in {', '.join(os.fspath(name) for name in names)}{found}"
+
+
+def _has_content(path: Path) -> bool:
+    """Tell whether an earlier run wrote labels to a results file."""
+    try:
+        return not is_stream(path) and path.stat().st_size > len("{}\n")
+    except OSError:
+        return False
 
 
 def _check_detector(detector: Path | None) -> None:
-    """Load a detector file once here, so that a wrong one is one error, not one per image."""
+    """Load a detector file here, so that a wrong one is one error, not one per image."""
     if detector is not None:
         from facegender.faces.opencv import OpenCVYuNet
 
@@ -194,7 +233,7 @@ def _check_detector(detector: Path | None) -> None:
 def _answers_depend_on(
     classifier: Classifier, options: PredictOptions, has_thumbnails: bool
 ) -> dict[str, Any]:
-    """List everything besides the image that an answer depends on: the journal's key."""
+    """Return everything besides the image that an answer depends on, for the journal."""
     return {
         "versions": [__version__, pillow_version],
         "model": classifier.digest,
@@ -208,7 +247,7 @@ def _answers_depend_on(
 
 
 def _file_state(path: Path) -> list[str | int]:
-    """Path, size and time: another state of the file has others.
+    """Return path, size and time of a file, which change with its content.
 
     Raises:
         InputError: it is missing.
@@ -216,14 +255,14 @@ def _file_state(path: Path) -> list[str | int]:
     try:
         found = path.stat()
     except OSError as error:
-        raise InputError(f"cannot read the detector {path}: {error.strerror or error}") from error
+        raise InputError(f"Cannot read the detector {path}: {error.strerror or error}") from error
     return [str(path), found.st_size, found.st_mtime_ns]
 
 
 def _report_info(
-    classifier: Classifier, inputs: Sequence[str | PathLike[str]], begun: str
+    classifier: Classifier, inputs: Sequence[str | PathLike[str]], journal: Journal | None
 ) -> ReportInfo:
-    """Say in the report how it was made."""
+    """Describe the run in its report."""
     from facegender.results.report import ReportInfo
 
     description = classifier.description
@@ -231,7 +270,7 @@ def _report_info(
         model=description.name,
         fingerprint=classifier.digest[:16],
         version=__version__,
-        created=begun,
+        created=current_time() if journal is None else journal.started,
         input=", ".join(os.fspath(name) for name in inputs),
         terms=" ".join(filter(None, (description.license, description.terms))),
     )

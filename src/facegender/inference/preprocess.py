@@ -1,4 +1,4 @@
-"""One picture file -> what the network looks at. Runs in processes of its own; see ``isolated``."""
+"""Preprocessing: from an image file to the inputs of the network. Runs in worker processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 from math import ceil
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
 
 from facegender.errors import InputError
 from facegender.faces.alignment import Crop
@@ -16,17 +16,20 @@ from facegender.faces.face_aligner import FACE_MODES, FaceAligner, FaceCrop
 from facegender.faces.yunet import YuNet
 from facegender.images.decode import DownscaledImage, decode_downscaled, decode_resized
 from facegender.images.formats import DEFAULT_IMAGE_LIMITS, ImageLimits, read_image_file
-from facegender.images.pixels import Pixels, Resize, to_image
+from facegender.images.pixels import Pixels, Resize, thumbnail, to_image
 
 DETECTION_SIDE = YuNet.LARGE_SIDE
-"""Long side in pixels that a large JPEG has at least when it is looked at for faces."""
+"""Minimum long side in pixels at which a large JPEG is decoded to search for faces."""
+
+NOT_AN_IMAGE = "not an image by name and content"
+"""Why a file that the caller named as an image is not read."""
 
 
 def check_face_mode(faces: str) -> None:
-    """Refuse what is none of :data:`FACES`.
+    """Check that ``faces`` is one of :data:`facegender.faces.face_aligner.FACE_MODES`.
 
     Raises:
-        InputError: another word.
+        InputError: it is not.
     """
     if faces not in FACE_MODES:
         raise InputError(f"faces {faces!r} is not one of {', '.join(FACE_MODES)}")
@@ -34,15 +37,15 @@ def check_face_mode(faces: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PreprocessOptions:
-    """How pictures are read: everything that decides what the network will see.
+    """Everything that decides what the network gets from an image.
 
     Attributes:
-        crop: the model's rule to cut a face out.
-        resize: the model's size.
-        faces: one of :data:`FACES`.
-        limits: what a picture may cost.
-        detector: a YuNet file for OpenCV instead of the detector that ships.
-        has_thumbnail: make a small JPEG of each picture, for the report.
+        crop: the model's crop rule.
+        resize: the model's input size.
+        faces: one of :data:`facegender.faces.face_aligner.FACE_MODES`.
+        limits: maximum size of an image.
+        detector: a YuNet file for OpenCV; None takes the detector that ships.
+        has_thumbnail: make a thumbnail of each image, for the report.
     """
 
     crop: Crop
@@ -53,19 +56,24 @@ class PreprocessOptions:
     has_thumbnail: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no way to take a picture.
+        """Check the face mode.
 
         Raises:
-            InputError: another word for ``faces``.
+            InputError: an unknown value of ``faces``.
         """
         check_face_mode(self.faces)
 
 
 @dataclass(frozen=True, slots=True)
 class PreprocessedImage:
-    """A picture that was read: its faces as the network sees them, none where it shows none.
+    """The network's inputs from one image.
 
-    ``width`` and ``height`` are those of the upright picture, in which the faces' boxes lie.
+    Attributes:
+        crops: one for each face, the main face first; empty if no face was found. The faces are in
+            pixels of the full-size upright image.
+        width: of the full-size upright image in pixels.
+        height: of the full-size upright image in pixels.
+        thumbnail: a small JPEG; empty if none was asked for.
     """
 
     crops: tuple[FaceCrop, ...]
@@ -75,58 +83,66 @@ class PreprocessedImage:
 
 
 def warm_up() -> None:
-    """Do nothing: to be asked for it, a process has loaded this module."""
+    """Do nothing: a worker process imports this module to call it."""
 
 
-def preprocess_file(source: Path | bytes, reader: PreprocessOptions) -> PreprocessedImage | None:
-    """Read a picture file, find what it shows, and bring it to the network's size.
+def preprocess_file(
+    source: Path | bytes | Pixels, options: PreprocessOptions
+) -> PreprocessedImage | None:
+    """Decode an image file, find its faces and crop them at the network's input size.
 
-    A large JPEG is decoded smaller where that shows the network no less.
+    A large JPEG is decoded at a fraction of its size if the network's inputs lose nothing by it.
 
     Args:
-        source: a file, or its content.
-        reader: how.
+        source: a file, its content, or its pixels as for :func:`preprocess_pixels`.
+        options: how.
 
     Returns:
-        None where a file is no picture by name and content.
+        The network's inputs, or None if the file is no image by name and content.
 
     Raises:
-        UnreadableImageError: it cannot be read whole; see
-            :func:`facegender.images.decode.decode`.
+        UnreadableImageError: see :func:`facegender.images.decode.decode`.
     """
-    data = source if isinstance(source, bytes) else read_image_file(source, reader.limits)
+    if isinstance(source, np.ndarray):
+        return preprocess_pixels(source, options)
+    data = source if isinstance(source, bytes) else read_image_file(source, options.limits)
     if data is None:
         return None
-    if reader.faces == "whole" and not reader.has_thumbnail:
-        fitted = decode_resized(data, reader.resize, reader.limits)
-        return PreprocessedImage((FaceCrop(fitted.pixels, None),), fitted.width, fitted.height)
-    needed = max(reader.resize.width, reader.resize.height)
+    if options.faces == "whole" and not options.has_thumbnail:
+        resized = decode_resized(data, options.resize, options.limits)
+        return PreprocessedImage((FaceCrop(resized.pixels, None),), resized.width, resized.height)
+    input_side = max(options.resize.width, options.resize.height)
     image = decode_downscaled(
-        data, 2 * needed if reader.faces == "whole" else DETECTION_SIDE, reader.limits
+        data, 2 * input_side if options.faces == "whole" else DETECTION_SIDE, options.limits
     )
-    return _preprocess(image, reader, lambda side: decode_downscaled(data, side, reader.limits))
+    return _preprocess(image, options, lambda side: decode_downscaled(data, side, options.limits))
 
 
-def preprocess_pixels(pixels: Pixels, reader: PreprocessOptions) -> PreprocessedImage:
-    """Find what a decoded picture ``uint8 [H, W, 3]`` shows; see :func:`preprocess_file`."""
-    whole = DownscaledImage(to_image(pixels), pixels.shape[1], pixels.shape[0])
-    return _preprocess(whole, reader, lambda _: whole)
+def preprocess_pixels(pixels: Pixels, options: PreprocessOptions) -> PreprocessedImage:
+    """Find the faces of a decoded image and crop them; see :func:`preprocess_file`.
+
+    Args:
+        pixels: ``uint8 [H, W, 3]``, RGB, upright.
+        options: how.
+    """
+    image = DownscaledImage(to_image(pixels), pixels.shape[1], pixels.shape[0])
+    return _preprocess(image, options, lambda _: image)
 
 
 def _preprocess(
     image: DownscaledImage,
-    reader: PreprocessOptions,
+    options: PreprocessOptions,
     decode_larger: Callable[[int], DownscaledImage],
 ) -> PreprocessedImage:
-    aligner = _face_aligner(reader.crop, reader.resize, reader.detector)
-    faces = aligner.find_faces(image.image, reader.faces)
-    needed = max(reader.resize.width, reader.resize.height)
-    smallest: float = needed
+    aligner = _face_aligner(options.crop, options.resize, options.detector)
+    faces = aligner.find_faces(image.image, options.faces)
+    input_side = max(options.resize.width, options.resize.height)
+    smallest: float = input_side
     if image.scale > 1.0:
-        smallest = min((aligner.crop_side(face) for face in faces if face), default=needed)
-    if smallest < needed:
-        # A face so small that at this scale the network would see less than there is
-        larger = decode_larger(ceil(max(image.image.size) * needed / smallest))
+        smallest = min((aligner.crop_side(face) for face in faces if face), default=input_side)
+    if smallest < input_side:
+        # At this scale the crop of the smallest face would be enlarged: decode with more pixels
+        larger = decode_larger(ceil(max(image.image.size) * input_side / smallest))
         faces = tuple(face and face.scaled(image.scale / larger.scale) for face in faces)
         image = larger
     pil_image, scale = image.image, image.scale
@@ -135,14 +151,8 @@ def _preprocess(
         tuple(FaceCrop(crop.pixels, crop.face and crop.face.scaled(scale)) for crop in crops),
         image.width,
         image.height,
-        _thumbnail(pil_image) if reader.has_thumbnail else b"",
+        thumbnail(pil_image) if options.has_thumbnail else b"",
     )
-
-
-def _thumbnail(image: Image.Image) -> bytes:
-    from facegender.images.pixels import thumbnail  # with all that writes the report's page
-
-    return thumbnail(image)
 
 
 @cache

@@ -1,12 +1,12 @@
-"""Work in other processes, so that what hangs or crashes there costs one piece of it, not the run.
+"""WorkerPool: run functions in other processes, where a crash or a hang costs one task only.
 
-Decoders are C code that meets damaged files: a fault in one ends its whole process, and nothing can
-stop one that hangs but the end of its process. The standard library's pools break as a whole when a
-process dies and want the caller's script to guard its main part; this one does neither.
+Image decoders are C code that meets damaged files: a fault in one ends its process, and one that
+hangs can be stopped only by ending its process. The standard library's pools break as a whole when
+a process dies, and need a guard around the main part of the caller's script; this pool does not.
 
-Pieces may go in groups, for a change of processes costs more than a small piece. A process marks in
-memory that both sides see how many pieces of its group it has begun. So the one that it died of is
-known; the others of the group are done again, and all of them where it had begun none.
+Tasks can be sent in groups, because one round trip to a process costs more than a small task. A
+process counts the tasks of its group that it has started in shared memory. So the task that ended
+it is known, and the others of the group are run again; all of them, if it had started none.
 """
 
 from __future__ import annotations
@@ -35,75 +35,76 @@ T = TypeVar("T")
 
 _READY = b"facegender"
 _WATCH_SECONDS = 0.25
-_STOOD_STILL_SECONDS = 2.0
+_SUSPENDED_SECONDS = 2.0
 _LENGTH_BYTES = 8
-_PIPE_BYTES = 1 << 20
-"""The pixels of a group fit into a pipe of that size at once."""
-
-_MARK_BYTES = 8
+_PIPE_BYTES = 1 << 20  # the pixels of a group fit
+_COUNTER_BYTES = 8
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",  # else NumPy starts threads that spin for 30 ms
-    # Memory that a picture has let go of is the next one's, not the system's (glibc)
+    # glibc: memory that one image has freed is reused, not returned to the system
     "MALLOC_TRIM_THRESHOLD_": str(32 * 2**20),
     "MALLOC_MMAP_THRESHOLD_": str(8 * 2**20),
 }
 
 
 class WorkerDiedError(Exception):
-    """The process that did a piece of work died of it, or was ended for it took too long."""
+    """The process that ran a task crashed, or was ended because the task took too long."""
 
 
 class WorkerPool:
-    """Processes that work on pieces side by side; a context manager.
+    """Processes that run tasks concurrently; a context manager.
 
     Example:
-        >>> with Pool(2, seconds=60) as pool:
+        >>> with WorkerPool(2, timeout=60) as pool:
         ...     pool.submit(len, "four").result()
         4
+
+    Attributes:
+        processes: their number.
     """
 
     def __init__(self, processes: int, *, timeout: float) -> None:
         """Start the processes.
 
         Args:
-            processes: how many.
-            timeout: how long one piece may take; then its process is ended.
+            processes: their number.
+            timeout: seconds for one task; then its process is ended.
         """
         self.processes = processes
-        self._seconds = timeout
+        self._timeout = timeout
         self._workers = [_WorkerProcess() for _ in range(processes)]
         self._idle = list(self._workers)
         self._threads = ThreadPoolExecutor(processes, "facegender-worker")
         self._closed = threading.Event()
-        self._watch = threading.Thread(target=self._end_what_hangs, daemon=True)
-        self._watch.start()
+        self._watchdog = threading.Thread(target=self._end_late_workers, daemon=True)
+        self._watchdog.start()
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have a function called in one of the processes; it and its values must be picklable.
+        """Call a function in one of the processes; it and its arguments must be picklable.
 
         Returns:
-            What gives the value, or raises :class:`WorkerDiedError` or what the function raised.
+            The future result; it raises :class:`WorkerDiedError`, or what the function raised.
         """
-        return self._threads.submit(self._one, function, args, kwargs)
+        return self._threads.submit(self._run_one, function, args, kwargs)
 
     def submit_group(
         self, function: Callable[..., T], tasks: Sequence[object], *args: object
     ) -> Future[list[T | Exception]]:
-        """Have a function called for each piece, all in one process, one after the other.
+        """Call a function for each task, one after the other in the same process.
 
         Args:
-            function: takes a piece and then ``args``; all of it must be picklable.
-            pieces: each may take as long as a single one of :meth:`submit`.
-            args: the same for all.
+            function: takes a task and then ``args``; all must be picklable.
+            tasks: each may take as long as a single one of :meth:`submit`.
+            args: the same for all tasks.
 
         Returns:
-            What gives, in the pieces' order, the value for each, or the :class:`WorkerDiedError` or
-            other exception that it has instead.
+            The future list of results in the order of the tasks; for a task that failed,
+            :class:`WorkerDiedError` or what the function raised.
         """
-        return self._threads.submit(self._all, function, [(one, *args) for one in tasks], {})
+        return self._threads.submit(self._run_group, function, [(one, *args) for one in tasks], {})
 
     def __enter__(self) -> Self:
-        """Give the pool."""
+        """Return the pool."""
         return self
 
     def __exit__(
@@ -112,140 +113,140 @@ class WorkerPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the processes; what was not begun is never done."""
+        """End the processes; tasks that were not started are dropped."""
         self._closed.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
-            worker.kill()  # so that no thread waits for an answer any more
+            worker.kill()  # so that no thread waits for a result any more
         self._threads.shutdown(wait=True)
-        self._watch.join()
+        self._watchdog.join()
         for worker in self._workers:
             worker.end()
 
-    def _one(self, function: Callable[..., T], args: tuple[object, ...], kwargs: Any) -> T:
-        (value,) = self._all(function, [args], kwargs)
-        if isinstance(value, Exception):
-            raise value
-        return value
+    def _run_one(self, function: Callable[..., T], args: tuple[object, ...], kwargs: Any) -> T:
+        (result,) = self._run_group(function, [args], kwargs)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    def _all(
+    def _run_group(
         self, function: Callable[..., T], tasks: list[tuple[object, ...]], kwargs: Any
     ) -> list[T | Exception]:
         worker = self._idle.pop()  # there are as many threads as processes
-        found: list[T | Exception] = []
-        dead: list[tuple[int, WorkerDiedError]] = []
+        results: list[T | Exception] = []
+        deaths: list[tuple[int, WorkerDiedError]] = []
         is_second_try = False
         try:
             while tasks:
                 try:
-                    found = worker.ask((function, tasks, kwargs), self._seconds)
+                    results = worker.run((function, tasks, kwargs), self._timeout)
                     break
                 except WorkerDiedError as error:
                     if self._closed.is_set():
                         raise
-                    at = worker.begun - 1
+                    index = worker.started_tasks - 1
                     worker.end()
                     worker.start()
-                    if self._closed.is_set():  # meanwhile: nobody else ends this one
+                    if self._closed.is_set():  # meanwhile: nobody else ends this process
                         worker.kill()
-                    if at < 0 and not is_second_try:  # it died of none of them
+                    if index < 0 and not is_second_try:  # no task was the cause
                         is_second_try = True
                         continue
-                    at = max(0, at)
-                    tasks = tasks[:at] + tasks[at + 1 :]
-                    dead.append((at, error))
+                    index = max(0, index)
+                    tasks = tasks[:index] + tasks[index + 1 :]
+                    deaths.append((index, error))
         finally:
             self._idle.append(worker)
-        for at, died in reversed(dead):
-            found.insert(at, died)
-        return found
+        for index, death in reversed(deaths):
+            results.insert(index, death)
+        return results
 
-    def _end_what_hangs(self) -> None:
-        watched = time.monotonic()
+    def _end_late_workers(self) -> None:
+        checked = time.monotonic()
         while not self._closed.wait(_WATCH_SECONDS):
             now = time.monotonic()
-            stood_still = now - watched > _STOOD_STILL_SECONDS  # this process, by Ctrl-Z say
-            watched = now
+            was_suspended = now - checked > _SUSPENDED_SECONDS  # this process, by Ctrl-Z say
+            checked = now
             for worker in self._workers:
-                if stood_still:
-                    worker.begin_waiting()
+                if was_suspended:
+                    worker.restart_clock()
                 else:
-                    worker.end_if_late(self._seconds)
+                    worker.end_if_late(self._timeout)
 
 
 class _WorkerProcess:
-    """One process that answers one request at a time."""
+    """One process that handles one request at a time."""
 
     def __init__(self) -> None:
-        self._is_asked = self._is_late = False
+        self._is_busy = self._is_late = False
         self.start()
 
     def start(self) -> None:
-        """Start the process; it says that it is there with its first answer."""
-        # Not multiprocessing: that runs the caller's own script again in every process.
+        """Start the process; it confirms that it is ready before its first result."""
+        # Not multiprocessing, which runs the caller's own script again in every process.
         path = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
         module = "facegender.inference.worker_pool"
         code = f"import sys; sys.path[:] = {path!r}; from {module} import run_worker; run_worker()"
         self._is_new = True
         with tempfile.TemporaryFile() as file:
-            file.truncate(_MARK_BYTES)
-            self._mark = mmap.mmap(file.fileno(), _MARK_BYTES)
+            file.truncate(_COUNTER_BYTES)
+            self._counter = mmap.mmap(file.fileno(), _COUNTER_BYTES)
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=file,  # the one more thing that a process is given on every system
+                stderr=file,  # the only further file that a process inherits on every system
                 env=os.environ | _ENVIRONMENT,
-                start_new_session=True,  # Ctrl-C is the main process's to answer
+                start_new_session=True,  # Ctrl-C is handled by the main process
             )
         for pipe in (self._process.stdin, self._process.stdout):
             _enlarge(pipe)
 
     @property
-    def begun(self) -> int:
-        """How many pieces of its group it has begun."""
-        return int.from_bytes(self._mark[:], "little")
+    def started_tasks(self) -> int:
+        """Number of tasks of its group that it has started."""
+        return int.from_bytes(self._counter[:], "little")
 
-    def ask(self, request: object, timeout: float) -> Any:
-        """Send a request and wait for the answer.
+    def run(self, request: object, timeout: float) -> Any:
+        """Send a request and wait for the results.
 
         Raises:
-            DiedError: the process died, or took too long for a piece and was ended.
-            FacegenderError: no process can be started here at all.
+            WorkerDiedError: the process crashed, or a task took longer than ``timeout`` seconds.
+            FacegenderError: no process can be started at all.
         """
-        into, out = self._process.stdin, self._process.stdout
-        assert into is not None and out is not None
+        requests, results = self._process.stdin, self._process.stdout
+        assert requests is not None and results is not None
         try:
-            if self._is_new and out.read(len(_READY)) != _READY:
+            if self._is_new and results.read(len(_READY)) != _READY:
                 raise FacegenderError(
-                    "a process to read pictures in cannot be started "
+                    "Cannot start a worker process "
                     f"({sys.executable} ended with {self._process.wait()})"
                 )
-            self._mark[:] = bytes(_MARK_BYTES)
+            self._counter[:] = bytes(_COUNTER_BYTES)
             self._is_new, self._is_late = False, False
-            self.begin_waiting()
-            self._is_asked = True
-            _send(into, request)
-            return _receive(out)
+            self.restart_clock()
+            self._is_busy = True
+            _send(requests, request)
+            return _receive(results)
         except (EOFError, OSError):
             code = self._process.wait()
             if self._is_late:
                 raise WorkerDiedError(f"took longer than {timeout:g} seconds") from None
-            raise WorkerDiedError(f"the process that read it died ({_name_of(code)})") from None
+            raise WorkerDiedError(f"the decoder crashed ({_exit_reason(code)})") from None
         finally:
-            self._is_asked = False
+            self._is_busy = False
 
-    def begin_waiting(self) -> None:
-        """Count the time of the piece that it is at from now."""
-        self._seen, self._since = self.begun, time.monotonic()
+    def restart_clock(self) -> None:
+        """Measure the time of the current task from now."""
+        self._timed_task, self._timed_from = self.started_tasks, time.monotonic()
 
     def end_if_late(self, timeout: float) -> None:
-        """End the process where it has been at one piece for longer than that."""
-        if not self._is_asked:
+        """End the process if the current task has taken longer than ``timeout`` seconds."""
+        if not self._is_busy:
             return
-        if self.begun != self._seen:
-            self.begin_waiting()
-        elif time.monotonic() > self._since + timeout:
+        if self.started_tasks != self._timed_task:
+            self.restart_clock()
+        elif time.monotonic() > self._timed_from + timeout:
             self._is_late = True
             self._process.kill()
 
@@ -254,42 +255,51 @@ class _WorkerProcess:
         self._process.kill()
 
     def end(self) -> None:
-        """End the process and let go of its pipes."""
+        """End the process and close its pipes."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                with suppress(OSError):  # what was not sent yet cannot be any more
+                with suppress(OSError):  # unsent data cannot be flushed any more
                     pipe.close()
 
 
 def run_worker() -> None:
-    """Answer requests until there are no more: the other process's whole life."""
+    """Handle requests until standard input closes: the main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    mark = mmap.mmap(2, _MARK_BYTES)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-        for stream in (1, 2):  # decoders talk there, and must not speak in between
-            os.dup2(nowhere.fileno(), stream)
-    answers.write(_READY)
-    answers.flush()
+    requests, results = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    counter = mmap.mmap(2, _COUNTER_BYTES)
+    with open(os.devnull, "wb") as null:  # noqa: PTH123
+        for stream in (1, 2):  # what decoders print must not mix with the results
+            os.dup2(null.fileno(), stream)
+    results.write(_READY)
+    results.flush()
     while True:
         try:
             function, tasks, kwargs = _receive(requests)
         except EOFError:
             return
-        found = []
-        for at, args in enumerate(tasks, 1):
-            mark[:] = at.to_bytes(_MARK_BYTES, "little")
+        group = []
+        for number, args in enumerate(tasks, 1):
+            counter[:] = number.to_bytes(_COUNTER_BYTES, "little")
             try:
-                found.append(function(*args, **kwargs))
+                group.append(function(*args, **kwargs))
             except Exception as error:
-                found.append(error)
-        _send(answers, found)
+                group.append(_to_picklable(error))
+        _send(results, group)
+
+
+def _to_picklable(error: Exception) -> Exception:
+    """Return an error that arrives in the main process: some cannot be pickled, or unpickled."""
+    try:
+        pickle.loads(pickle.dumps(error, protocol=5))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _enlarge(pipe: IO[bytes] | None) -> None:
-    """Have a pipe hold the pixels of a group at once, where the system lets it (Linux)."""
+    """Enlarge a pipe to :data:`_PIPE_BYTES`, if the system can (Linux)."""
     with suppress(ImportError, AttributeError, OSError):
         import fcntl
 
@@ -298,44 +308,44 @@ def _enlarge(pipe: IO[bytes] | None) -> None:
 
 
 def _send(pipe: IO[bytes], message: object) -> None:
-    """Write a message; arrays go beside it as they lie in memory, without a copy on the way."""
+    """Write a message; arrays follow as raw memory, without a copy."""
     arrays: list[pickle.PickleBuffer] = []
-    text = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
-    parts = [memoryview(text), *(array.raw() for array in arrays)]
-    lengths = [len(parts), *(len(part) for part in parts)]
+    pickled = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
+    buffers = [memoryview(pickled), *(array.raw() for array in arrays)]
+    lengths = [len(buffers), *(len(buffer) for buffer in buffers)]
     pipe.write(struct.pack(f"<{len(lengths)}q", *lengths))
-    for part in parts:
-        pipe.write(part)
+    for buffer in buffers:
+        pipe.write(buffer)
     pipe.flush()
 
 
 def _receive(pipe: IO[bytes]) -> Any:
-    """Read one message whole.
+    """Read one complete message.
 
     Raises:
-        EOFError: the other side is gone.
+        EOFError: the other side has closed.
     """
-    lengths = _lengths(pipe, _lengths(pipe, 1)[0])
-    whole = memoryview(_exactly(pipe, sum(lengths)))
-    text, *arrays = [
-        whole[end - n : end] for n, end in zip(lengths, accumulate(lengths), strict=True)
+    lengths = _read_lengths(pipe, _read_lengths(pipe, 1)[0])
+    message = memoryview(_read_exactly(pipe, sum(lengths)))
+    pickled, *arrays = [
+        message[end - n : end] for n, end in zip(lengths, accumulate(lengths), strict=True)
     ]
-    return pickle.loads(text, buffers=arrays)
+    return pickle.loads(pickled, buffers=arrays)
 
 
-def _lengths(pipe: IO[bytes], count: int) -> tuple[int, ...]:
-    return struct.unpack(f"<{count}q", _exactly(pipe, count * _LENGTH_BYTES))
+def _read_lengths(pipe: IO[bytes], count: int) -> tuple[int, ...]:
+    return struct.unpack(f"<{count}q", _read_exactly(pipe, count * _LENGTH_BYTES))
 
 
-def _exactly(pipe: IO[bytes], count: int) -> bytes:
+def _read_exactly(pipe: IO[bytes], count: int) -> bytes:
     data = pipe.read(count)
     if len(data) != count:
         raise EOFError
     return data
 
 
-def _name_of(code: int) -> str:
-    """Say how a process ended: by which signal, or with which code."""
+def _exit_reason(code: int) -> str:
+    """Describe how a process ended: its exit code or the signal."""
     if code >= 0:
         return f"exit code {code}"
     name = signal.Signals(-code).name
