@@ -126,7 +126,7 @@ class Nodes:
 
 
 def rows_of(answers: Path | str) -> Any:
-    """The rows of all parts in the order of the manifest."""
+    """The rows of all shards in the order of the manifest."""
     import pyarrow
     from pyarrow import parquet
 
@@ -134,10 +134,10 @@ def rows_of(answers: Path | str) -> Any:
 
     location = OutputLocation(str(answers))
     manifest = json.loads(location.read("manifest.json") or b"")
-    files = [shard["file"] for shard in manifest["parts"]]
+    files = [shard["file"] for shard in manifest["shards"]]
     assert sorted([*files, "manifest.json", "run.json"]) == sorted(location.names())
     tables = [parquet.read_table(pyarrow.BufferReader(location.read(file))) for file in files]
-    assert [table.num_rows for table in tables] == [shard["rows"] for shard in manifest["parts"]]
+    assert [table.num_rows for table in tables] == [shard["rows"] for shard in manifest["shards"]]
     return pyarrow.concat_tables(tables)
 
 

@@ -19,12 +19,12 @@ emulator = pytest.importorskip(
     "gcp_storage_emulator.server", reason="gcsfs and gcp-storage-emulator are not installed"
 )
 
-from facegender.cluster.scheduler import MANIFEST_NAME, open_output, write_manifest  # noqa: E402
+from facegender.cluster.scheduler import MANIFEST_NAME, claim_output, write_manifest  # noqa: E402
 from facegender.cluster.shards import plan_shards  # noqa: E402
 from facegender.cluster.storage import OutputLocation  # noqa: E402
 from facegender.cluster.worker import Job, Worker  # noqa: E402
-from facegender.images.formats import DEFAULT_IMAGE_LIMITS  # noqa: E402
 from facegender.inference.classifier import Classifier  # noqa: E402
+from facegender.inference.pipeline import PredictOptions  # noqa: E402
 
 # The libraries' own warnings are not ours to answer for
 pytestmark = pytest.mark.filterwarnings("default")
@@ -57,22 +57,19 @@ def bucket() -> Iterator[Any]:
 
 def test_a_bucket(bucket: Any, model_path: Path, classifier: Classifier) -> None:
     location = OutputLocation("gs://bucket/answers")
-    open_output(location, "a run", {})
+    claim_output(location, "a run", {})
     job = Job(
         location,
         "a run",
         model_path.read_bytes(),
         classifier.digest,
-        "whole",
-        0.5,
-        DEFAULT_IMAGE_LIMITS,
-        60.0,
-        1,
+        PredictOptions(faces="whole", min_confidence=0.5),
+        cores=1,
     )
-    shards = plan_shards(["gs://bucket/photos"], shard=2)
+    shards = plan_shards(["gs://bucket/photos"], shard_size=2)
     with Worker(job) as worker:
-        done = [worker.do(shard) for shard in shards]
-        assert all(worker.do(shard).is_cached for shard in shards)
+        done = [worker.run(shard) for shard in shards]
+        assert all(worker.run(shard).is_cached for shard in shards)
     write_manifest(location, done, {})
     manifest = json.loads(location.read(MANIFEST_NAME) or b"")
     assert (manifest["counts"]["male"], manifest["counts"]["unreadable"]) == (4, 1)
@@ -82,6 +79,6 @@ def test_a_bucket(bucket: Any, model_path: Path, classifier: Classifier) -> None
         ("é中.png",),
     ]
     bucket.pipe_file("bucket/photos/2.png", encode(image("female", seed=2)))
-    again = plan_shards(["gs://bucket/photos"], shard=2)
+    again = plan_shards(["gs://bucket/photos"], shard_size=2)
     same = [before.state == after.state for before, after in zip(shards, again, strict=True)]
     assert same == [False, True, True]

@@ -34,12 +34,12 @@ server = pytest.importorskip("moto.server", reason="moto, boto3 and s3fs are not
 
 from pyarrow import parquet  # noqa: E402
 
-from facegender.cluster.scheduler import MANIFEST_NAME, open_output, write_manifest  # noqa: E402
+from facegender.cluster.scheduler import MANIFEST_NAME, claim_output, write_manifest  # noqa: E402
 from facegender.cluster.shards import plan_shards  # noqa: E402
 from facegender.cluster.storage import OutputLocation, fetch  # noqa: E402
 from facegender.cluster.worker import Job, Worker  # noqa: E402
-from facegender.images.formats import DEFAULT_IMAGE_LIMITS  # noqa: E402
 from facegender.inference.classifier import Classifier  # noqa: E402
+from facegender.inference.pipeline import PredictOptions  # noqa: E402
 
 # The libraries' own warnings are not ours to answer for
 pytestmark = pytest.mark.filterwarnings("default")
@@ -93,28 +93,25 @@ def test_a_bucket(
 ) -> None:
     location = OutputLocation(f"s3://bucket/answers of {named.rpartition('/')[2]}")
     lines = "".join(f"s3://bucket/photos/{name}\n" for name in (*FILES, "gone.png"))
-    shards = plan_shards(["-" if named == "list" else named], shard=2, listed=lines.encode())
-    open_output(location, "a run", {})
+    shards = plan_shards(["-" if named == "list" else named], shard_size=2, stdin=lines.encode())
+    claim_output(location, "a run", {})
     job = Job(
         location,
         "a run",
         model_path.read_bytes(),
         classifier.digest,
-        "whole",
-        0.5,
-        DEFAULT_IMAGE_LIMITS,
-        60.0,
-        1,
+        PredictOptions(faces="whole", min_confidence=0.5),
+        cores=1,
     )
     with Worker(job) as worker:
-        done = [worker.do(shard) for shard in shards]
-        assert all(worker.do(shard).is_cached for shard in shards)
+        done = [worker.run(shard) for shard in shards]
+        assert all(worker.run(shard).is_cached for shard in shards)
     write_manifest(location, done, {})
     manifest = json.loads(location.read(MANIFEST_NAME) or b"")
     assert manifest["counts"]["male"] == 4
     assert manifest["counts"]["unreadable"] == (2 if named == "list" else 1)
     rows: dict[str, str] = {}
-    for shard in manifest["parts"]:
+    for shard in manifest["shards"]:
         (data,) = fetch([f"{location.address}/{shard['file']}"])
         assert isinstance(data, bytes)
         for row in parquet.read_table(io.BytesIO(data)).to_pylist():
@@ -139,29 +136,29 @@ def test_ray_reads_a_bucket_and_writes_into_one_also_when_a_worker_is_killed(
         bucket.put_object(Bucket="bucket", Key=f"slow/{path.name}", Body=path.read_bytes())
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)  # whatever other cluster runs here
     common = ("--faces", "whole", "--model", model_path)
-    options = ("--cluster", "auto", "--part", "2", "--output", "s3://bucket/killed/answers")
+    options = ("--cluster", "auto", "--shard-size", "2", "--output", "s3://bucket/killed/answers")
     line = command("s3://bucket/slow", *common, *options)
 
     def shards() -> int:
-        found = bucket.list_objects_v2(Bucket="bucket", Prefix="killed/answers/part-")
+        found = bucket.list_objects_v2(Bucket="bucket", Prefix="killed/answers/shard-")
         return int(found["KeyCount"])
 
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         until = time.monotonic() + SECONDS
         while shards() < 3 or not nodes.actors_of_other():
             assert run.poll() is None, run.communicate()
-            assert time.monotonic() < until, "no part comes"
+            assert time.monotonic() < until, "no shard is written"
             time.sleep(0.05)
         assert shards() < 17, "too late to kill anything"
         os.kill(nodes.actors_of_other()[0], signal.SIGKILL)
         said, errors = run.communicate(timeout=SECONDS)
     assert run.returncode == 1, errors.decode()
-    assert b"33 pictures" in said and b"unreadable        1" in said
+    assert b"33 images" in said and b"unreadable        1" in said
     expected = rows_of_one_machine(tmp_path, photos, *common)
     assert rows_of("s3://bucket/killed/answers").equals(expected)
 
     again = facegender("s3://bucket/slow", *common, *options)
-    assert again.returncode == 1 and "33 of them were answered by the run before" in again.stdout
+    assert again.returncode == 1 and "33 of them are from an earlier run" in again.stdout
 
 
 @needs_ray

@@ -45,25 +45,25 @@ def test_two_machines_give_the_rows_of_one(
     (photos / "inner").mkdir(parents=True)
     for number in range(20):
         kind = ("PNG", "JPEG", "WEBP")[number % 3]
-        image = image("male" if number % 2 else "female", (60 + number, 80), seed=number)
-        (photos / f"{number}.{kind.lower()}").write_bytes(encode(image, kind))
+        photo = image("male" if number % 2 else "female", (60 + number, 80), seed=number)
+        (photos / f"{number}.{kind.lower()}").write_bytes(encode(photo, kind))
     (photos / "inner" / "é中.jpg").write_bytes(encode(Image.fromarray(astronaut), "JPEG"))
     (photos / "cut.jpg").write_bytes(JPEG[: len(JPEG) // 2])
     (photos / "notes.txt").write_text("hello")
     (photos / "link.png").symlink_to("gone.png")
     common = (photos, "--recursive", "--faces", "detect")
     answers = tmp_path / "answers"
-    ended = facegender(*common, "--cluster", nodes.address, "--part", "4", "-o", answers)
+    ended = facegender(*common, "--cluster", nodes.address, "--shard-size", "4", "-o", answers)
     assert ended.returncode == 1, ended.stderr  # two could not be read
-    assert "23 pictures" in ended.stdout and "unreadable        2" in ended.stdout
+    assert "23 images" in ended.stdout and "unreadable        2" in ended.stdout
     expected = rows_of_one_machine(tmp_path, *common)
     assert rows_of(answers).equals(expected)
 
     before = {path.name: path.stat().st_mtime_ns for path in answers.glob("*.parquet")}
     lost = sorted(before)[2]
     (answers / lost).unlink()
-    ended = facegender(*common, "--cluster", nodes.address, "--part", "4", "-o", answers)
-    assert ended.returncode == 1 and "answered by the run before" in ended.stdout, ended.stderr
+    ended = facegender(*common, "--cluster", nodes.address, "--shard-size", "4", "-o", answers)
+    assert ended.returncode == 1 and "are from an earlier run" in ended.stdout, ended.stderr
     after = {path.name: path.stat().st_mtime_ns for path in answers.glob("*.parquet")}
     assert {name for name in before if before[name] != after[name]} == {lost}
     assert rows_of(answers).equals(expected)
@@ -74,7 +74,7 @@ def test_two_machines_give_the_rows_of_one(
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 240 pictures that take a while to decode: long enough to stop something."""
+    """A folder of 240 images that take a while to decode: long enough to stop a run."""
     folder = tmp_path_factory.mktemp("slow")
     noise = np.random.default_rng(0).integers(0, 255, (1200, 1200, 3), dtype=np.uint8)
     data = encode(Image.fromarray(noise), "WEBP", lossless=True, quality=0)
@@ -84,26 +84,26 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def begun(run: subprocess.Popen[bytes], nodes: Nodes, answers: Path) -> None:
-    """Wait until parts are there and the second node is at work."""
+def wait_until_running(run: subprocess.Popen[bytes], nodes: Nodes, answers: Path) -> None:
+    """Wait until shards are written and the second node is working."""
     until = time.monotonic() + SECONDS
     while len(list(answers.glob("*.parquet"))) < 4 or not nodes.actors_of_other():
         assert run.poll() is None, run.communicate()
-        assert time.monotonic() < until, "no part comes"
+        assert time.monotonic() < until, "no shard is written"
         time.sleep(0.05)
     assert len(list(answers.glob("*.parquet"))) < 40, "too late to stop anything"
 
 
 @needs_ray
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_leaves_whole_parts_and_goes_on(
+def test_a_stopped_run_leaves_complete_shards_and_resumes(
     number: signal.Signals, code: int, nodes: Nodes, slow: Path, tmp_path: Path, model_path: Path
 ) -> None:
     answers, common = tmp_path / "answers", (slow, "--faces", "whole", "--model", model_path)
-    options = ("--cluster", nodes.address, "--part", "4", "-o", answers)
+    options = ("--cluster", nodes.address, "--shard-size", "4", "-o", answers)
     line = command(*common, *options)
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
-        begun(run, nodes, answers)
+        wait_until_running(run, nodes, answers)
         actors = nodes.actors()
         readers = [pid for pid, parent, _ in processes() if parent in actors]
         assert readers
@@ -111,7 +111,7 @@ def test_a_stopped_run_leaves_whole_parts_and_goes_on(
         _, errors = run.communicate(timeout=SECONDS)
     said = errors.decode()
     assert run.returncode == code, said
-    assert "of 60 parts" in said and "the same command goes on" in said and len(said) < 300
+    assert "of 60 shards" in said and "To resume, run the same command" in said and len(said) < 300
 
     until = time.monotonic() + SECONDS  # Ray ends actors a moment after their driver
     while left := {pid for pid, _, _ in processes()} & {*actors, *readers, *nodes.actors()}:
@@ -125,7 +125,7 @@ def test_a_stopped_run_leaves_whole_parts_and_goes_on(
     ended = facegender(*common, *options)
     assert ended.returncode == 0, ended.stderr
     cached = 4 * len(shards)
-    assert f"{cached} of them were answered by the run before" in ended.stdout
+    assert f"{cached} of them are from an earlier run" in ended.stdout
     assert {name: (answers / name).stat().st_mtime_ns for name in shards} == before
     assert rows_of(answers).equals(rows_of_one_machine(tmp_path, *common))
 
@@ -136,9 +136,9 @@ def test_what_a_killed_one_leaves_is_done_by_another(
     killed: str, nodes: Nodes, slow: Path, tmp_path: Path, model_path: Path
 ) -> None:
     answers, common = tmp_path / "answers", (slow, "--faces", "whole", "--model", model_path)
-    line = command(*common, "--cluster", nodes.address, "--part", "4", "-o", answers)
+    line = command(*common, "--cluster", nodes.address, "--shard-size", "4", "-o", answers)
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
-        begun(run, nodes, answers)
+        wait_until_running(run, nodes, answers)
         victim = nodes.actors_of_other()[0] if killed == "worker" else nodes.other_raylet
         os.kill(victim, signal.SIGKILL)
         _, errors = run.communicate(timeout=SECONDS)
@@ -165,7 +165,7 @@ def test_no_cluster_answers(address: str, tmp_path: Path) -> None:
         (["--cluster", "auto", "-o", "out", "--unknown"], "--unknown does not go"),
         (["--cluster", "ray://host:10001", "-o", "out"], "takes no ray://"),
         (["--cluster", "auto", "-o", "out", "--faces", "some"], "is not one of"),
-        (["--part", "3"], "give that too"),
+        (["--shard-size", "3"], "needs --cluster"),
     ],
 )
 def test_wrong_use(options: list[str], reason: str, tmp_path: Path) -> None:

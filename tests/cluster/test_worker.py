@@ -16,12 +16,12 @@ pyarrow = pytest.importorskip("pyarrow", reason="the extra 'cluster' is not inst
 
 from pyarrow import parquet  # noqa: E402
 
-from facegender.cluster.scheduler import MANIFEST_NAME, open_output, write_manifest  # noqa: E402
+from facegender.cluster.scheduler import MANIFEST_NAME, claim_output, write_manifest  # noqa: E402
 from facegender.cluster.shards import Shard, plan_shards  # noqa: E402
 from facegender.cluster.storage import OutputLocation  # noqa: E402
 from facegender.cluster.worker import Job, ShardResult, Worker, shard_files  # noqa: E402
 from facegender.errors import FacegenderError, InputError, OutputError  # noqa: E402
-from facegender.images.formats import DEFAULT_IMAGE_LIMITS, ImageLimits  # noqa: E402
+from facegender.images.formats import ImageLimits  # noqa: E402
 from facegender.inference.classifier import Classifier  # noqa: E402
 from facegender.inference.pipeline import PredictOptions, predict_files  # noqa: E402
 from facegender.results.details import DetailsWriter  # noqa: E402
@@ -53,17 +53,14 @@ def store() -> Iterator[Any]:
     memory.store.clear()
 
 
-def task_for(location: OutputLocation, model: bytes, **changes: Any) -> Job:
-    open_output(location, "a run", {"model": "mean", "options": {}})
+def job_for(location: OutputLocation, model: bytes, **changes: Any) -> Job:
+    claim_output(location, "a run", {"model": "mean", "options": {}})
     values: dict[str, Any] = {
         "output": location,
-        "binding": "a run",
+        "run_id": "a run",
         "model": model,
         "digest": changes.pop("digest"),
-        "faces": "whole",
-        "min_confidence": 0.5,
-        "limits": DEFAULT_IMAGE_LIMITS,
-        "seconds": 60.0,
+        "options": PredictOptions(faces="whole", min_confidence=0.5),
         "cores": 1,
     }
     return Job(**(values | changes))
@@ -72,7 +69,7 @@ def task_for(location: OutputLocation, model: bytes, **changes: Any) -> Job:
 @pytest.fixture
 def worker(tmp_path: Path, model_path: Path, classifier: Classifier) -> Iterator[Worker]:
     location = OutputLocation(str(tmp_path / "answers"))
-    with Worker(task_for(location, model_path.read_bytes(), digest=classifier.digest)) as worker:
+    with Worker(job_for(location, model_path.read_bytes(), digest=classifier.digest)) as worker:
         yield worker
 
 
@@ -103,21 +100,21 @@ def packed(kind: str) -> bytes:
     return file.getvalue()
 
 
-def test_parts_have_the_rows_of_one_machine(
+def test_shards_have_the_rows_of_one_machine(
     worker: Worker, classifier: Classifier, photos: Photos, tmp_path: Path
 ) -> None:
     from facegender.inputs.paths import collect_inputs
 
     folder = photos(FILES)
-    done = [worker.do(shard) for shard in plan_shards([str(folder)], shard=3)]
+    done = [worker.run(shard) for shard in plan_shards([str(folder)], shard_size=3)]
     table = table_of(tmp_path / "answers", done)
     assert table.equals(
         local_table(collect_inputs([folder]), classifier, tmp_path / "local.parquet")
     )
     assert sum(shard.rows for shard in done) == table.num_rows == 9 - 1
-    assert sum(shard.counts["unreadable"] for shard in done) == 3
-    assert sum(shard.counts["skipped"] for shard in done) == 3
-    reasons = {reason.partition(":")[0] for shard in done for reason in shard.reasons}
+    assert sum(shard.summary.counts["unreadable"] for shard in done) == 3
+    assert sum(shard.summary.counts["skipped"] for shard in done) == 2
+    reasons = {reason.partition(":")[0] for shard in done for reason in shard.summary.errors}
     assert reasons == {"cut.jpg", "empty.jpg", "text.png"}
 
 
@@ -132,15 +129,21 @@ def test_a_store_gives_the_rows_of_a_disk(
     for name, data in FILES.items():
         store.pipe_file(f"/bucket/photos/{name}", data)
     if kind == "folder":
-        shards, local = plan_shards(["memory://bucket/photos"], shard=4), collect_inputs([folder])
+        shards, local = (
+            plan_shards(["memory://bucket/photos"], shard_size=4),
+            collect_inputs([folder]),
+        )
     elif kind == "list":
         lines = "".join(f"memory://bucket/photos/{name}\n" for name in FILES)
-        shards, local = plan_shards(["-"], shard=4, listed=lines.encode()), collect_inputs([folder])
+        shards, local = (
+            plan_shards(["-"], shard_size=4, stdin=lines.encode()),
+            collect_inputs([folder]),
+        )
     else:
         store.pipe_file(f"/bucket/all.{kind}", packed(kind))
         shards = plan_shards([f"memory://bucket/all.{kind}"])
         local = collect_inputs([tmp_path / f"all.{kind}"])
-    table = table_of(tmp_path / "answers", [worker.do(shard) for shard in shards])
+    table = table_of(tmp_path / "answers", [worker.run(shard) for shard in shards])
     expected = local_table(local, classifier, tmp_path / "local.parquet")
     if kind == "list":
         keys = [f"memory://bucket/photos/{name}" for name in expected["file"].to_pylist()]
@@ -151,16 +154,16 @@ def test_a_store_gives_the_rows_of_a_disk(
 
 def test_what_a_store_does_not_give(worker: Worker, tmp_path: Path, store: Any) -> None:
     store.pipe_file("/bucket/a.png", GOOD)
-    (shard,) = plan_shards(["-"], listed=b"memory://bucket/a.png\nmemory://bucket/gone.jpg\n")
-    done = worker.do(shard)
+    (shard,) = plan_shards(["-"], stdin=b"memory://bucket/a.png\nmemory://bucket/gone.jpg\n")
+    done = worker.run(shard)
     rows = parquet.read_table(tmp_path / "answers" / done.name).to_pylist()
     assert [row["status"] for row in rows] == ["ok", "unreadable"]
-    assert rows[1]["error"] == "is not there"
+    assert rows[1]["error"] == "file not found"
 
 
 def test_limits_hold_in_a_store(store: Any) -> None:
     store.pipe_file("/bucket/photos/a.png", GOOD)
-    (listed,) = plan_shards(["-"], listed=b"memory://bucket/photos/a.png")
+    (listed,) = plan_shards(["-"], stdin=b"memory://bucket/photos/a.png")
     for shard in (*plan_shards(["memory://bucket/photos"]), listed):
         (item,) = shard_files(shard, ImageLimits(bytes=10))
         assert "over the limit of 10" in item.problem and not item.data
@@ -171,50 +174,50 @@ def test_limits_hold_in_a_store(store: Any) -> None:
 
 def test_a_damaged_archive_of_a_store_says_so(worker: Worker, tmp_path: Path, store: Any) -> None:
     store.pipe_file("/bucket/all.tar.gz", packed("tar.gz")[:-40])
-    done = worker.do(plan_shards(["memory://bucket/all.tar.gz"])[0])
-    assert done.counts["unreadable"] >= 1
-    assert any("damaged" in reason for reason in done.reasons)
+    done = worker.run(plan_shards(["memory://bucket/all.tar.gz"])[0])
+    assert done.summary.counts["unreadable"] >= 1
+    assert any("damaged" in reason for reason in done.summary.errors)
 
 
-def test_a_finished_part_is_not_done_again(
+def test_a_finished_shard_is_not_done_again(
     worker: Worker, photos: Photos, tmp_path: Path, model_path: Path, classifier: Classifier
 ) -> None:
     folder = photos(FILES)
-    shards = plan_shards([str(folder)], shard=4)
-    first = [worker.do(shard) for shard in shards]
-    again = [worker.do(shard) for shard in shards]
+    shards = plan_shards([str(folder)], shard_size=3)
+    first = [worker.run(shard) for shard in shards]
+    again = [worker.run(shard) for shard in shards]
     assert all(shard.is_cached for shard in again) and not any(shard.is_cached for shard in first)
-    assert [(shard.name, shard.rows, shard.counts) for shard in again] == [
-        (shard.name, shard.rows, shard.counts) for shard in first
+    assert [(shard.name, shard.rows, shard.summary.counts) for shard in again] == [
+        (shard.name, shard.rows, shard.summary.counts) for shard in first
     ]
-    # a part that was cut off by something else than us is done again
+    # a truncated shard is predicted again
     broken = tmp_path / "answers" / first[0].name
     broken.write_bytes(broken.read_bytes()[:-20])
-    assert not worker.do(shards[0]).is_cached and worker.do(shards[0]).is_cached
-    job = task_for(
+    assert not worker.run(shards[0]).is_cached and worker.run(shards[0]).is_cached
+    job = job_for(
         OutputLocation(str(tmp_path / "answers")),
         model_path.read_bytes(),
         digest=classifier.digest,
-        retry_errors=True,
+        options=PredictOptions(faces="whole", min_confidence=0.5, retry_errors=True),
     )
     with Worker(job) as retrying:
-        cached = [retrying.do(shard).is_cached for shard in shards]
-    assert cached == [not shard.counts["unreadable"] for shard in first]
+        cached = [retrying.run(shard).is_cached for shard in shards]
+    assert cached == [not shard.summary.counts["unreadable"] for shard in first]
     assert True in cached and False in cached
 
 
 def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
     location = OutputLocation(str(tmp_path / "answers"))
-    open_output(location, "a run", {"model": "mean", "options": {"faces": "auto"}})
-    open_output(location, "a run", {})
+    claim_output(location, "a run", {"model": "mean", "options": {"faces": "auto"}})
+    claim_output(location, "a run", {})
     with pytest.raises(OutputError, match="another model or of other options"):
-        open_output(location, "another run", {})
+        claim_output(location, "another run", {})
     (tmp_path / "answers" / "run.json").write_text("{}")
-    with pytest.raises(OutputError, match="of something else"):
-        open_output(location, "a run", {})
+    with pytest.raises(OutputError, match="of another program"):
+        claim_output(location, "a run", {})
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot write into"):
-        open_output(OutputLocation(str(tmp_path / "file" / "answers")), "a run", {})
+    with pytest.raises(OutputError, match="Cannot write into"):
+        claim_output(OutputLocation(str(tmp_path / "file" / "answers")), "a run", {})
 
 
 @pytest.mark.parametrize("address", ["memory://bucket/answers", "{tmp}/answers"])
@@ -228,20 +231,20 @@ def test_the_manifest_is_there_only_when_all_is(
 ) -> None:
     folder = photos(FILES)
     location = OutputLocation(address.format(tmp=tmp_path))
-    with Worker(task_for(location, model_path.read_bytes(), digest=classifier.digest)) as worker:
-        done = [worker.do(shard) for shard in plan_shards([str(folder)], shard=4)]
+    with Worker(job_for(location, model_path.read_bytes(), digest=classifier.digest)) as worker:
+        done = [worker.run(shard) for shard in plan_shards([str(folder)], shard_size=4)]
         assert location.read(MANIFEST_NAME) is None
         write_manifest(location, done, {"inputs": [str(folder)]})
         manifest = json.loads(location.read(MANIFEST_NAME) or b"")
-        assert manifest["pictures"] == sum(shard.images for shard in done) == 8
-        assert [shard["file"] for shard in manifest["parts"]] == [shard.name for shard in done]
-        open_output(location, "a run", {})
+        assert manifest["images"] == sum(shard.summary.images for shard in done) == 8
+        assert [shard["file"] for shard in manifest["shards"]] == [shard.name for shard in done]
+        claim_output(location, "a run", {})
         assert location.read(MANIFEST_NAME) is None
-        # a picture more: parts of what was there before go when the new ones are all there
+        # one more image: shards of the earlier state are removed when the new ones are complete
         (folder / "0.png").write_bytes(GOOD)
-        more = [worker.do(shard) for shard in plan_shards([str(folder)], shard=4)]
+        more = [worker.run(shard) for shard in plan_shards([str(folder)], shard_size=4)]
         write_manifest(location, more, {})
-    names = [name for name in location.names() if name.startswith("part-")]
+    names = [name for name in location.names() if name.startswith("shard-")]
     assert sorted(names) == [shard.name for shard in more]
     assert not [name for name in location.names() if name.endswith(".tmp")]
 
@@ -251,13 +254,13 @@ def test_a_machine_that_is_not_like_the_others(
 ) -> None:
     location = OutputLocation(str(tmp_path / "answers"))
     model = model_path.read_bytes()
-    job = task_for(location, model, digest=classifier.digest, version="9.9")
+    job = job_for(location, model, digest=classifier.digest, version="9.9")
     with pytest.raises(FacegenderError, match="same version"):
         Worker(job)
     with pytest.raises(FacegenderError, match="damaged"):
-        Worker(task_for(location, build_model({"name": "other"}), digest=classifier.digest))
+        Worker(job_for(location, build_model({"name": "other"}), digest=classifier.digest))
     (tmp_path / "answers" / "run.json").unlink()
-    with pytest.raises(OutputError, match="does not see the folder"):
+    with pytest.raises(OutputError, match="does not see the output folder"):
         Worker(Job(**{**_values(job), "version": Job.__dataclass_fields__["version"].default}))
 
 
@@ -267,4 +270,4 @@ def _values(job: Job) -> dict[str, Any]:
 
 def test_a_machine_that_does_not_see_the_images(worker: Worker, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not see"):
-        worker.do(Shard(0, str(tmp_path / "elsewhere"), names=("a.jpg",)))
+        worker.run(Shard(0, str(tmp_path / "elsewhere"), names=("a.jpg",)))

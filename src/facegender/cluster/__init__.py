@@ -1,4 +1,4 @@
-"""MANY MACHINES: the ``cluster`` extra. The same ``predict``, spread over machines by Ray Data.
+"""Prediction on a Ray cluster: the ``cluster`` extra.
 
-Ray is imported only by :mod:`facegender.cluster.scheduler`, and only when ``--cluster`` is given.
+Ray is imported only by :mod:`facegender.cluster.scheduler`, and only if ``--cluster`` is given.
 """

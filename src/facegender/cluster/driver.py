@@ -1,4 +1,4 @@
-"""Predict on a cluster: plan the shards, have them predicted, write the manifest."""
+"""Predict on a cluster: plan the shards, distribute them, write the manifest."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from facegender.cluster.scheduler import Cluster, open_output, run_digest, write_manifest
+from facegender.cluster.scheduler import Cluster, claim_output, run_digest, write_manifest
 from facegender.cluster.shards import SHARD_SIZE, plan_shards
-from facegender.cluster.storage import OutputLocation, as_path, is_address
+from facegender.cluster.storage import OutputLocation, is_url, without_file_scheme
 from facegender.cluster.worker import Job, ShardResult
 from facegender.errors import InputError, StoppedError
 from facegender.inference.classifier import Classifier
@@ -43,29 +43,34 @@ def predict_to_shards(
     Args:
         cluster: ``auto``, or ``HOST:PORT`` of the head.
         inputs: what to read; see :func:`facegender.cluster.shards.plan_shards`.
-        output: a folder that all machines share, or an address of an object store.
+        output: a folder that all machines share, or a URL of an object store.
         options: how to predict.
         model: a model file or run folder; None takes the model that ships.
-        shard_size: images per shard; None takes :data:`SHARD_SIZE`.
+        shard_size: files per shard; None takes :data:`facegender.cluster.shards.SHARD_SIZE`.
         progress: wraps the stream of shard results, as tqdm does.
 
+    Returns:
+        Counts, first errors and the output.
+
     Raises:
-        InputError: wrong use, no cluster, or no images.
-        OutputError: the output holds another run, or cannot be written.
+        InputError: a missing input, an option that a cluster does not support, or no cluster.
+        OutputError: the output belongs to another run, or cannot be written.
         StoppedError: Ctrl-C or SIGTERM; shards so far are kept.
-        FacegenderError: what a machine found wrong.
+        FacegenderError: the error of a machine.
     """
     started = time.perf_counter()
-    location = _location(output)
+    if options.detector is not None:
+        raise InputError("--detector does not go with --cluster: it is a file of this machine")
+    location = _output_location(output)
     network = read_model_file(model)
     classifier = Classifier(network)
-    listed = sys.stdin.buffer.read() if "-" in inputs else None
+    stdin = sys.stdin.buffer.read() if "-" in inputs else None
     shards = plan_shards(
         inputs,
         recursive=options.recursive,
         limits=options.limits,
         shard_size=shard_size or SHARD_SIZE,
-        listed=listed,
+        stdin=stdin,
     )
     if not shards:
         raise InputError(f"No images found in {', '.join(inputs)}")
@@ -79,12 +84,12 @@ def predict_to_shards(
     model_bytes = network.path.read_bytes()
     job = Job(location, run_id, model_bytes, classifier.digest, options, cores=1)
     done: list[ShardResult] = []
-    with Cluster(cluster) as machines, _signals_raised_again() as check:
-        open_output(location, run_id, {**about, "options": depends_on})
-        results = machines.answer(shards, job)
+    with Cluster(cluster) as machines, _repeat_signals() as check_signals:
+        claim_output(location, run_id, {**about, "options": depends_on})
+        results = machines.predict(shards, job)
         try:
             for result in progress(results, len(shards)) if progress else results:
-                check()
+                check_signals()
                 done.append(result)
         except (KeyboardInterrupt, SystemExit) as stop:
             code = stop.code if isinstance(stop, SystemExit) else 130
@@ -98,16 +103,16 @@ def predict_to_shards(
     return _sum_up(done, location, seconds)
 
 
-def _location(output: str) -> OutputLocation:
-    """Tell where shards are written.
+def _output_location(output: str) -> OutputLocation:
+    """Return where shards are written.
 
     Raises:
-        InputError: it is the file name that a run on one machine writes by default.
+        InputError: it is the default output file of a run on one machine.
     """
-    named = re.sub(r"^(\w[\w+.-]+:)/(?!/)", r"\1//", output)  # a Path has lost one of them
-    if named == "process_results.json":
-        raise InputError("--cluster writes a folder of shards: name it by --output DIR")
-    return OutputLocation(named if is_address(named) else os.path.abspath(as_path(named)))  # noqa: PTH100
+    name = re.sub(r"^(\w[\w+.-]+:)/(?!/)", r"\1//", output)  # a Path has only one slash of two
+    if name == "process_results.json":
+        raise InputError("--cluster writes a folder of shards: give it with --output DIR")
+    return OutputLocation(name if is_url(name) else os.path.abspath(without_file_scheme(name)))  # noqa: PTH100
 
 
 def _sum_up(done: Sequence[ShardResult], location: OutputLocation, seconds: float) -> RunSummary:
@@ -119,11 +124,11 @@ def _sum_up(done: Sequence[ShardResult], location: OutputLocation, seconds: floa
 
 
 @contextmanager
-def _signals_raised_again() -> Iterator[Callable[[], None]]:
-    """Yield a function that raises a stop again: one that meets a callback of Ray's is lost."""
+def _repeat_signals() -> Iterator[Callable[[], None]]:
+    """Yield a function that raises an earlier stop again, which a callback of Ray can swallow."""
     stops: list[BaseException] = []
 
-    def note(number: int, frame: object) -> None:
+    def handle(number: int, frame: object) -> None:
         stops.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
         raise stops[-1]
 
@@ -131,12 +136,12 @@ def _signals_raised_again() -> Iterator[Callable[[], None]]:
         if stops:
             raise stops[-1]
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
-    for number in heard:
-        signal.signal(number, note)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: old for number, old in handlers.items() if old is not signal.SIG_IGN}
+    for number in handlers:
+        signal.signal(number, handle)
     try:
         yield check
     finally:
-        for number in heard:
-            signal.signal(number, before[number])
+        for number, old in handlers.items():
+            signal.signal(number, old)

@@ -1,4 +1,4 @@
-"""Parts -> all machines of a Ray cluster, by Ray Data; and the manifest when all are done."""
+"""Distribute shards over a Ray cluster with Ray Data; the run file and the manifest."""
 
 from __future__ import annotations
 
@@ -26,33 +26,32 @@ from facegender.errors import FacegenderError, InputError, MissingExtraError, Ou
 from facegender.results.summary import SummaryCounter
 
 MANIFEST_NAME = "manifest.json"
-"""What a finished folder of answers holds: written last."""
+"""The file in an output folder that lists the shards: written last."""
 
 CORES_PER_ACTOR = 2
-"""Of one actor; on a machine with more there are several."""
+"""A machine with more cores runs several actors."""
 
-_KNOCK_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 _SHARD_FILE = re.compile(r"shard-\d{8}-[0-9a-f]{16}\.parquet")
 
 
 class Cluster(AbstractContextManager["Cluster"]):
-    """A connection to a Ray cluster that runs already."""
+    """A connection to a running Ray cluster."""
 
     def __init__(self, address: str) -> None:
         """Connect.
 
         Args:
-            address: ``auto`` for the cluster that this machine belongs to, or its head's
-                ``HOST:PORT``.
+            address: ``auto`` for the cluster of this machine, or ``HOST:PORT`` of its head.
 
         Raises:
             MissingExtraError: Ray is not installed.
-            InputError: there is no cluster.
+            InputError: no cluster answers.
         """
         if address.startswith("ray://"):
             raise InputError(
-                "--cluster takes no ray:// address: give this command on a machine of the "
-                "cluster, or send it there with  ray job submit"
+                "--cluster takes no ray:// address. Run this command on a machine of the cluster, "
+                "or submit it with  ray job submit"
             )
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -62,57 +61,62 @@ class Cluster(AbstractContextManager["Cluster"]):
         except ModuleNotFoundError as error:
             raise MissingExtraError("cluster", error.name or "ray") from error
         try:
-            _knock(address)
-            with _own_sigterm():
+            _check_reachable(address)
+            with _keep_sigterm_handler():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
-                f"no Ray cluster answers at {address}. Start one with  ray start --head  and, on "
-                f"the other machines,  ray start --address=HOST:6379  ({error})"
+                f"No Ray cluster answers at {address} ({error}). Start one with  ray start --head  "
+                "and, on the other machines,  ray start --address=HOST:6379"
             ) from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         self._ray = ray
 
     def machines(self) -> list[int]:
-        """Count the cores of each machine that may work."""
+        """Return the number of cores of each available machine."""
         alive = (node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"])
         return [int(cores) for cores in alive if cores >= 1]
 
-    def answer(self, shards: Sequence[Shard], job: Job) -> Iterator[ShardResult]:
-        """Have parts answered, each by one actor, in the order in which they get done.
+    def predict(self, shards: Sequence[Shard], job: Job) -> Iterator[ShardResult]:
+        """Predict shards, each in one actor; yield results in the order of completion.
 
-        An actor or machine that dies takes its part with it, which another one does again.
+        If an actor or machine dies, another one repeats its shard.
+
+        Args:
+            shards: the shards.
+            job: what they have in common.
 
         Raises:
-            FacegenderError: what a worker found wrong; parts that are written stay.
+            InputError: no machine has a free core.
+            FacegenderError: the error of a worker; shards that are written stay.
         """
         from ray.data import ActorPoolStrategy, DataContext
 
         machines = self.machines()
         if not machines:
-            raise InputError("no machine of the cluster has a core free for it (ray status)")
+            raise InputError("No machine of the cluster has a free core. Check it with  ray status")
         cores = min(CORES_PER_ACTOR, *machines)
         actors = min(len(shards), sum(have // cores for have in machines))
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = False
-        rows = [{"part": pickle.dumps(shard)} for shard in shards]
-        answers = self._ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        rows = [{"shard": pickle.dumps(shard)} for shard in shards]
+        results = self._ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _Actor,
             fn_constructor_args=(self._ray.put(replace(job, cores=cores)),),
             num_cpus=cores,
             compute=ActorPoolStrategy(
                 min_size=1,
                 initial_size=actors,
-                max_size=len(shards),  # machines that join later get work too
+                max_size=len(shards),  # also for machines that join later
                 max_tasks_in_flight_per_actor=2,
             ),
         )
         try:
-            for row in answers.iter_rows():
-                yield ShardResult.from_json(row["done"])
+            for row in results.iter_rows():
+                yield ShardResult.from_json(row["result"])
         except self._ray.exceptions.RayError as error:
-            raise _explained(error) from error
+            raise _find_cause(error) from error
 
     def __exit__(
         self,
@@ -120,57 +124,57 @@ class Cluster(AbstractContextManager["Cluster"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let go of the cluster; actors of ours that still work end."""
+        """Disconnect, which ends our actors."""
         self._ray.shutdown()
 
     def __enter__(self) -> Self:
-        """Give the connection."""
+        """Return the connection."""
         return self
 
 
 class _Actor:
-    """What Ray starts on every machine."""
+    """What Ray runs on every machine."""
 
     def __init__(self, job: Any) -> None:
-        self._task = job
+        self._job = job
         self._worker: Worker | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Answer for one part."""
+        """Predict one shard."""
         if self._worker is None:
-            # Not earlier: an actor that cannot start says nothing, and is started over again
+            # Not in __init__: Ray restarts an actor that fails there, without its error
             import ray
 
-            job = ray.get(self._task) if isinstance(self._task, ray.ObjectRef) else self._task
+            job = ray.get(self._job) if isinstance(self._job, ray.ObjectRef) else self._job
             self._worker = Worker(job)
-        return {"done": self._worker.do(pickle.loads(row["part"])).to_json()}
+        return {"result": self._worker.run(pickle.loads(row["shard"])).to_json()}
 
 
-def _knock(address: str) -> None:
-    """Find out in seconds whether anyone is there; Ray itself tries for many minutes.
+def _check_reachable(address: str) -> None:
+    """Check in seconds whether the head answers; Ray itself tries for minutes.
 
     Raises:
-        OSError, ValueError: no one is, or it is no address.
+        OSError, ValueError: it does not answer, or ``address`` is not ``HOST:PORT``.
     """
     if address != "auto":
         host, _, port = address.rpartition(":")
-        with socket.create_connection((host, int(port)), _KNOCK_SECONDS):
+        with socket.create_connection((host, int(port)), _CONNECT_SECONDS):
             pass
 
 
 @contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep what SIGTERM does: Ray's own handler prints a trace and ends with exit code 15."""
-    ours = signal.getsignal(signal.SIGTERM)
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Restore the SIGTERM handler: Ray's own prints a traceback and exits with code 15."""
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        if ours is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, ours)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
-def _explained(error: BaseException) -> FacegenderError:
-    """Find what a worker said among what Ray wraps around it."""
+def _find_cause(error: BaseException) -> FacegenderError:
+    """Find the worker's error inside Ray's."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, FacegenderError):
@@ -179,67 +183,78 @@ def _explained(error: BaseException) -> FacegenderError:
     lines = [line for line in str(error).splitlines() if line.strip()]
     reason = lines[-1] if lines else "no reason given"
     return FacegenderError(
-        f"the cluster stopped ({type(error).__name__}: {reason}). What is written is kept; the "
-        "same command goes on from there"
+        f"The cluster stopped ({type(error).__name__}: {reason}). Shards so far are kept. To "
+        "resume, run the same command"
     )
 
 
 def run_digest(digest: str, options: Mapping[str, Any]) -> str:
-    """Digest what all answers of a run depend on but the pictures."""
+    """Return a digest of everything besides the images that the rows of a run depend on.
+
+    Args:
+        digest: SHA-256 of the model file.
+        options: the options that change rows.
+    """
     text = json.dumps([digest, dict(options)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def open_output(location: OutputLocation, run_id: str, about: Mapping[str, Any]) -> None:
-    """Take a folder for a run: a new one, or one in which the same run was begun.
+def claim_output(location: OutputLocation, run_id: str, about: Mapping[str, Any]) -> None:
+    """Create the output folder of a run, or open it to resume the run.
 
     Args:
-        place: the folder.
-        binding: see :func:`run_digest`.
-        about: what a person may want to know of the run.
+        location: the folder.
+        run_id: see :func:`run_digest`.
+        about: facts about the run, for the run file.
 
     Raises:
-        OutputError: it holds the answers of another network or other options, or other files.
+        OutputError: the folder belongs to a run with another model or other options, or cannot be
+            written.
     """
     location.create()
-    known = location.read(RUN_FILE)
-    if known is None:
+    text = location.read(RUN_FILE)
+    if text is None:
         if any(map(_SHARD_FILE.fullmatch, location.names())):
             raise OutputError(
-                f"{location.address} holds parts but no {RUN_FILE}: whose they are cannot be told. "
-                "Name another folder"
+                f"{location.address} has shards but no {RUN_FILE}, so their run is unknown. Use "
+                "another folder"
             )
-        begun = datetime.now().astimezone().isoformat(timespec="seconds")
-        run = {"run_id": run_id, "begun": begun, "facegender": __version__, **about}
-        location.write(RUN_FILE, _json(run))
+        started = datetime.now().astimezone().isoformat(timespec="seconds")
+        run = {"run_id": run_id, "started": started, "facegender": __version__, **about}
+        location.write(RUN_FILE, _to_json(run))
         return
     try:
-        earlier = json.loads(known)
+        earlier = json.loads(text)
         is_same = earlier["run_id"] == run_id
     except (ValueError, KeyError, TypeError):
         raise OutputError(
-            f"{location.address} holds a {RUN_FILE} of something else. Name another folder"
+            f"{location.address} has a {RUN_FILE} of another program. Use another folder"
         ) from None
     if not is_same:
         raise OutputError(
-            f"{location.address} holds the answers of another model or of other options (model "
-            f"{str(earlier.get('model'))[:16]}, options {earlier.get('options')}). Name another "
-            "folder for these"
+            f"{location.address} has the results of another model or of other options (model "
+            f"{str(earlier.get('model'))[:16]}, options {earlier.get('options')}). Use another "
+            "folder"
         )
-    location.remove(MANIFEST_NAME)  # until all parts are there again
+    location.remove(MANIFEST_NAME)  # until all shards are complete again
 
 
 def write_manifest(
     location: OutputLocation, shards: Sequence[ShardResult], about: Mapping[str, Any]
 ) -> None:
-    """Remove parts of files that have changed since, and write the manifest.
+    """Write the manifest, and remove shards of an earlier state of the inputs.
+
+    Args:
+        location: the output folder.
+        shards: the results of all shards.
+        about: facts about the run, besides those in the run file.
 
     Raises:
         OutputError: it cannot be written.
     """
-    mine = {shard.name for shard in shards}
+    current = {shard.name for shard in shards}
     for name in location.names():
-        if _SHARD_FILE.fullmatch(name) and name not in mine:
+        if _SHARD_FILE.fullmatch(name) and name not in current:
             location.remove(name)
     counter = SummaryCounter()
     for shard in shards:
@@ -262,8 +277,8 @@ def write_manifest(
             for shard in sorted(shards, key=lambda shard: shard.number)
         ],
     }
-    location.write(MANIFEST_NAME, _json(manifest))
+    location.write(MANIFEST_NAME, _to_json(manifest))
 
 
-def _json(value: Any) -> bytes:
+def _to_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=True) + "\n").encode()

@@ -1,7 +1,7 @@
-"""What a person names -> parts: pieces of work that one machine answers for at a time.
+"""Shards: what the user names, divided into units of work for one machine at a time.
 
-A part is a slice of a folder or list, or one archive. The same names give the same parts in the
-same order, so that a run that goes on finds what it has done.
+A shard is a slice of a folder or list, or one archive. The same inputs give the same shards in the
+same order, so that a resumed run finds what it has done.
 """
 
 from __future__ import annotations
@@ -16,41 +16,47 @@ from pathlib import Path
 
 from facegender.cluster.storage import (
     RemoteFile,
-    as_folder,
-    as_path,
     fetch,
-    is_address,
+    folder_url,
     is_folder,
+    is_url,
     list_remote,
     stat_remote,
+    without_file_scheme,
 )
 from facegender.errors import InputError
 from facegender.files import natural_sort
 from facegender.images.formats import DEFAULT_IMAGE_LIMITS, ImageLimits
-from facegender.inputs.paths import Archive, Folder, Inputs, collect_inputs, is_list, read_list
+from facegender.inputs.lists import LIST_SUFFIXES, is_list, read_list
+from facegender.inputs.paths import Inputs, collect_inputs
+from facegender.inputs.sources import Archive, Folder
 
 SHARD_SIZE = 2000
-"""Pictures in a part of a folder or list, where nothing else is asked for."""
+"""Default number of files in a shard of a folder or list."""
 
-_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
-_LISTS = (".txt", ".lst", ".list")
-_PATTERN = frozenset("*?[")
-_ASKED_AT_ONCE = 32
+# fmt: off
+_ARCHIVE_SUFFIXES = (
+    ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip",
+)
+# fmt: on
+_PATTERN_CHARACTERS = frozenset("*?[")
+_CONCURRENT_REQUESTS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A piece of the work.
+    """A unit of work.
 
     Attributes:
-        number: its place among the parts, from 0.
-        root: the folder that the names are in, absolute or an address; or the archive.
-        prefix: the keys begin with it.
-        names: paths inside ``root``; in a list of addresses whole ones. Empty for an archive.
-        sizes: of a store's files in bytes, as far as known; else empty.
+        number: its index among the shards, from 0.
+        root: the folder of the names, an absolute path or a URL; or the archive. Empty for a list
+            of URLs.
+        prefix: the keys of the files begin with it.
+        names: paths inside ``root``; of a list of URLs, the URLs. Empty for an archive.
+        sizes: of files in a store, in bytes, if known; else empty.
         is_list: the files were named one by one.
-        is_archive: ``root`` is one.
-        state: a digest of the names and of what tells the files' states apart.
+        is_archive: ``root`` is an archive.
+        state: a digest that changes with the names and the content of the files.
     """
 
     number: int
@@ -63,10 +69,10 @@ class Shard:
     state: str = ""
 
     def file_name(self, run_id: str) -> str:
-        """Name the file with its answers: by place, and by all that they depend on.
+        """Return the name of its result file, which depends on everything that the rows depend on.
 
         Args:
-            binding: a digest of the network and the options.
+            run_id: digest of the model and the options.
         """
         digest = hashlib.sha256(f"{run_id} {self.state}".encode()).hexdigest()
         return f"shard-{self.number:08}-{digest[:16]}.parquet"
@@ -78,139 +84,135 @@ def plan_shards(
     recursive: bool = False,
     limits: ImageLimits = DEFAULT_IMAGE_LIMITS,
     shard_size: int = SHARD_SIZE,
-    listed: bytes | None = None,
+    stdin: bytes | None = None,
 ) -> list[Shard]:
-    """Cut what a person named into parts, in the order that one machine would answer in.
+    """Divide what the user names into shards, in the order of a run on one machine.
 
     Args:
-        names: as for :func:`facegender.inputs.paths.collect_inputs`; or addresses of stores: folders
-            (without a suffix, or with ``/`` at the end), archives and lists (by suffix), patterns,
-            pictures. A list names files of this machine, or addresses of pictures and archives.
-        recursive: also what is in the folders' folders.
-        limits: what a file may cost.
-        shard_size: pictures in a part of a folder or list; an archive is always one part.
-        listed: the list that stands for ``-``.
+        names: as for :func:`facegender.inputs.paths.collect_inputs`; or URLs of folders (no suffix,
+            or ``/`` at the end), archives and lists (by suffix), patterns and images. A list names
+            local files, or URLs of images and archives.
+        recursive: include subfolders.
+        limits: maximum size of a file.
+        shard_size: files per shard of a folder or list; an archive is always one shard.
+        stdin: the list for ``-``.
 
     Raises:
-        InputError: one of them is not there or cannot be listed; paths and addresses mixed.
+        InputError: an input is missing or cannot be listed, or local paths and URLs are mixed.
     """
     paths: list[str] = []
-    named: list[str] = []
-    lines: list[str] = []
-    for name in dict.fromkeys(map(as_path, names)):
-        if is_address(name):
-            if name.lower().endswith(_LISTS):
-                lines += _only_addresses(_lines_of(name), name)
+    urls: list[str] = []
+    listed_urls: list[str] = []
+    for name in dict.fromkeys(map(without_file_scheme, names)):
+        if is_url(name):
+            if name.lower().endswith(LIST_SUFFIXES):
+                listed_urls += _check_all_urls(_fetch_list(name), name)
             else:
-                named.append(name)
+                urls.append(name)
             continue
-        text = listed if name == "-" else None
+        text = stdin if name == "-" else None
         if name != "-" and Path(name).is_file() and is_list(Path(name)):
             text = Path(name).read_bytes()
-        inside = [] if text is None else read_list(text)
-        if any(map(is_address, inside)):
-            lines += _only_addresses(inside, name)
+        lines = [] if text is None else read_list(text)
+        if any(map(is_url, lines)):
+            listed_urls += _check_all_urls(lines, name)
         else:
             paths.append(name)
-    if paths and (named or lines):
+    if paths and (urls or listed_urls):
         raise InputError(
-            "some inputs are addresses and some are paths of this machine. Give them to two runs, "
-            "each with an --output of its own"
+            "Some inputs are URLs and some are local paths. Use two runs, each with an --output"
         )
-    stream = None if listed is None else BytesIO(listed)
+    stream = None if stdin is None else BytesIO(stdin)
     shards = (
-        _on_disk(
-            collect_inputs(paths, recursive=recursive, limits=limits, listed=stream), shard_size
+        _local_shards(
+            collect_inputs(paths, recursive=recursive, limits=limits, stdin=stream), shard_size
         )
         if paths
-        else _in_stores(named, lines, recursive, shard_size)
+        else _remote_shards(urls, listed_urls, recursive, shard_size)
     )
-    return [replace(each, number=number) for number, each in enumerate(shards)]
+    return [replace(shard, number=number) for number, shard in enumerate(shards)]
 
 
-def _on_disk(inputs: Inputs, size: int) -> Iterator[Shard]:
-    """Cut folders, lists and archives of a file system that all machines see."""
-    for piece in inputs.sources:
-        # Not resolved: links stay as they are named
-        if isinstance(piece, Archive):
-            root = os.path.abspath(piece.path)  # noqa: PTH100
-            found = piece.path.stat()
-            state = _digest([(root, piece.prefix, found.st_size, found.st_mtime_ns)])
-            yield Shard(0, root, piece.prefix, is_archive=True, state=state)
+def _local_shards(inputs: Inputs, size: int) -> Iterator[Shard]:
+    """Divide folders, lists and archives of a file system that all machines share."""
+    for source in inputs.sources:
+        # links are not resolved
+        if isinstance(source, Archive):
+            root = os.path.abspath(source.path)  # noqa: PTH100
+            found = source.path.stat()
+            state = _digest([(root, source.prefix, found.st_size, found.st_mtime_ns)])
+            yield Shard(0, root, source.prefix, is_archive=True, state=state)
             continue
-        root = os.path.abspath(piece.root)  # noqa: PTH100
-        for start in range(0, len(piece.names), size):
-            some = tuple(piece.names[start : start + size])
-            items = Folder(piece.root, some, piece.prefix, piece.is_list)
-            state = _digest((each.key, each.identity, each.size, each.mtime_ns) for each in items)
-            yield Shard(0, root, piece.prefix, some, is_list=piece.is_list, state=state)
+        root = os.path.abspath(source.root)  # noqa: PTH100
+        for start in range(0, len(source.names), size):
+            names = tuple(source.names[start : start + size])
+            files = Folder(source.root, names, source.prefix, source.is_list)
+            state = _digest((each.key, each.identity, each.size, each.state) for each in files)
+            yield Shard(0, root, source.prefix, names, is_list=source.is_list, state=state)
 
 
-def _in_stores(
-    named: Sequence[str], lines: Sequence[str], recursive: bool, size: int
+def _remote_shards(
+    urls: Sequence[str], listed_urls: Sequence[str], recursive: bool, size: int
 ) -> Iterator[Shard]:
-    """Cut what lies in stores: folders and archives, each for itself, then single files."""
-    entries: list[RemoteFile] = []
-    for address in named:
-        if _PATTERN.intersection(address):
-            fitting = {each.address: each for each in list_remote(address, recursive)}
-            if not fitting:
-                raise InputError(f"nothing fits the pattern {address}. Look at its folder")
-            entries += [fitting[name] for name in natural_sort(fitting)]
-        elif "." in address.rstrip("/").rpartition("/")[2] and not address.endswith("/"):
-            entries.append(RemoteFile(address))
-        elif is_folder(address):
-            entries.append(RemoteFile(as_folder(address)))
-        else:
-            entries.append(stat_remote(address))
-    every = {each.address: each for each in [*entries, *map(RemoteFile, lines)]}
-    is_archive = {name: name.lower().endswith(_ARCHIVES) for name in every}
-    unasked = [name for name, each in every.items() if is_archive[name] and each.size is None]
-    with ThreadPoolExecutor(_ASKED_AT_ONCE) as threads:
-        every |= {each.address: each for each in threads.map(stat_remote, unasked)}
-    files: list[str] = []
-    for name, each in every.items():
-        prefix = "" if len(every) == 1 else f"{name.rstrip('/')}/"
-        if name.endswith("/"):
-            inside = {found.address: found for found in list_remote(name, recursive)}
+    """Divide the files of object stores: folders and archives first, then single files."""
+    entries = [file for url in urls for file in _expand_url(url, recursive)]
+    by_url = {each.url: each for each in [*entries, *map(RemoteFile, listed_urls)]}
+    is_archive = {url: url.lower().endswith(_ARCHIVE_SUFFIXES) for url in by_url}
+    unknown = [url for url, file in by_url.items() if is_archive[url] and file.size is None]
+    with ThreadPoolExecutor(_CONCURRENT_REQUESTS) as threads:
+        by_url |= {file.url: file for file in threads.map(stat_remote, unknown)}
+    single: list[str] = []
+    for url, file in by_url.items():
+        prefix = "" if len(by_url) == 1 else f"{url.rstrip('/')}/"
+        if url.endswith("/"):
+            inside = {found.url: found for found in list_remote(url, recursive)}
             if not inside:
-                raise InputError(f"no file lies in {name}. Look at the name, or add --recursive")
-            ordered = [inside[address] for address in natural_sort(inside)]
-            yield from _slices(name, prefix, ordered, size)
-        elif is_archive[name]:
-            state = _digest([(name, prefix, each.size, each.state)])
-            yield Shard(0, name, prefix, is_archive=True, state=state)
+                raise InputError(f"No file in {url}. Check the URL, or add --recursive")
+            files = [inside[name] for name in natural_sort(inside)]
+            yield from _slices(url, prefix, files, size)
+        elif is_archive[url]:
+            state = _digest([(url, prefix, file.size, file.state)])
+            yield Shard(0, url, prefix, is_archive=True, state=state)
         else:
-            files.append(name)
-    single = [every[name] for name in natural_sort(files)]
-    yield from _slices("", "", single, size, is_list=True)
+            single.append(url)
+    yield from _slices("", "", [by_url[url] for url in natural_sort(single)], size, is_list=True)
+
+
+def _expand_url(url: str, recursive: bool) -> list[RemoteFile]:
+    """Return the files that a pattern matches, or the file or folder of any other URL."""
+    if _PATTERN_CHARACTERS.intersection(url):
+        matches = {file.url: file for file in list_remote(url, recursive)}
+        if not matches:
+            raise InputError(f"No file matches the pattern {url}. Check its folder and suffix")
+        return [matches[name] for name in natural_sort(matches)]
+    if "." in url.rstrip("/").rpartition("/")[2] and not url.endswith("/"):
+        return [RemoteFile(url)]
+    return [RemoteFile(folder_url(url)) if is_folder(url) else stat_remote(url)]
 
 
 def _slices(
     root: str, prefix: str, files: Sequence[RemoteFile], size: int, *, is_list: bool = False
 ) -> Iterator[Shard]:
-    """Cut a store's files; the state is what the listing told of them."""
+    """Divide files of a store; their state is what the listing says."""
     for start in range(0, len(files), size):
         some = files[start : start + size]
-        names = tuple(each.address.removeprefix(root) for each in some)
-        rows = [(each.address, each.size, each.state) for each in some]
-        sizes = tuple(each.size for each in some)
+        names = tuple(file.url.removeprefix(root) for file in some)
+        rows = [(file.url, file.size, file.state) for file in some]
+        sizes = tuple(file.size for file in some)
         yield Shard(0, root, prefix, names, sizes, is_list, state=_digest([(prefix,), *rows]))
 
 
-def _lines_of(address: str) -> list[str]:
-    (text,) = fetch([address])
+def _fetch_list(url: str) -> list[str]:
+    (text,) = fetch([url])
     if isinstance(text, str):
-        raise InputError(f"the list {address} {text}")
+        raise InputError(f"Cannot read the list {url}: {text}")
     return read_list(text)
 
 
-def _only_addresses(lines: Sequence[str], where: str) -> Sequence[str]:
+def _check_all_urls(lines: Sequence[str], source: str) -> Sequence[str]:
     for line in lines:
-        if not is_address(line):
-            raise InputError(
-                f"the list {where} names addresses and also {line!r}. Make it one or the other"
-            )
+        if not is_url(line):
+            raise InputError(f"The list {source} has URLs and also the local path {line!r}")
     return lines
 
 

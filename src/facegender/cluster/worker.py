@@ -1,4 +1,4 @@
-"""One part -> a Parquet file with its rows. Runs on every machine; knows nothing of Ray."""
+"""Worker: predicts shards and writes each as a Parquet file. Runs on every machine, without Ray."""
 
 from __future__ import annotations
 
@@ -16,46 +16,39 @@ from typing import Any
 
 from facegender import __version__
 from facegender.cluster.shards import Shard
-from facegender.cluster.storage import OutputLocation, fetch, is_address, open_file
+from facegender.cluster.storage import OutputLocation, fetch, is_url, open_file
 from facegender.errors import FacegenderError, InputError, OutputError
-from facegender.images.formats import ImageLimits, looks_like_image
+from facegender.images.formats import HEAD_BYTES, ImageLimits, describe_excess, looks_like_image
 from facegender.inference.classifier import Classifier
 from facegender.inference.pipeline import FileResult, PredictOptions, predict_files
 from facegender.inference.worker_pool import WorkerPool
-from facegender.inputs.archives import list_packed
-from facegender.inputs.paths import (
-    Archive,
-    Folder,
-    InputFile,
-    archive_items,
-    is_image_file,
-    over_limit,
-)
+from facegender.inputs.archives import list_archive_members
+from facegender.inputs.sources import Archive, Folder, InputFile, archive_files, with_content
+from facegender.model.model_file import MODEL_NAME
 from facegender.results.details import parquet_rows
 from facegender.results.predictions import Status
 from facegender.results.summary import RunSummary, SummaryCounter
 
 RUN_FILE = "run.json"
-"""What a folder of answers belongs to: written first."""
+"""The file in an output folder that describes its run: written first."""
 
-METADATA = "facegender"
-"""Key in a part's Parquet metadata; the value is JSON, see :class:`ShardResult`."""
+METADATA_KEY = "facegender"
+"""Key in the Parquet metadata of a shard's file; the value is a :class:`ShardResult` as JSON."""
 
-_FETCHED_AT_ONCE = 64
-_BYTES_AT_ONCE = 32 * 2**20
-_UNKNOWN_BYTES = 2 * 2**20
-_HEAD_BYTES = 16
+_FETCH_FILES = 64
+_FETCH_BYTES = 32 * 2**20
+_ASSUMED_FILE_BYTES = 2 * 2**20  # of a file whose size is unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every machine has to know to give the same answers as all others.
+    """Everything a machine needs to give the same results as all others.
 
     Attributes:
         output: where shards are written.
-        run_id: digest of the network and the options; see :meth:`Shard.file_name`.
-        model: the bytes of the model file, so that no machine needs it on its disk.
-        digest: the SHA-256 that the model file states of itself.
+        run_id: digest of the model and the options; see :meth:`Shard.file_name`.
+        model: the content of the model file, so that no machine needs it on its disk.
+        digest: the SHA-256 in the model file's metadata.
         options: how to predict.
         cores: cores of one worker.
         version: of facegender.
@@ -76,7 +69,7 @@ class ShardResult:
 
     Attributes:
         name: of its file.
-        number: its position among the shards.
+        number: its index among the shards.
         rows: number of rows in the file.
         summary: counts, first errors and time.
         machine: the host that predicted it.
@@ -91,7 +84,7 @@ class ShardResult:
     is_cached: bool = False
 
     def to_json(self) -> str:
-        """Write it as JSON, for the metadata of the shard's file."""
+        """Return it as JSON, for the metadata of the shard's file."""
         return json.dumps(asdict(self), ensure_ascii=True)
 
     @classmethod
@@ -99,7 +92,7 @@ class ShardResult:
         """Read it from JSON.
 
         Raises:
-            ValueError, TypeError, KeyError: it is something else.
+            ValueError, TypeError, KeyError: the text is something else.
         """
         raw: dict[str, Any] = json.loads(text)
         summary: dict[str, Any] = {
@@ -110,61 +103,63 @@ class ShardResult:
 
 
 class Worker:
-    """A classifier that answers for one part after the other; a context manager."""
+    """Predicts shards one after the other; a context manager."""
 
     def __init__(self, job: Job) -> None:
-        """Take the network up.
+        """Load the model and start the processes that read images.
 
         Raises:
-            FacegenderError: this machine has another version, or does not see the output.
+            FacegenderError: this machine has another version, or got a damaged model.
+            OutputError: this machine does not see the output folder.
         """
         self._job = job
         self._machine = socket.gethostname()
         if job.version != __version__:
             raise FacegenderError(
-                f"{self._machine} has facegender {__version__}, and the machine that asks has "
+                f"{self._machine} has facegender {__version__}, but the run was started with "
                 f"{job.version}. Install the same version on all machines"
             )
         run = job.output.read(RUN_FILE)
         if run is None or json.loads(run)["run_id"] != job.run_id:
             raise OutputError(
-                f"{self._machine} does not see the folder {job.output.address} as the machine "
-                "that asks does. Give one that all machines share, or one in an object store"
+                f"{self._machine} does not see the output folder {job.output.address} of this run. "
+                "Use a folder that all machines share, or an object store"
             )
         with tempfile.TemporaryDirectory(prefix="facegender-") as folder:
-            path = Path(folder) / "model.onnx"
+            path = Path(folder) / MODEL_NAME
             path.write_bytes(job.model)
             self._classifier = Classifier.load(path, threads=job.cores)
         if self._classifier.digest != job.digest:
-            raise FacegenderError(f"the network came to {self._machine} damaged. Run it again")
+            raise FacegenderError(f"The model arrived damaged at {self._machine}. Run it again")
         self._pool = WorkerPool(job.cores, timeout=job.options.timeout)
 
     def __enter__(self) -> Worker:
-        """Give the worker."""
+        """Return the worker."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the reading processes."""
+        """End the processes that read images."""
         self._pool.__exit__(None, None, None)
 
-    def do(self, shard: Shard) -> ShardResult:
-        """Answer for a part and write its file, or find that it is written.
+    def run(self, shard: Shard) -> ShardResult:
+        """Predict a shard and write its file, unless the file exists.
 
         Raises:
-            InputError: this machine does not see what the part is in.
+            InputError: this machine does not see the files of the shard.
             OutputError: the file cannot be written.
         """
         job = self._job
         name = shard.file_name(job.run_id)
         earlier = _earlier_result(job.output, name)
         if earlier is not None:
-            is_to_retry = job.options.retry_errors and earlier.summary.counts["unreadable"]
-            if not is_to_retry:
+            counts = earlier.summary.counts
+            has_failures = counts["unreadable"] + counts.get("unsupported", 0) > 0
+            if not (job.options.retry_errors and has_failures):
                 return replace(earlier, is_cached=True)
-        if not is_address(shard.root) and shard.root and not Path(shard.root).exists():
+        if not is_url(shard.root) and shard.root and not Path(shard.root).exists():
             raise InputError(
-                f"{self._machine} does not see {shard.root}. Put the images where all machines "
-                "see them, in a shared folder or an object store"
+                f"{self._machine} does not see {shard.root}. Put the images in a folder that all "
+                "machines share, or in an object store"
             )
         files = shard_files(shard, job.options.limits)
         results = predict_files(files, self._classifier, job.options, pool=self._pool)
@@ -189,12 +184,12 @@ def _to_parquet(
                     rows += 1
         summary = counter.summary(seconds=round(time.perf_counter() - started, 3))
         shard_result = ShardResult(name, number, rows, summary, machine)
-        add_metadata({METADATA: shard_result.to_json()})
+        add_metadata({METADATA_KEY: shard_result.to_json()})
     return file.getvalue(), shard_result
 
 
 def _earlier_result(location: OutputLocation, name: str) -> ShardResult | None:
-    """Find what a part's file says of itself; what is no such file is done again."""
+    """Read the result in the metadata of a shard's file; None if there is no valid file."""
     import pyarrow
     from pyarrow.parquet import read_metadata
 
@@ -203,92 +198,96 @@ def _earlier_result(location: OutputLocation, name: str) -> ShardResult | None:
         return None
     try:
         metadata = read_metadata(pyarrow.BufferReader(data)).metadata
-        return ShardResult.from_json(metadata[METADATA.encode()])
+        return ShardResult.from_json(metadata[METADATA_KEY.encode()])
     except (pyarrow.ArrowException, KeyError, ValueError, TypeError):
         return None
 
 
 def shard_files(shard: Shard, limits: ImageLimits) -> Iterator[InputFile]:
-    """Give a part's files; those of a store are fetched ahead of their use.
+    """Yield the files of a shard; files in a store are fetched ahead.
 
-    A file that cannot be had is an item that says why.
+    A file that cannot be read has a problem that says why.
+
+    Args:
+        shard: the shard.
+        limits: maximum size of a file.
     """
-    if shard.is_archive and is_address(shard.root):
-        return _ahead(_in_batches(_remote_archive(shard, limits)))
+    if shard.is_archive and is_url(shard.root):
+        return _prefetch(_in_batches(_remote_archive(shard, limits)))
     if shard.is_archive:
         return iter(Archive(Path(shard.root), shard.prefix, limits))
-    if is_address(shard.root or shard.names[0]):
-        return _ahead(_remote_files(shard, limits))
+    if is_url(shard.root or shard.names[0]):
+        return _prefetch(_remote_files(shard, limits))
     return iter(Folder(Path(shard.root), shard.names, shard.prefix, shard.is_list))
 
 
 def _remote_archive(shard: Shard, limits: ImageLimits) -> Iterator[InputFile]:
-    members = list_packed(shard.root, partial(open_file, shard.root))
-    return archive_items(shard.root, members, shard.state, shard.prefix, limits)
+    members = list_archive_members(shard.root, partial(open_file, shard.root))
+    return archive_files(shard.root, members, shard.state, shard.prefix, limits)
 
 
-def _in_batches(items: Iterator[InputFile]) -> Iterator[list[InputFile]]:
+def _in_batches(files: Iterator[InputFile]) -> Iterator[list[InputFile]]:
     batch: list[InputFile] = []
     size = 0
-    for item in items:
-        batch.append(item)
-        size += len(item.data)
-        if len(batch) == _FETCHED_AT_ONCE or size > _BYTES_AT_ONCE:
+    for file in files:
+        batch.append(file)
+        size += len(file.data)
+        if len(batch) == _FETCH_FILES or size > _FETCH_BYTES:
             yield batch
             batch, size = [], 0
     yield batch
 
 
 def _remote_files(shard: Shard, limits: ImageLimits) -> Iterator[list[InputFile]]:
-    """Fetch files so many at a time that their bytes stay within bounds."""
+    """Fetch the files of a store in batches of bounded size."""
     batch: list[tuple[str, int | None]] = []
     size = 0
     for name, length in zip(shard.names, shard.sizes, strict=True):
         batch.append((name, length))
-        size += _UNKNOWN_BYTES if length is None else length
-        if len(batch) == _FETCHED_AT_ONCE or size > _BYTES_AT_ONCE:
-            yield _fetched(shard, batch, limits)
+        size += _ASSUMED_FILE_BYTES if length is None else length
+        if len(batch) == _FETCH_FILES or size > _FETCH_BYTES:
+            yield _fetch_batch(shard, batch, limits)
             batch, size = [], 0
-    yield _fetched(shard, batch, limits)
+    yield _fetch_batch(shard, batch, limits)
 
 
-def _fetched(
+def _fetch_batch(
     shard: Shard, batch: list[tuple[str, int | None]], limits: ImageLimits
 ) -> list[InputFile]:
-    addresses = {name: shard.root + name for name, _ in batch}
-    heads = {
-        addresses[name]: _HEAD_BYTES
+    """Fetch files; without an image suffix first the head, then the file if it is an image."""
+    urls = {name: shard.root + name for name, _ in batch}
+    head_sizes = {
+        urls[name]: HEAD_BYTES
         for name, length in batch
         if length != 0 and not looks_like_image(name, b"")
     }
     too_large = {name: n for name, n in batch if n is not None and n > limits.bytes}
-    wanted = [addresses[name] for name, _ in batch if name not in too_large]
-    got = dict(zip(wanted, fetch(wanted, heads), strict=True))
-    more = [
-        address
-        for address in heads
-        if isinstance(head := got.get(address), bytes) and is_image_file(address, head)
+    wanted = [urls[name] for name, _ in batch if name not in too_large]
+    contents = dict(zip(wanted, fetch(wanted, head_sizes), strict=True))
+    images = [
+        url
+        for url in head_sizes
+        if isinstance(head := contents.get(url), bytes) and looks_like_image(url, head)
     ]
-    got |= zip(more, fetch(more), strict=True)
-    items = []
+    contents |= zip(images, fetch(images), strict=True)
+    files = []
     for name, _ in batch:
-        key, data = shard.prefix + name, got.get(addresses[name])
+        key, data = shard.prefix + name, contents.get(urls[name])
         if data is None:
-            items.append(InputFile(key, problem=over_limit(too_large[name], limits)))
+            files.append(InputFile(key, problem=describe_excess(too_large[name], limits)))
         elif isinstance(data, str):
-            items.append(InputFile(key, problem=data))
+            files.append(InputFile(key, problem=data))
         elif len(data) > limits.bytes:
-            items.append(InputFile(key, problem=over_limit(len(data), limits)))
+            files.append(InputFile(key, problem=describe_excess(len(data), limits)))
         else:
-            is_image = is_image_file(name, data)
-            items.append(InputFile(key, data=data if is_image else b"", is_image=is_image))
-    return items
+            files.append(with_content(InputFile(key), name, data))
+    return files
 
 
-def _ahead(batches: Iterator[list[InputFile]]) -> Iterator[InputFile]:
-    """Fetch a batch while the one before it is answered."""
+def _prefetch(batches: Iterator[list[InputFile]]) -> Iterator[InputFile]:
+    """Fetch the next batch while the current one is predicted."""
     with ThreadPoolExecutor(1, "facegender-fetch") as thread:
-        coming = thread.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = thread.submit(next, batches, None)
+        upcoming = thread.submit(next, batches, None)
+        while (batch := upcoming.result()) is not None:
+            upcoming = thread.submit(next, batches, None)
             yield from batch
