@@ -37,7 +37,7 @@ CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"
 
 @pytest.fixture(scope="module")
 def server(start: Callable[..., Server]) -> Server:
-    """One that finds faces, also for a network that takes pictures as they are."""
+    """One that finds faces, also for a network that takes full images."""
     return start("--faces", "detect")
 
 
@@ -88,10 +88,10 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
 def until_said(page: Any, text: str) -> None:
     """Wait for a line of the page; Playwright's own wait needs what the policy forbids."""
     for _ in range(1200):
-        if text in page.locator("#told").inner_text():
+        if text in page.locator("#status").inner_text():
             return
         page.wait_for_timeout(50)
-    pytest.fail(f"never said {text!r}, but {page.locator('#told').inner_text()!r}")
+    pytest.fail(f"never said {text!r}, but {page.locator('#status').inner_text()!r}")
 
 
 def until(page: Any, condition: str) -> None:
@@ -104,7 +104,7 @@ def until(page: Any, condition: str) -> None:
 
 
 def until_focus(page: Any, name: str) -> None:
-    """Wait until the card of a picture has the focus."""
+    """Wait until the card of an image has the focus."""
     until(page, f"document.activeElement.querySelector('.name')?.textContent === {name!r}")
 
 
@@ -146,7 +146,7 @@ def counts(page: Any) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def ten(astronaut: Pixels) -> dict[str, bytes]:
-    """Ten pictures, a broken one and one without a face among them."""
+    """Ten images, a broken one and one without a face among them."""
     face = Image.fromarray(astronaut).crop((100, 0, 350, 250))
     turns = {f"{at}.png": encode(face.rotate(at, expand=True)) for at in (1, 2, 3, 9, 10, 11, 100)}
     return turns | {
@@ -166,11 +166,11 @@ def test_ten_dropped_answered_and_saved_as_by_the_command_line(
 ) -> None:
     page = open_page(server)
     hand_over(page, "drop", ten)
-    until_said(page, "All answered: 10.")
+    until_said(page, "Done. Images: 10.")
     assert page.locator(".card").count() == page.locator("#rows tr").count() == 10
-    told = counts(page)
-    assert told["pictures"] == 10 and told["unreadable"] == 1 and told["no face"] == 1
-    assert told["female"] + told["male"] + told["unknown"] == 8
+    found = counts(page)
+    assert found["images"] == 10 and found["unreadable"] == 1 and found["no face"] == 1
+    assert found["female"] + found["male"] + found["unknown"] == 8
     photos(ten)
     command = [sys.executable, "-m", "facegender", "predict", "photos", "--model", model_path]
     run = subprocess.run(
@@ -192,7 +192,7 @@ def test_ten_dropped_answered_and_saved_as_by_the_command_line(
     )
     for row, wanted in zip(rows, expected, strict=True):
         for column, value in wanted.items():
-            if column in ("probability", "score") and value:
+            if column in ("probability", "detection_score") and value:
                 # one at a time or sixteen together: the same but for the last bit
                 assert float(row[column]) == pytest.approx(float(value), abs=1e-4)
             else:
@@ -204,8 +204,8 @@ def test_boxes_are_where_the_rows_say(
 ) -> None:
     page = open_page(server, viewport={"width": 1280, "height": 900})
     page.set_input_files("#files", as_files({"a.png": encode(Image.fromarray(astronaut))}))
-    until_said(page, "All answered: 1.")
-    (row,) = server.predict(("a.png", encode(Image.fromarray(astronaut)))).json()["pictures"][0][
+    until_said(page, "Done. Images: 1.")
+    (row,) = server.predict(("a.png", encode(Image.fromarray(astronaut)))).json()["images"][0][
         "rows"
     ]
     page.locator(".open").click()
@@ -218,7 +218,9 @@ def test_boxes_are_where_the_rows_say(
     assert box["width"] == pytest.approx(row["box"]["width"] * scale, abs=1.5)
     said = f"{row['label']} {100 * row['probability']:.1f} %"
     assert dialog.locator(".box").inner_text() == said
-    assert dialog.locator("li").all_inner_texts() == [f"{said} (face detector {row['score']:.2f})"]
+    assert dialog.locator("li").all_inner_texts() == [
+        f"{said} (face detection score {row['detection_score']:.2f})"
+    ]
     assert said in dialog.locator("img").get_attribute("alt")
 
 
@@ -229,12 +231,12 @@ def test_small_faces_of_several_show_their_place_in_the_list_alone(
     face = astronaut[:300, 100:360]
     two = Image.fromarray(np.concatenate([face, face], axis=1))
     page.set_input_files("#files", as_files({"a.png": encode(two)}))
-    until_said(page, "All answered: 1.")
+    until_said(page, "Done. Images: 1.")
     assert page.locator(".card .box").all_inner_texts() == ["1", "2"]
     page.locator(".open").click()
     listed = page.get_by_role("dialog", name="a.png").locator("li").all_inner_texts()
     for place, (tag, line) in enumerate(
-        zip(page.locator("#larger .box").all_inner_texts(), listed, strict=True), start=1
+        zip(page.locator("#lightbox .box").all_inner_texts(), listed, strict=True), start=1
     ):
         assert tag == f"{place} {line.partition(' (')[0]}"
 
@@ -243,12 +245,12 @@ def test_paste_and_names_that_come_twice(server: Server, open_page: Callable[...
     page = open_page(server)
     for at in range(3):
         hand_over(page, "paste", {"image.png": encode(image(seed=at))})
-        until_said(page, f"All answered: {at + 1}.")
+        until_said(page, f"Done. Images: {at + 1}.")
     names = page.locator(".card .name").all_inner_texts()
     assert names == ["image.png", "image (2).png", "image (3).png"]
     page.locator("#clear").click()
     assert not page.locator("#results").is_visible()
-    assert page.evaluate("document.activeElement.id") == "pick"
+    assert page.evaluate("document.activeElement.id") == "choose-images"
 
 
 def test_a_folder(
@@ -258,7 +260,7 @@ def test_a_folder(
     data = encode(image(seed=1))
     folder = photos({"b.png": data, "in/a.png": data, "notes.txt": b"none"})
     page.set_input_files("#folder", str(folder))
-    until_said(page, "All answered: 2.")
+    until_said(page, "Done. Images: 2.")
     assert sorted(page.locator(".card .name").all_inner_texts()) == ["b.png", "in/a.png"]
 
 
@@ -266,7 +268,7 @@ def test_the_camera(server: Server, open_page: Callable[..., Any]) -> None:
     page = open_page(server, permissions=["camera"])
     page.evaluate(  # A quick hand: the button is pressed in the moment in which it can be.
         """() => {
-          const button = document.getElementById("shoot");
+          const button = document.getElementById("take-photo");
           const quick = new MutationObserver(() => {
             if (button.disabled) return;
             quick.disconnect();
@@ -275,19 +277,19 @@ def test_the_camera(server: Server, open_page: Callable[..., Any]) -> None:
           quick.observe(button, { attributes: true });
         }"""
     )
-    page.locator("#pick-camera").click()
-    until_said(page, "All answered: 1.")
-    assert page.locator("#camera-told").inner_text() == "Taken: camera 1.jpg"
+    page.locator("#open-camera").click()
+    until_said(page, "Done. Images: 1.")
+    assert page.locator("#camera-status").inner_text() == "Photo taken: camera 1.jpg"
     page.keyboard.press("Escape")
     until(page, "document.getElementById('video').srcObject === null")
-    assert page.locator(".card .said").inner_text() == "no face"
+    assert page.locator(".card .result").inner_text() == "no face"
 
 
 def test_many_are_shown_part_by_part(server: Server, open_page: Callable[..., Any]) -> None:
     page = open_page(server)
     data = encode(image(seed=1, size=(8, 8)))
     page.set_input_files("#files", as_files({f"{at}.png": data for at in range(130)}))
-    until_said(page, "All answered: 130.")
+    until_said(page, "Done. Images: 130.")
     assert (page.locator(".card").count(), page.locator("#rows tr").count()) == (24, 100)
     page.locator("#more-rows").click()
     page.locator("#more-cards").click()
@@ -295,16 +297,16 @@ def test_many_are_shown_part_by_part(server: Server, open_page: Callable[..., An
     assert page.evaluate(
         "document.activeElement.closest('li') === document.querySelectorAll('.card')[24]"
     )
-    assert counts(page)["pictures"] == 130
+    assert counts(page)["images"] == 130
 
 
 @pytest.fixture(scope="module")
 def narrow(start: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """A server for few and small pictures, with a token."""
+    """A server for few and small images, with a token."""
     token = tmp_path_factory.mktemp("token") / "token.txt"
     token.write_text(TOKEN)
     return start(
-        *("--max-bytes", 60_000, "--max-files", 2, "--queue", 2, "--token-file", token),
+        *("--max-bytes", 60_000, "--max-images", 2, "--queue", 2, "--token-file", token),
         *("--faces", "detect"),
     )
 
@@ -317,17 +319,17 @@ def test_token_huge_file_and_full_queue(
     until(page, "document.activeElement.id === 'token'")
     page.locator("#token").fill("wrong-wrong-wrong-wrong")
     page.keyboard.press("Enter")
-    page.get_by_text("This token is not the right one.").wait_for()
+    page.get_by_text("The token is not valid.").wait_for()
     page.locator("#token").fill(TOKEN)
     page.keyboard.press("Enter")
     page.locator("#token-form").wait_for(state="hidden")
-    # Two requests of two pictures at once, and the queue takes two: one has to wait
+    # Two requests of two images at once, and the queue takes two: one has to wait
     files = {f"{at}.png": slow() for at in range(6)} | {"huge.png": bytes(60_001)}
     page.set_input_files("#files", as_files(files))
     until_said(page, "The server is busy")
-    until_said(page, "All answered: 7.")
+    until_said(page, "Done. Images: 7.")
     assert counts(page) == {
-        **{"pictures": 7, "female": 0, "male": 0, "unknown": 0},
+        **{"images": 7, "female": 0, "male": 0, "unknown": 0},
         **{"no face": 6, "unreadable": 1},
     }
     refused = page.locator("#rows tr").filter(has_text="huge.png").inner_text()
@@ -337,42 +339,42 @@ def test_token_huge_file_and_full_queue(
 def test_stop_and_a_server_that_is_gone(
     start: Callable[..., Server], open_page: Callable[..., Any]
 ) -> None:
-    server = start("--max-files", 1)
+    server = start("--max-images", 1)
     page = open_page(server, expected=("ERR_INTERNET_DISCONNECTED",))
     page.evaluate(  # clicked from within: from here it may come when all is answered
-        """const working = document.getElementById("working");
+        """const progress = document.getElementById("progress");
         new MutationObserver((_, watch) => {
             watch.disconnect();
             setTimeout(() => document.getElementById("stop").click(), 100);
-        }).observe(working, { attributes: true });"""
+        }).observe(progress, { attributes: true });"""
     )
     page.set_input_files("#files", as_files({f"{at}.png": slow() for at in range(12)}))
     until_said(page, "Stopped.")
     page.context.set_offline(True)
     hand_over(page, "drop", {"more.png": encode(image(seed=1))})
-    page.get_by_text("No answer: the server cannot be reached").wait_for()
+    page.get_by_text("Prediction failed: the server cannot be reached").wait_for()
     page.context.set_offline(False)
-    page.locator("#go-on").click()
-    until_said(page, "All answered: 13.")
-    assert not page.locator("#go-on").is_visible()
+    page.locator("#resume").click()
+    until_said(page, "Done. Images: 13.")
+    assert not page.locator("#resume").is_visible()
 
 
 def test_images_may_come_before_the_server_has_said_its_limits(
     start: Callable[..., Server], open_page: Callable[..., Any]
 ) -> None:
-    server = start("--max-files", 1)
+    server = start("--max-images", 1)
     page = open_page(server)
-    held: list[Any] = []
-    page.route("**/model", lambda route: held.append(route))
+    delayed: list[Any] = []
+    page.route("**/model", lambda route: delayed.append(route))
     page.reload()
     page.set_input_files(
         "#files", as_files({f"{at}.png": encode(image(seed=at)) for at in range(3)})
     )
     page.wait_for_timeout(500)
-    assert held and page.locator("#told").inner_text() == "Answered: 0 of 3"
-    for route in held:
+    assert delayed and page.locator("#status").inner_text() == "Processed: 0 of 3"
+    for route in delayed:
         route.continue_()
-    until_said(page, "All answered: 3.")
+    until_said(page, "Done. Images: 3.")
     assert page.locator("#error").inner_text() == ""
 
 
@@ -382,7 +384,7 @@ def test_by_keyboard_alone(server: Server, open_page: Callable[..., Any]) -> Non
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
-    until(page, "document.activeElement.id === 'pick'")
+    until(page, "document.activeElement.id === 'choose-images'")
     page.evaluate(
         """document.getElementById("files").addEventListener("click", (event) => {
             event.preventDefault(); // no dialog of the system's, which no test can answer
@@ -394,7 +396,7 @@ def test_by_keyboard_alone(server: Server, open_page: Callable[..., Any]) -> Non
     page.set_input_files(
         "#files", as_files({f"{at}.png": encode(image(seed=at)) for at in range(2)})
     )
-    until_said(page, "All answered: 2.")
+    until_said(page, "Done. Images: 2.")
     page.locator(".open").nth(0).focus()
     page.keyboard.press("Enter")
     assert page.get_by_role("dialog", name="0.png").is_visible()
@@ -414,17 +416,23 @@ def test_russian(server: Server, open_page: Callable[..., Any]) -> None:
     assert english in page.locator("#caveat").inner_text()
     assert page.locator("#language").inner_text() == "Русский"
     page.reload()
-    assert english in page.locator("#caveat").inner_text(), "the choice is kept"
+    assert english in page.locator("#caveat").inner_text(), "the choice is saved"
+
+
+REASON_MODULES = (
+    *("images/decode.py", "images/color.py", "images/jpeg.py"),
+    *("inference/worker_pool.py", "serve/batching.py"),
+)
 
 
 def reasons() -> set[str]:
-    """What this project's own code says of a picture without an answer; a 7 for what is filled in.
+    """What this project's code says of an image without a prediction; 7 for every placeholder.
 
     Readers of files are left out: the page gives them none by name.
     """
     package = Path(facegender.__file__).parent
     found = set()
-    for name in ("images.py", "colours.py", "isolated.py", "serve/batching.py"):
+    for name in REASON_MODULES:
         tree = ast.parse((package / name).read_text("utf-8"))
         constants = {
             str(one.targets[0].id): one.value.value
@@ -437,13 +445,13 @@ def reasons() -> set[str]:
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 for call in ast.walk(function):
                     if (
-                        function.name != "read_file"
+                        function.name != "read_image_file"
                         and isinstance(call, ast.Call)
                         and isinstance(call.func, ast.Name)
-                        and call.func.id in ("UnreadableImageError", "DiedError")
+                        and call.func.id in ("UnreadableImageError", "WorkerDiedError")
                     ):
                         found.add(text_of(call.args[0], constants))
-    found |= {"60,001 bytes are over the limit of 60,000"}  # by server.js and body.py
+    found |= {"60,001 bytes are over the limit of 60,000"}  # by server.js and uploads.py
     script = (package / "web" / "browser" / "decode.js").read_text("utf-8")
     for thrown in re.findall(r"new UnreadableError\((.*?)\);", script, re.S):
         texts = re.findall(r"[`\"](.+?)[`\"]", thrown)
@@ -463,25 +471,25 @@ def text_of(node: ast.expr, constants: dict[str, object]) -> str:
 
 def test_every_reason_is_said_in_russian(server: Server, open_page: Callable[..., Any]) -> None:
     page = open_page(server, locale="ru-RU")
-    told = page.evaluate(
+    translated = page.evaluate(
         """async (reasons) => {
-            const { reason } = await import("./words.js");
-            return reasons.map((one) => [one, reason(one)]);
+            const { translateError } = await import("./i18n.js");
+            return reasons.map((one) => [one, translateError(one)]);
         }""",
         sorted(reasons()),
     )
-    assert len(told) > 10
-    assert not [one for one, said in told if said.isascii()]
-    page.set_input_files("#files", as_files({"a.png": b"", "b.png": b"no picture"}))
-    until_said(page, "Всё готово. Снимков: 2.")
+    assert len(translated) > 10
+    assert not [one for one, said in translated if said.isascii()]
+    page.set_input_files("#files", as_files({"a.png": b"", "b.png": b"no image"}))
+    until_said(page, "Готово. Изображений: 2.")
     notes = page.locator("#rows td:last-child").all_inner_texts()
-    assert notes == ["файл пуст (0 байт)", "по содержимому это не снимок известного формата"]
+    assert notes == ["файл пуст (0 байт)", "содержимое не является изображением известного формата"]
 
 
 def test_both_languages_say_the_same_things() -> None:
-    from facegender.serve.app import WEB
+    from facegender.serve.pages import WEB_APP
 
-    text = (WEB / "words.js").read_text("utf-8")
+    text = (WEB_APP / "messages.js").read_text("utf-8")
     english, russian = text.split("\n  ru: {")[0], text.split("\n  ru: {")[1].split("\n};")[0]
     keys = [
         set(re.findall(r"(?:^ {4}|, )(\w+): [\"\[\n]", part, re.M)) for part in (english, russian)
@@ -489,8 +497,8 @@ def test_both_languages_say_the_same_things() -> None:
     assert keys[0] == keys[1] and len(keys[0]) > 50
     used = {
         word
-        for path in WEB.iterdir()
-        for word in re.findall(r'(?:say\(|data-word=)"(\w+)"', path.read_text("utf-8"))
+        for path in WEB_APP.iterdir()
+        for word in re.findall(r'(?:message\(|data-message=)"(\w+)"', path.read_text("utf-8"))
     }
     assert used <= keys[0], used - keys[0]
 
@@ -516,13 +524,13 @@ def test_accessibility_and_width(
 
     check()
     hand_over(page, "drop", ten)
-    until_said(page, "All answered: 10.")
+    until_said(page, "Done. Images: 10.")
     check()
     page.locator(".open").nth(0).click()
     check()
     page.keyboard.press("Escape")
     page.locator("#language").click()
-    page.locator("#pick-camera").click()
+    page.locator("#open-camera").click()
     check()
 
 
@@ -535,7 +543,64 @@ def test_the_page_of_the_api(server: Server, browser: Any) -> None:
     page.on("request", lambda one: one.url.startswith(server.url) or wrong.append(one.url))
     page.goto(server.url)
     page.get_by_role("link", name="the API").click()
-    page.get_by_text("Answer for every face in one or many pictures").click()
+    page.get_by_text("Classify every face in one or more images").click()
     page.get_by_role("button", name="Try it out").wait_for()
     context.close()
     assert [one for one in wrong if not one.startswith("data:")] == []
+
+
+@pytest.mark.parametrize("language", ["en-US", "ru-RU"])
+def test_tags_and_names_keep_what_matters_on_a_phone(
+    language: str, start: Callable[..., Server], open_page: Callable[..., Any], astronaut: Any
+) -> None:
+    server = start()
+    page = open_page(server, viewport={"width": 390, "height": 800}, locale=language)
+    face = Image.fromarray(astronaut)
+    wide = Image.new("RGB", (1400, 512), "gray")
+    wide.paste(face, (880, 0))  # the face is near the right edge
+    files = {
+        f"{'a long name that says little ' * 4}{at:04}.png": encode(one)
+        for at, one in enumerate((face, wide, face.crop((150, 0, 330, 512))))
+    }
+    page.set_input_files("#files", as_files(files))
+    until(page, "document.querySelectorAll('.card .tag').length >= 1")
+    until(page, "document.getElementById('progress').hidden")
+    page.wait_for_timeout(300)
+    outside = """() => [...document.querySelectorAll(".card .tag")].filter((tag) => {
+        const outer = tag.closest(".thumbnail").getBoundingClientRect();
+        const inner = tag.getBoundingClientRect();
+        return !tag.textContent.includes("%") || inner.width < 30 || inner.left < outer.left - 1
+            || inner.right > outer.right + 1 || inner.top < outer.top - 1;
+    }).length"""
+    assert page.evaluate(outside) == 0
+    assert page.locator(".card .name").all_inner_texts() == list(files)
+    for at, name in enumerate(files):
+        element = page.locator(".card .name").nth(at)
+        assert element.text_content() == name and element.get_attribute("title") == name
+        room, end = element.bounding_box(), element.locator(".name-end").bounding_box()
+        assert element.locator(".name-end").text_content().endswith(f"{at:04}.png")
+        assert end["x"] + end["width"] <= room["x"] + room["width"] + 1
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.wait_for_timeout(300)
+    assert page.evaluate(outside) == 0
+    assert page.locator(".card .name").all_inner_texts() == list(files)
+
+
+def test_while_files_are_dragged_the_page_says_what_dropping_does(
+    server: Server, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(server)
+    hint = page.locator(".drop-hint")
+    drag = """([kind, isFile]) => {
+        const dataTransfer = new DataTransfer();
+        if (isFile) dataTransfer.items.add(new File(["x"], "a.png", { type: "image/png" }));
+        else dataTransfer.setData("text/plain", "x");
+        document.body.dispatchEvent(new DragEvent(kind, { dataTransfer, bubbles: true }));
+    }"""
+    assert not hint.is_visible()
+    page.evaluate(drag, ["dragover", True])
+    assert hint.is_visible() and hint.inner_text() == "Drop to classify"
+    page.evaluate(drag, ["dragleave", True])
+    assert not hint.is_visible()
+    page.evaluate(drag, ["dragover", False])
+    assert not hint.is_visible(), "only files can be dropped"

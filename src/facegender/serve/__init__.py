@@ -1,1 +1,1 @@
-"""The page and the API, the ``serve`` extra: one network behind HTTP, answers for pictures."""
+"""The web page and the HTTP API of ``facegender serve`` (the ``serve`` extra)."""

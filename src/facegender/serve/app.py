@@ -1,4 +1,4 @@
-"""The application: what can be asked for, and what is answered."""
+"""The HTTP application: its API routes and its error handlers."""
 
 from __future__ import annotations
 
@@ -8,82 +8,72 @@ import json
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-import fastapi_offline
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.types import ASGIApp
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-import facegender
+from facegender import __version__
 from facegender.inference.classifier import Classifier
 from facegender.results.report import CAVEAT
-from facegender.serve import schemas as shapes
-from facegender.serve.batching import Engine
-from facegender.serve.middleware import RequestMiddleware
-from facegender.serve.problems import MEDIA_TYPE, PROBLEM_KINDS, ProblemError, to_response
-from facegender.serve.prometheus import CONTENT_TYPE, Metrics
+from facegender.serve.batching import Engine, TimedRows
+from facegender.serve.middleware import RequestMiddleware, allow_origins
+from facegender.serve.openapi import PREDICT_BODY, problem_responses, require_token
+from facegender.serve.pages import add_pages
+from facegender.serve.problems import ProblemError, to_response
+from facegender.serve.prometheus import CONTENT_TYPE, ServerMetrics
+from facegender.serve.schemas import HealthState, ModelInfo, PredictResponse
 from facegender.serve.settings import Settings
-from facegender.serve.uploads import FIELD, MemoryBudget, drain, read_uploads
+from facegender.serve.uploads import MemoryBudget, check_query, drain, read_uploads
 
-WEB = Path(facegender.__file__).parent / "web" / "app"
-"""The page."""
+PREDICT_PARAMETERS = ("faces", "min_confidence")
+"""The query parameters of ``POST /predict``."""
 
-_DOCS = Path(__file__).parent / "docs"
-_SWAGGER = Path(fastapi_offline.__file__).parent / "static"
-_SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
-_TYPES = {  # said here, for some systems know others
-    ".html": "text/html",
-    ".js": "text/javascript",
-    ".css": "text/css",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-}
 _T = TypeVar("_T")
 
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": [FIELD],
-                    "additionalProperties": False,
-                    "properties": {
-                        FIELD: {
-                            "type": "array",
-                            "minItems": 1,
-                            "items": {"type": "string", "format": "binary"},
-                        }
-                    },
-                }
-            },
-            "application/octet-stream": {
-                "schema": {"type": "string", "format": "binary", "minLength": 1}
-            },
-            "image/*": {"schema": {"type": "string", "format": "binary", "minLength": 1}},
-        },
-    }
-}
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """What the API routes share."""
+
+    classifier: Classifier
+    settings: Settings
+    metrics: ServerMetrics
+    engine: Engine
+    budget: MemoryBudget
+
+    def check_token(self, request: Request) -> None:
+        """Reject a request without the server's token.
+
+        Raises:
+            ProblemError: the token is missing or wrong.
+        """
+        token = self.settings.token
+        header = request.headers.get("authorization", "").encode("latin-1")
+        if token and not hmac.compare_digest(header, b"Bearer " + token.encode()):
+            raise ProblemError(
+                "token-missing",
+                "This server requires a token.",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
 
 
-def build(classifier: Classifier, settings: Settings) -> ASGIApp:
-    """Put the application together; the engine starts with it and ends with it.
+def create_app(classifier: Classifier, settings: Settings) -> RequestMiddleware:
+    """Build the application; the engine starts and ends with it.
 
     Args:
-        classifier: the network that answers.
-        settings: limits, waiting, the token.
+        classifier: the model.
+        settings: limits, timeouts, the token.
     """
-    metrics = Metrics()
-    engine = Engine(classifier, settings, metrics.batch)
-    held = MemoryBudget(settings.held_bytes)
-    metrics.waiting.set_function(lambda: engine.images)
-    metrics.held.set_function(lambda: held.bytes)
+    metrics = ServerMetrics()
+    engine = Engine(classifier, settings, metrics.count_batch)
+    budget = MemoryBudget(settings.max_inflight_bytes)
+    metrics.inflight_images.set_function(lambda: engine.inflight_images)
+    metrics.inflight_bytes.set_function(lambda: budget.used_bytes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -92,155 +82,172 @@ def build(classifier: Classifier, settings: Settings) -> ASGIApp:
 
     app = FastAPI(
         title="facegender",
-        version=facegender.__version__,
-        description=f"Tells from a picture of a face whether people would label it male or female. "
-        f"{CAVEAT} Pictures stay in memory and are neither stored nor logged.",
+        version=__version__,
+        description=f"Classifies faces in photos as male or female. {CAVEAT} "
+        "Images stay in memory and are never stored or logged.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses=_problems(500),
+        responses=problem_responses(500),
     )
-    _answer_errors(app)
+    service = _Service(classifier, settings, metrics, engine, budget)
+    _add_error_handlers(app)
+    _add_predict(app, service)
+    _add_info(app, service)
+    add_pages(app)
+    if settings.token:
+        require_token(app, ("/predict", "/model", "/metrics"))
+    return RequestMiddleware(allow_origins(app, settings.cors_origins), metrics)
 
-    def check_token(request: Request) -> None:
-        given = request.headers.get("authorization", "").encode("latin-1")
-        if settings.token and not hmac.compare_digest(given, b"Bearer " + settings.token.encode()):
-            raise ProblemError(
-                "token-missing",
-                "This server asks for a token.",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+
+def _add_predict(app: FastAPI, service: _Service) -> None:
+    """Add ``POST /predict``."""
 
     @app.post(
         "/predict",
-        summary="Answer for every face in one or many pictures",
+        summary="Classify every face in one or more images",
         responses={
-            200: {"model": shapes.PredictResponse},
-            **_problems(401, 408, 413, 415, 422, 503),
+            200: {"model": PredictResponse},
+            **problem_responses(401, 408, 413, 415, 422, 503),
         },
-        openapi_extra=_BODY,
+        openapi_extra=PREDICT_BODY,
     )
     async def predict(
         request: Request,
         faces: Annotated[
             Literal["auto", "detect", "whole"] | None,
-            Query(description="how faces are found; the server's own setting if left out"),
+            Query(description="face mode; by default the server's setting"),
         ] = None,
         min_confidence: Annotated[
             float | None,
-            Query(ge=0.5, le=1, description="answers less probable than this are `unknown`"),
+            Query(ge=0.5, le=1, description="predictions with a lower probability are `unknown`"),
         ] = None,
     ) -> Response:
-        """Send pictures as multipart/form-data in the field `files`, or one as raw bytes.
+        """Send images as multipart/form-data in the field `files`, or one image as raw bytes.
 
-        A picture that cannot be read has a row that says why; the others are answered all the same.
+        An image that cannot be read gets a row with the reason; the others are not affected.
         """
         started = time.perf_counter()
-        with held.share() as share:
+        with service.budget.reserve() as reservation:
             try:
-                check_token(request)
-                engine.check_room(1)
-                uploads = await read_uploads(request, settings, share)
-                engine.check_room(len(uploads))
+                service.check_token(request)
+                check_query(request, PREDICT_PARAMETERS)
+                service.engine.check_capacity(1)
+                uploads = await read_uploads(request, service.settings, reservation)
+                service.engine.check_capacity(len(uploads))
             except ProblemError as problem:
-                if problem.name != "too-slow":
+                if problem.name != "request-timeout":
                     await drain(request)
                 raise
             received = time.perf_counter()
-            request.state.log = {"pictures": len(uploads)}
-            answered = await _while_there(request, engine.answer(uploads, faces, min_confidence))
-        for one in answered:
-            metrics.rows(one.rows)
-        ended = time.perf_counter()
-        return JSONResponse(
-            {
-                "model": classifier.digest,
-                "pictures": [
-                    {
-                        "rows": [row.to_dict() for row in one.rows],
-                        "seconds": round(one.seconds, 4),
-                    }
-                    for one in answered
-                ],
-                "seconds": {
-                    "receive": round(received - started, 4),
-                    "answer": round(ended - received, 4),
-                },
-            }
+            request.state.log = {"images": len(uploads)}
+            results = await _cancel_on_disconnect(
+                request, service.engine.predict(uploads, faces, min_confidence)
+            )
+        for result in results:
+            service.metrics.count_image(result.rows)
+        return _predict_response(
+            service.classifier, results, received - started, time.perf_counter() - received
         )
 
-    @app.get("/health", summary="Is the server there", response_model=shapes.HealthState)
+
+def _predict_response(
+    classifier: Classifier,
+    results: list[TimedRows],
+    receive_seconds: float,
+    predict_seconds: float,
+) -> JSONResponse:
+    """Write results in the form of :class:`PredictResponse`, without validating every row."""
+    return JSONResponse(
+        {
+            "model": classifier.digest,
+            "images": [
+                {
+                    "rows": [row.to_dict() for row in result.rows],
+                    "seconds": round(result.seconds, 4),
+                }
+                for result in results
+            ],
+            "seconds": {
+                "receive": round(receive_seconds, 4),
+                "predict": round(predict_seconds, 4),
+            },
+        }
+    )
+
+
+def _add_info(app: FastAPI, service: _Service) -> None:
+    """Add the routes that describe the server: health, readiness, the model, metrics."""
+
+    @app.get("/health", summary="Check that the server is running", response_model=HealthState)
     async def health() -> dict[str, str]:
-        """Tell that the server is there."""
+        """Answer as long as the server is running."""
         return {"status": "ok"}
 
     @app.get(
         "/ready",
-        summary="Would a picture be taken up now",
-        response_model=shapes.HealthState,
-        responses=_problems(503),
+        summary="Check that the server accepts images",
+        response_model=HealthState,
+        responses=problem_responses(503),
     )
     async def ready() -> dict[str, str]:
-        """Tell whether a picture would be taken up now."""
-        engine.check_room(1)
+        """Answer 503 while the queue is full."""
+        service.engine.check_capacity(1)
         return {"status": "ready"}
 
     @app.get(
         "/model",
-        summary="The network's card",
-        response_model=shapes.ModelInfo,
-        responses=_problems(401),
+        summary="Describe the model and the limits of the server",
+        response_model=ModelInfo,
+        responses=problem_responses(401, 422),
     )
     async def model(request: Request) -> dict[str, Any]:
-        """Describe the network: its labels, its figures with counts, its terms, the limits."""
-        check_token(request)
-        return card(classifier, settings)
+        """Return the model card, the server's defaults and its limits."""
+        service.check_token(request)
+        check_query(request)
+        return _model_info(service.classifier, service.settings)
 
     @app.get(
         "/metrics",
-        summary="Counts, for Prometheus",
+        summary="Metrics for Prometheus",
         response_class=PlainTextResponse,
-        responses=_problems(401),
+        responses=problem_responses(401, 422),
     )
-    async def numbers(request: Request) -> Response:
-        """Give the server's counts, for Prometheus."""
-        check_token(request)
-        return Response(metrics.text(), media_type=CONTENT_TYPE)
-
-    _add_pages(app)
-    if settings.token:
-        _ask_for_token(app)
-    return RequestMiddleware(app, metrics)
+    async def metrics(request: Request) -> Response:
+        """Return the server's metrics in the Prometheus text format."""
+        service.check_token(request)
+        check_query(request)
+        return Response(service.metrics.render(), media_type=CONTENT_TYPE)
 
 
-def card(classifier: Classifier, settings: Settings) -> dict[str, Any]:
-    """Describe a network and the limits it is served within; the answer of ``GET /model``."""
+def _model_info(classifier: Classifier, settings: Settings) -> dict[str, Any]:
+    """Describe the model and the server in the form of :class:`ModelInfo`."""
     described = json.loads(classifier.description.to_json())
-    shared = ("name", "labels", "metrics", "data", "license", "terms", "created")
-    return {name: described[name] for name in shared} | {
+    card = ("name", "labels", "metrics", "data", "license", "terms", "created")
+    return {name: described[name] for name in card} | {
         "digest": classifier.digest,
         "caveat": CAVEAT,
         "faces": settings.faces,
         "min_confidence": classifier.threshold(settings.min_confidence),
-        "version": facegender.__version__,
+        "version": __version__,
         "limits": {
-            "files": settings.files,
-            "request_bytes": settings.request_bytes,
-            "bytes": settings.limits.bytes,
-            "pixels": settings.limits.pixels,
-            "seconds": settings.seconds,
+            "max_images": settings.max_images,
+            "max_request_bytes": settings.max_request_bytes,
+            "max_image_bytes": settings.limits.bytes,
+            "max_image_pixels": settings.limits.pixels,
+            "timeout_seconds": settings.timeout_seconds,
         },
     }
 
 
-async def _while_there(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """Wait for work as long as the client does.
+async def _cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+    """Await a result; cancel the work when the client disconnects.
 
     Raises:
-        ClientDisconnect: it went away, and the work was given up.
+        ClientDisconnect: the client disconnected.
     """
     working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_gone(request))
+    watching = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
         await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -254,29 +261,13 @@ async def _while_there(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
                     await task
 
 
-async def _gone(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe statuses that come as a problem, for the OpenAPI document."""
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {
-        status: {
-            "model": shapes.ProblemDetails,
-            "description": "; ".join(
-                kind.title for kind in PROBLEM_KINDS.values() if kind.status == status
-            )
-            or "Problem",
-            "content": {MEDIA_TYPE: {"schema": schema}},
-        }
-        for status in statuses
-    }
-
-
-def _answer_errors(app: FastAPI) -> None:
-    """Have every error answered as a problem, and as one of ours."""
+def _add_error_handlers(app: FastAPI) -> None:
+    """Send every error as problem details, those of Starlette and FastAPI too."""
 
     @app.exception_handler(ProblemError)
     async def problem(request: Request, error: Exception) -> Response:
@@ -292,64 +283,8 @@ def _answer_errors(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         errors = [
-            {"in": ".".join(map(str, one["loc"])), "what": one["msg"]} for one in error.errors()
+            {"in": ".".join(map(str, one["loc"])), "message": one["msg"]} for one in error.errors()
         ]
-        wrong = ProblemError("malformed", "A parameter is wrong.", errors=errors)
+        invalid_request = ProblemError("invalid-request", "A parameter is invalid.", errors=errors)
         await drain(request)
-        return wrong.response(request.state.request_id)
-
-
-def _add_pages(app: FastAPI) -> None:
-    """Add the page, the API's page, and what the problems' types lead to."""
-
-    @app.get("/problems/{name}", include_in_schema=False)
-    async def problem(name: str) -> Response:
-        if name not in PROBLEM_KINDS:
-            raise HTTPException(404)
-        kind = PROBLEM_KINDS[name]
-        return PlainTextResponse(f"{kind.title} ({kind.status})\n\n{kind.advice}\n")
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return _file(_DOCS / "docs.html")
-
-    @app.get("/docs/{name}", include_in_schema=False)
-    async def docs_file(name: str) -> Response:
-        if name in _SWAGGER_FILES:
-            return _file(_SWAGGER / name)
-        if name in ("docs.js", "docs.css"):
-            return _file(_DOCS / name)
-        raise HTTPException(404)
-
-    for path in sorted(WEB.iterdir()):
-        if path.suffix in _TYPES:
-            _add_file(app, path)
-
-
-def _file(path: Path) -> Response:
-    """Give a file; a browser asks each time whether it is still the same."""
-    return FileResponse(path, media_type=_TYPES[path.suffix], headers={"Cache-Control": "no-cache"})
-
-
-def _add_file(app: FastAPI, path: Path) -> None:
-    """Add a file of the page."""
-
-    @app.get("/" if path.name == "index.html" else f"/{path.name}", include_in_schema=False)
-    async def file() -> Response:
-        return _file(path)
-
-
-def _ask_for_token(app: FastAPI) -> None:
-    """Say in the OpenAPI document that a token is asked for."""
-    made = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = made()
-        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
-        schemes["token"] = {"type": "http", "scheme": "bearer"}
-        for path in ("/predict", "/model", "/metrics"):
-            for operation in document["paths"][path].values():
-                operation["security"] = [{"token": []}]
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
+        return invalid_request.response(request.state.request_id)

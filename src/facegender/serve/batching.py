@@ -1,4 +1,4 @@
-"""Pictures of many requests -> one network: read side by side, gathered into batches, answered."""
+"""Dynamic batching: preprocess images of many requests in parallel, run the model on batches."""
 
 from __future__ import annotations
 
@@ -29,92 +29,96 @@ from facegender.serve.problems import ProblemError
 from facegender.serve.settings import Settings
 from facegender.serve.uploads import Upload
 
-_FEW = 12
-"""Up to so many faces go through the network one by one, which is quicker than a whole run: a face
-alone takes 1.2 times its share of a run (2.4 and 2.0 ms, ONNX Runtime on one core)."""
+_MAX_SINGLE_FACES = 12
+"""Batches of up to this size run face by face, which is faster than one padded run of 16: a single
+face takes 2.4 ms, a face of a full run 2.0 ms (ONNX Runtime on one core)."""
 
-_BUSY_SECONDS = 0.25
-"""The longest that a face waits for a run to fill while all cores are at work."""
+_MAX_BUSY_DELAY_SECONDS = 0.25
+"""Maximum time that a face waits for a full batch while all cores are busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimedRows:
-    """A picture's rows, and how long they took from when it was taken up."""
+    """The rows of one image, and the time from its start to its end."""
 
     rows: tuple[Prediction, ...]
     seconds: float
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """A face on its way to the network."""
+class _QueuedFace:
+    """A face that waits for a batch."""
 
     pixels: Pixels
     probabilities: asyncio.Future[NDArray[np.float32]]
 
 
 class Engine:
-    """One network that answers for all requests; an asynchronous context manager.
+    """Runs one model for all requests; an asynchronous context manager.
 
-    Pictures are read in processes of their own, so that one that crashes or hangs its decoder costs
-    its own row. Their faces are gathered for a few milliseconds, or while all cores are at work
-    until a run is full, and go through the network together, in as many threads as the classifier
-    has. At most ``settings.queue`` pictures are under way.
+    Images are preprocessed in separate processes, so that a decoder that crashes or hangs costs
+    one row. Their faces wait a few milliseconds for others, or for a full batch while all cores
+    are busy, and run through the model together, in the classifier's number of threads. At most
+    ``settings.queue_size`` images are queued or in progress.
     """
 
     def __init__(
         self,
         classifier: Classifier,
         settings: Settings,
-        on_batch: Callable[[int], None] = lambda size: None,
+        on_batch: Callable[[int], None] = lambda faces: None,
     ) -> None:
-        """Take the network; nothing is started yet.
+        """Prepare the engine; ``async with`` starts it.
 
         Args:
-            classifier: the network.
-            settings: limits and waiting times.
-            on_batch: is told how many faces went through the network together.
+            classifier: the model.
+            settings: limits and timeouts.
+            on_batch: called with the number of faces of each batch.
 
         Raises:
-            InputError: another word for ``settings.faces``.
+            InputError: ``settings.faces`` is not a face mode.
             ValueError: a threshold outside 0.5 to 1.
         """
         described = classifier.description
-        self._readers = {
-            word: PreprocessOptions(described.crop, described.resize, word, settings.limits)
-            for word in FACE_MODES
+        self._preprocess_options = {
+            mode: PreprocessOptions(described.crop, described.resize, mode, settings.limits)
+            for mode in FACE_MODES
         }
         PreprocessOptions(described.crop, described.resize, settings.faces)
         classifier.threshold(settings.min_confidence)
         self.classifier = classifier
         self.settings = settings
-        self.images = 0
-        """That are taken up and not answered yet."""
+        self.inflight_images = 0
+        """Number of images that are queued or in progress."""
         self._on_batch = on_batch
-        self._reading = 0
-        self._waiting: deque[_Waiting] = deque()
-        self._arrived = asyncio.Event()
-        self._free = asyncio.Semaphore(classifier.threads)
-        self._runs: set[asyncio.Task[None]] = set()
-        self._rate = 0.0
+        self._preprocessing = 0
+        self._queue: deque[_QueuedFace] = deque()
+        self._changed = asyncio.Event()
+        self._free_threads = asyncio.Semaphore(classifier.threads)
+        self._batches: set[asyncio.Task[None]] = set()
+        self._images_per_second = 0.0
 
     async def __aenter__(self) -> Self:
-        """Start the processes, and see one picture through, so that the first request finds all.
+        """Start the processes and warm up: every process preprocesses one image.
 
         Raises:
-            FacegenderError: a picture cannot be answered here at all.
+            FacegenderError: no image can be processed on this machine.
         """
-        # half of a request's time, so that what hangs costs its own row and not the request
-        self._pool = WorkerPool(self.settings.processes, timeout=self.settings.seconds / 2)
-        self._network = ThreadPoolExecutor(self.classifier.threads, "facegender-network")
-        self._classifying = asyncio.create_task(self._classify())
+        # Half of a request's time, so that a hanging decoder costs its own row, not the request
+        self._pool = WorkerPool(self.settings.processes, timeout=self.settings.timeout_seconds / 2)
+        self._threads = ThreadPoolExecutor(self.classifier.threads, "facegender-network")
+        self._batcher = asyncio.create_task(self._dispatch_batches())
         try:
             file = io.BytesIO()
             Image.new("RGB", (64, 64), (128, 128, 128)).save(file, "PNG")
-            many = [Upload(None, file.getvalue())] * self.settings.processes
-            answers = await asyncio.gather(*(self._answer(one, "whole", None) for one in many))
-            if any(answer.rows[0].label is None for answer in answers):
-                raise FacegenderError(f"no picture can be read here: {answers[0].rows[0].error}")
+            uploads = [Upload(None, file.getvalue())] * self.settings.processes
+            results = await asyncio.gather(
+                *(self._predict_image(upload, "whole", None) for upload in uploads)
+            )
+            if any(result.rows[0].label is None for result in results):
+                raise FacegenderError(
+                    f"Images cannot be read on this machine: {results[0].rows[0].error}"
+                )
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
@@ -127,177 +131,184 @@ class Engine:
         trace: TracebackType | None,
     ) -> None:
         """End the processes."""
-        for task in (self._classifying, *self._runs):
+        for task in (self._batcher, *self._batches):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
         await asyncio.to_thread(self._pool.__exit__, None, None, None)
-        self._network.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
 
-    @property
-    def is_full(self) -> bool:
-        """Tell whether not one more picture would be taken up."""
-        return self.images >= self.settings.queue
-
-    def check_room(self, count: int) -> None:
-        """Refuse pictures that the queue has no room for.
+    def check_capacity(self, count: int) -> None:
+        """Reject images for which the queue has no room.
 
         Raises:
-            ProblemError: says when to come again, by how fast pictures are answered now.
+            ProblemError: the queue is full; ``Retry-After`` is estimated from the current rate.
         """
-        if self.images + count <= self.settings.queue:
+        if self.inflight_images + count <= self.settings.queue_size:
             return
-        seconds = self.images / self._rate if self._rate else 1.0
+        rate = self._images_per_second
+        seconds = self.inflight_images / rate if rate else 1.0
         raise ProblemError(
             "queue-full",
-            f"{self.images} pictures wait, and {self.settings.queue} may.",
+            f"{self.inflight_images} images are in the queue; its limit is "
+            f"{self.settings.queue_size}.",
             headers={"Retry-After": str(min(60, max(1, round(seconds))))},
         )
 
-    async def answer(
+    async def predict(
         self, uploads: Sequence[Upload], faces: str | None, min_confidence: float | None
     ) -> list[TimedRows]:
-        """Answer for the pictures of one request, in their order.
+        """Classify the images of one request.
 
-        A caller that is cancelled gives up its place: what was not begun is not done.
+        Cancelling the caller frees its place in the queue; work that has not begun is dropped.
 
         Args:
-            uploads: the pictures.
-            faces: ``auto``, ``detect``, ``whole``; None takes the server's setting.
-            min_confidence: None takes the server's setting.
+            uploads: the images.
+            faces: ``auto``, ``detect``, ``whole``; None uses the server's setting.
+            min_confidence: 0.5 to 1; None uses the server's setting.
+
+        Returns:
+            The results in the order of ``uploads``.
 
         Raises:
-            ProblemError: there is no room for them, or they took too long.
+            ProblemError: the queue is full, or the images took too long.
         """
-        self.check_room(len(uploads))
-        self.images += len(uploads)
+        self.check_capacity(len(uploads))
+        self.inflight_images += len(uploads)
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(self.settings.seconds), asyncio.TaskGroup() as group:
-                faces = faces or self.settings.faces
+            async with asyncio.timeout(self.settings.timeout_seconds), asyncio.TaskGroup() as group:
+                mode = faces or self.settings.faces
                 tasks = [
-                    group.create_task(self._answer(one, faces, min_confidence)) for one in uploads
+                    group.create_task(self._predict_image(upload, mode, min_confidence))
+                    for upload in uploads
                 ]
         except TimeoutError:
             raise ProblemError(
-                "timed-out",
-                f"{len(uploads)} pictures were not answered within {self.settings.seconds:g} "
-                "seconds.",
+                "prediction-timeout",
+                f"{len(uploads)} images were not processed within "
+                f"{self.settings.timeout_seconds:g} seconds.",
                 headers={"Retry-After": "5"},
             ) from None
         finally:
-            self.images -= len(uploads)
-        rate = (self.images + len(uploads)) / (time.perf_counter() - started)
-        self._rate = 0.8 * self._rate + 0.2 * rate if self._rate else rate
+            self.inflight_images -= len(uploads)
+        self._update_rate((self.inflight_images + len(uploads)) / (time.perf_counter() - started))
         return [task.result() for task in tasks]
 
-    async def _answer(self, upload: Upload, faces: str, min_confidence: float | None) -> TimedRows:
+    def _update_rate(self, images_per_second: float) -> None:
+        """Keep an exponential moving average of the images per second."""
+        if self._images_per_second:
+            images_per_second = 0.8 * self._images_per_second + 0.2 * images_per_second
+        self._images_per_second = images_per_second
+
+    async def _predict_image(
+        self, upload: Upload, faces: str, min_confidence: float | None
+    ) -> TimedRows:
         started = time.perf_counter()
         if min_confidence is None:
             min_confidence = self.settings.min_confidence
         try:
-            reading = await self._read(upload, self._readers[faces])
+            image = await self._preprocess(upload, self._preprocess_options[faces])
         except (UnreadableImageError, WorkerDiedError) as error:
             rows: tuple[Prediction, ...] = (
                 Prediction(upload.name, Status.UNREADABLE, error=str(error)),
             )
         else:
-            found = [self._put(crop.pixels) for crop in reading.crops]
-            both = iter(await asyncio.gather(*found))
-            rows = self.classifier.rows(upload.name, reading, both, min_confidence)
+            queued = [self._enqueue(crop.pixels) for crop in image.crops]
+            probabilities = iter(await asyncio.gather(*queued))
+            rows = self.classifier.rows(upload.name, image, probabilities, min_confidence)
         return TimedRows(rows, time.perf_counter() - started)
 
-    async def _read(self, upload: Upload, reader: PreprocessOptions) -> PreprocessedImage:
-        """Read a picture in one of the processes.
+    async def _preprocess(self, upload: Upload, options: PreprocessOptions) -> PreprocessedImage:
+        """Preprocess an image in one of the processes.
 
         Raises:
-            UnreadableImageError, DiedError: it cannot be read.
+            UnreadableImageError, WorkerDiedError: it cannot be read.
         """
-        if upload.problem:
-            raise UnreadableImageError(upload.problem)
-        self._reading += 1
+        if upload.error:
+            raise UnreadableImageError(upload.error)
+        self._preprocessing += 1
         try:
-            work = self._pool.submit(preprocess_file, upload.data, reader)
-            reading = await asyncio.wrap_future(work)
+            work = self._pool.submit(preprocess_file, upload.data, options)
+            image = await asyncio.wrap_future(work)
         finally:
-            self._reading -= 1
-            self._arrived.set()  # whoever gathers may have waited for it
-        if reading is None:
-            raise UnreadableImageError("is no picture by its content")
-        return reading
+            self._preprocessing -= 1
+            self._changed.set()  # a batch may be waiting for this image
+        assert image is not None, "only files are skipped, by their name"
+        return image
 
-    def _put(self, pixels: Pixels) -> asyncio.Future[NDArray[np.float32]]:
-        """Put a face before the network; the network comes to it soon."""
-        waiting = _Waiting(pixels, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        self._arrived.set()
-        return waiting.probabilities
+    def _enqueue(self, pixels: Pixels) -> asyncio.Future[NDArray[np.float32]]:
+        """Queue a face; the future gets its probabilities."""
+        face = _QueuedFace(pixels, asyncio.get_running_loop().create_future())
+        self._queue.append(face)
+        self._changed.set()
+        return face.probabilities
 
-    async def _classify(self) -> None:
-        """Take what waits to the network, for the engine's whole life."""
+    async def _dispatch_batches(self) -> None:
+        """Run queued faces in batches, as long as the engine lives."""
         while True:
-            await self._free.acquire()
-            batch: list[_Waiting] = []
+            await self._free_threads.acquire()
+            batch: list[_QueuedFace] = []
             while not batch:
-                self._arrived.clear()
-                if self._waiting:
-                    await self._gather()
+                self._changed.clear()
+                if self._queue:
+                    await self._wait_for_more()
                 else:
-                    await self._arrived.wait()
-                taken = [
-                    self._waiting.popleft() for _ in range(min(BATCH_SIZE, len(self._waiting)))
-                ]
-                batch = [one for one in taken if not one.probabilities.done()]  # else cancelled
-            run = asyncio.create_task(self._answer_batch(batch))
-            self._runs.add(run)
-            run.add_done_callback(self._ended)
+                    await self._changed.wait()
+                faces = [self._queue.popleft() for _ in range(min(BATCH_SIZE, len(self._queue)))]
+                batch = [face for face in faces if not face.probabilities.done()]  # cancelled
+            task = asyncio.create_task(self._run_batch(batch))
+            self._batches.add(task)
+            task.add_done_callback(self._on_batch_done)
 
-    def _ended(self, run: asyncio.Task[None]) -> None:
-        self._runs.discard(run)
-        self._free.release()
-        self._arrived.set()  # as where a picture is read
+    def _on_batch_done(self, task: asyncio.Task[None]) -> None:
+        self._batches.discard(task)
+        self._free_threads.release()
+        self._changed.set()
 
-    async def _gather(self) -> None:
-        """Wait for other faces to go through the network with those that wait.
+    async def _wait_for_more(self) -> None:
+        """Let the queue grow before a batch is taken from it.
 
-        That is a few milliseconds. But while all cores are at work anyway it is until a run is
-        full, which costs them less than a few faces at a time.
+        Wait for ``max_batch_delay_ms``; while all cores are busy, wait until a batch is full,
+        which costs them less than several small batches.
         """
-        few = self.settings.gather_seconds
-        if not few or not self._reading or len(self._waiting) >= BATCH_SIZE:
+        delay_ms = self.settings.max_batch_delay_ms
+        if not delay_ms or not self._preprocessing or len(self._queue) >= BATCH_SIZE:
             return
-        await asyncio.sleep(few)
+        await asyncio.sleep(delay_ms / 1000)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_BUSY_SECONDS):
-                while len(self._waiting) < BATCH_SIZE and self._is_busy:
-                    self._arrived.clear()
-                    await self._arrived.wait()
+            async with asyncio.timeout(_MAX_BUSY_DELAY_SECONDS):
+                while len(self._queue) < BATCH_SIZE and self._is_busy:
+                    self._changed.clear()
+                    await self._changed.wait()
 
     @property
     def _is_busy(self) -> bool:
-        """Tell whether more is under way than cores can work on."""
-        return self._reading > 0 and self._reading + len(self._runs) > self.settings.processes
+        """Whether there is more work than cores."""
+        work = self._preprocessing + len(self._batches)
+        return self._preprocessing > 0 and work > self.settings.processes
 
-    async def _answer_batch(self, batch: Sequence[_Waiting]) -> None:
+    async def _run_batch(self, batch: Sequence[_QueuedFace]) -> None:
         self._on_batch(len(batch))
-        pixels = np.stack([one.pixels for one in batch])
+        pixels = np.stack([face.pixels for face in batch])
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(self._network, self._run, pixels)
-        except Exception as error:  # whoever waits is told; the next batch may do
-            for one in batch:
-                if not one.probabilities.done():
-                    one.probabilities.set_exception(error)
+            table = await loop.run_in_executor(self._threads, self._probabilities, pixels)
+        except Exception as error:  # fails the requests of this batch; the next batch may succeed
+            for face in batch:
+                if not face.probabilities.done():
+                    face.probabilities.set_exception(error)
             return
-        for one, both in zip(batch, found, strict=True):
-            if not one.probabilities.done():
-                one.probabilities.set_result(both)
+        for face, probabilities in zip(batch, table, strict=True):
+            if not face.probabilities.done():
+                face.probabilities.set_result(probabilities)
 
-    def _run(self, pixels: Pixels) -> NDArray[np.float32]:
-        if len(pixels) > _FEW:
+    def _probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Run the model: ``uint8 [N, H, W, 3]`` to ``float32 [N, 2]``."""
+        if len(pixels) > _MAX_SINGLE_FACES:
             return self.classifier.probabilities(pixels)
         one_by_one = [
-            self.classifier.probabilities(pixels[at : at + 1], is_alone=True)
-            for at in range(len(pixels))
+            self.classifier.probabilities(pixels[index : index + 1], is_alone=True)
+            for index in range(len(pixels))
         ]
         return np.concatenate(one_by_one)

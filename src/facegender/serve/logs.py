@@ -1,4 +1,4 @@
-"""A server's log: one JSON object a line, on stderr. Never a picture, its name, or its answer."""
+"""The server log: one JSON object per line on stderr, without images, file names, predictions."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ class _JsonLines(logging.Formatter):
         }
         values |= getattr(record, "values", {})
         if record.exc_info and record.exc_info[1] is not None:
-            values |= _where(record.exc_info[1])
+            values |= _describe(record.exc_info[1])
         return json.dumps(values)
 
 
-def set_up(*, quiet: bool = False) -> None:
-    """Send the server's log, and what libraries remark, to stderr.
+def configure(*, quiet: bool = False) -> None:
+    """Send the server log and the warnings of libraries to stderr.
 
     Args:
-        quiet: only what went wrong.
+        quiet: log warnings and errors only.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     logging.captureWarnings(True)
-    logging.getLogger().handlers[:] = [handler]  # what no library's own logger takes
-    # it remarks on bytes of a client's body, which belong in no log; the client is told
+    logging.getLogger().handlers[:] = [handler]
+    # Its warnings quote bytes of the request body; the client gets a problem instead
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     for name in (LOGGER.name, "uvicorn.error", "asyncio", "py.warnings"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.propagate = False
-        # uvicorn's own remarks on how it starts and ends say nothing that ours do not
-        is_ours = logger is LOGGER and not quiet
-        logger.setLevel(logging.INFO if is_ours else logging.WARNING)
+        # uvicorn's own lines about start and end repeat ours
+        is_verbose = logger is LOGGER and not quiet
+        logger.setLevel(logging.INFO if is_verbose else logging.WARNING)
 
 
-def say(event: str, **values: Any) -> None:
-    """Log an event."""
+def log_event(event: str, **values: Any) -> None:
+    """Log an event with its values."""
     LOGGER.info(event, extra={"values": values})
 
 
-def say_error(event: str, error: BaseException, **values: Any) -> None:
-    """Log what went wrong by its kind and the line that raised it; its text may name a picture."""
-    LOGGER.error(event, extra={"values": values | _where(error)})
+def log_error(event: str, error: BaseException, **values: Any) -> None:
+    """Log the type of an error and the line that raised it; its text may quote a file name."""
+    LOGGER.error(event, extra={"values": values | _describe(error)})
 
 
-def _where(error: BaseException) -> dict[str, str]:
+def _describe(error: BaseException) -> dict[str, str]:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    at = "" if place is None else f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
-    return {"error": type(error).__name__, "at": at}
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    line = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return {"error": type(error).__name__, "at": line}

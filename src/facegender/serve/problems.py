@@ -1,4 +1,4 @@
-"""What goes wrong, as RFC 9457 has it: ``application/problem+json`` with what to do next."""
+"""Errors of the API as RFC 9457 problem details: ``application/problem+json``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MEDIA_TYPE = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class ProblemKind:
-    """A kind of problem: its status, what it is called, and what to do about it."""
+    """A kind of problem: its HTTP status, its title, and what the client can do."""
 
     status: int
     title: str
@@ -23,70 +23,75 @@ class ProblemKind:
 
 PROBLEM_KINDS = {
     "token-missing": ProblemKind(
-        401, "The token is missing or wrong", "Send the header 'Authorization: Bearer TOKEN'."
+        401, "The token is missing or invalid", "Send the header 'Authorization: Bearer TOKEN'."
     ),
-    "too-slow": ProblemKind(
+    "request-timeout": ProblemKind(
         408,
-        "The request took too long to come in",
-        "Send fewer pictures in one request, or over a faster connection.",
+        "The request was not received in time",
+        "Send fewer images per request, or use a faster connection.",
     ),
     "too-large": ProblemKind(
         413,
-        "The request has too many bytes or too many files",
-        "Send several smaller requests; GET /model names the limits.",
+        "The request is too large",
+        "Split it into smaller requests; GET /model returns the limits.",
     ),
-    "not-a-picture-type": ProblemKind(
+    "unsupported-media-type": ProblemKind(
         415,
-        "The request's content type is not one that pictures come in",
-        "Send multipart/form-data with the field 'files', or a picture's bytes as image/* or "
+        "The content type is not supported",
+        "Send multipart/form-data with the field 'files', or one image as image/* or "
         "application/octet-stream.",
     ),
-    "malformed": ProblemKind(
+    "invalid-request": ProblemKind(
         422,
-        "The request cannot be understood",
-        "See 'detail' and 'errors' for what is wrong, and /docs for what is expected.",
+        "The request is invalid",
+        "See 'detail' and 'errors' for the cause, and /docs for the API.",
     ),
-    "internal": ProblemKind(
+    "internal-error": ProblemKind(
         500,
-        "Something went wrong in the server",
-        "Its log tells more under the request's id. The same request may work later.",
+        "Internal server error",
+        "The server log has the cause under this request id. Retry later.",
     ),
     "queue-full": ProblemKind(
         503,
-        "Too many pictures are waiting",
-        "Send the same request again after the seconds in the header 'Retry-After'.",
+        "The server is overloaded",
+        "Retry after the number of seconds in the header 'Retry-After'.",
     ),
-    "timed-out": ProblemKind(
+    "too-many-connections": ProblemKind(
         503,
-        "The answer took too long",
-        "Send fewer pictures in one request, or the same again later.",
+        "Too many connections from one address",
+        "Close connections that you do not use, or reuse them; then retry.",
+    ),
+    "prediction-timeout": ProblemKind(
+        503,
+        "The prediction took too long",
+        "Send fewer images per request, or retry later.",
     ),
 }
-"""All kinds that have a name of their own; ``GET /problems/NAME`` describes each."""
+"""All kinds by name; ``GET /problems/NAME`` describes each."""
 
 
 class ProblemError(Exception):
     """Ends a request with a problem of one of :data:`PROBLEM_KINDS`."""
 
     def __init__(
-        self, name: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
+        self, name: str, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any
     ) -> None:
-        """Say what happened.
+        """Describe the problem.
 
         Args:
-            name: of the kind.
+            name: key in :data:`PROBLEM_KINDS`.
             detail: what is wrong with this request, for a person.
-            headers: to be sent along.
-            more: further members of the answer.
+            headers: additional response headers.
+            members: additional members of the JSON object.
         """
         super().__init__(detail)
         self.name = name
         self.detail = detail
         self.headers = dict(headers or {})
-        self.more = more
+        self.members = members
 
     def response(self, request_id: str) -> JSONResponse:
-        """Write it as the answer to a request."""
+        """Build the HTTP response."""
         kind = PROBLEM_KINDS[self.name]
         return _response(
             {
@@ -95,7 +100,7 @@ class ProblemError(Exception):
                 "status": kind.status,
                 "detail": f"{self.detail} {kind.advice}",
                 "request_id": request_id,
-                **self.more,
+                **self.members,
             },
             self.headers,
         )
@@ -104,7 +109,7 @@ class ProblemError(Exception):
 def to_response(
     status: int, request_id: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """Write a problem that HTTP's own status says all about: not found, method not allowed."""
+    """Build the response for an error that its HTTP status describes: 404, 405."""
     phrase = HTTPStatus(status).phrase
     return _response(
         {"type": "about:blank", "title": phrase, "status": status, "request_id": request_id},
@@ -112,5 +117,5 @@ def to_response(
     )
 
 
-def _response(values: dict[str, Any], headers: Mapping[str, str]) -> JSONResponse:
-    return JSONResponse(values, values["status"], dict(headers), MEDIA_TYPE)
+def _response(members: dict[str, Any], headers: Mapping[str, str]) -> JSONResponse:
+    return JSONResponse(members, members["status"], dict(headers), MEDIA_TYPE)

@@ -1,8 +1,8 @@
-"""What a server counts of itself, for Prometheus."""
+"""Metrics of a server in the Prometheus format."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -20,8 +20,8 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
-class Metrics:
-    """One server's counts. None of them tells of a single picture, or of what was answered."""
+class ServerMetrics:
+    """Counters of one server. None describes a single image or its prediction."""
 
     def __init__(self) -> None:
         """Start at zero."""
@@ -29,53 +29,51 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
             "facegender_requests",
-            "Requests, by route and status.",
+            "Requests by route and status.",
             ("route", "status"),
             registry=self._registry,
         )
-        self._seconds = Histogram(
+        self._request_seconds = Histogram(
             "facegender_request_seconds",
-            "From a request's first byte to the last of its answer, by route.",
+            "Time from the first byte of a request to the last byte of its response, by route.",
             ("route",),
             buckets=_SECONDS,
             registry=self._registry,
         )
         self._images = Counter(
-            "facegender_pictures",
-            "Pictures answered for, by status of their first row.",
+            "facegender_images",
+            "Processed images by the status of their first row.",
             ("status",),
             registry=self._registry,
         )
-        self._batches = Histogram(
+        self._batch_faces = Histogram(
             "facegender_batch_faces",
-            "Faces that went through the network together.",
+            "Faces per batch.",
             buckets=(1, 2, 4, 8, 16),
             registry=self._registry,
         )
-        self.waiting = Gauge(
-            "facegender_pictures_waiting",
-            "Pictures taken up and not answered yet.",
+        self.inflight_images = Gauge(
+            "facegender_inflight_images",
+            "Images that are queued or in progress.",
             registry=self._registry,
         )
-        self.held = Gauge(
-            "facegender_held_bytes", "Bytes of pictures in memory.", registry=self._registry
+        self.inflight_bytes = Gauge(
+            "facegender_inflight_bytes", "Bytes of images in memory.", registry=self._registry
         )
 
-    def request(self, route: str, status: int, seconds: float) -> None:
-        """Count a request that is over."""
+    def count_request(self, route: str, status: int, seconds: float) -> None:
+        """Count a finished request."""
         self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        self._request_seconds.labels(route).observe(seconds)
 
-    def rows(self, rows: Iterable[Prediction]) -> None:
-        """Count a picture that was answered for, by its first row."""
-        for row in rows:
-            self._images.labels(row.status.value).inc()
-            return
+    def count_image(self, rows: Sequence[Prediction]) -> None:
+        """Count a processed image by the status of its first row."""
+        self._images.labels(rows[0].status.value).inc()
 
-    def batch(self, faces: int) -> None:
-        """Count a run of the network."""
-        self._batches.observe(faces)
+    def count_batch(self, faces: int) -> None:
+        """Count a batch by its number of faces."""
+        self._batch_faces.observe(faces)
 
-    def text(self) -> bytes:
-        """Write all of it in Prometheus' form."""
+    def render(self) -> bytes:
+        """Write all metrics in the Prometheus text format."""
         return generate_latest(self._registry)

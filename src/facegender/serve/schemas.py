@@ -1,4 +1,4 @@
-"""The shapes of what the API answers, for its OpenAPI document and for whoever reads it."""
+"""Schemas of the API's JSON, for its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 
 class FaceBox(BaseModel):
-    """Where a face is, in pixels of the upright picture, from its top left."""
+    """Bounding box of a face in pixels of the upright image, from its top left corner."""
 
     x: int = Field(ge=0)
     y: int = Field(ge=0)
@@ -17,81 +17,83 @@ class FaceBox(BaseModel):
 
 
 class FaceRow(BaseModel):
-    """The answer for one face, or for a picture without one; a row as `--details` writes it."""
+    """Prediction for one face, or the reason why there is none; a row as `--details` writes it."""
 
-    file: str | None = Field(description="the name that came with the picture")
-    face_index: int | None = Field(description="0 is the face that the picture shows", ge=0)
+    file: str | None = Field(description="file name from the request; null for a raw body")
+    face_index: int | None = Field(description="0 is the main face of the image", ge=0)
     status: Literal["ok", "unknown", "no_face", "unreadable"]
     label: Literal["female", "male"] | None = Field(
-        description="with the status `unknown` it is the better guess"
+        description="with the status `unknown`: the more probable label"
     )
-    probability: float | None = Field(description="of that label", ge=0.5, le=1)
+    probability: float | None = Field(description="probability of that label", ge=0.5, le=1)
     box: FaceBox | None
-    detection_score: float | None = Field(description="how sure the face detector was", ge=0, le=1)
-    crop: Literal["aligned", "whole"] | None
-    width: int | None = Field(description="of the upright picture, in pixels", ge=1)
-    height: int | None = Field(description="likewise", ge=1)
-    error: str | None = Field(description="why there is no answer")
+    detection_score: float | None = Field(description="score of the face detector", ge=0, le=1)
+    crop: Literal["aligned", "none"] | None = Field(
+        description="`aligned`: the aligned face; `none`: the full image"
+    )
+    width: int | None = Field(description="width of the upright image in pixels", ge=1)
+    height: int | None = Field(description="height of the upright image in pixels", ge=1)
+    error: str | None = Field(description="why there is no prediction")
 
 
 class ImageResult(BaseModel):
-    """What is answered for one picture, in the place that it had in the request."""
+    """Result for one image, at its position in the request."""
 
-    rows: list[FaceRow] = Field(description="one for each face, or one that says why there is none")
-    seconds: float = Field(description="from when it was taken up", ge=0)
+    rows: list[FaceRow] = Field(description="one row per face, or one that says why there is none")
+    seconds: float = Field(description="time to process the image", ge=0)
 
 
 class Timing(BaseModel):
-    """How long a request took."""
+    """Durations of one request in seconds."""
 
-    receive: float = Field(description="to come in", ge=0)
-    answer: float = Field(description="to be answered, waiting included", ge=0)
+    receive: float = Field(description="time to receive the request", ge=0)
+    predict: float = Field(description="time to process the images, queueing included", ge=0)
 
 
 class PredictResponse(BaseModel):
-    """The answer to a request. Each is a guess at a label that people gave, not a fact."""
+    """Results of a request. A label is a guess at what people would say, not a fact."""
 
-    model: str = Field(description="SHA-256 of the network's file")
+    model: str = Field(description="SHA-256 of the model file")
     images: list[ImageResult]
     seconds: Timing
 
 
 class ServerLimits(BaseModel):
-    """What one request may have, and what one picture may."""
+    """Limits of the server per request and per image."""
 
-    files: int
-    request_bytes: int
-    bytes: int
-    pixels: int
-    seconds: float
+    max_images: int = Field(description="images per request")
+    max_request_bytes: int = Field(description="bytes per request")
+    max_image_bytes: int = Field(description="bytes per image")
+    max_image_pixels: int = Field(description="pixels per image")
+    timeout_seconds: float = Field(description="to receive a request, and again to process it")
 
 
 class ModelInfo(BaseModel):
-    """The network that answers: its card."""
+    """The model card, the server's defaults and its limits."""
 
     name: str
-    digest: str = Field(description="SHA-256 of its file")
+    digest: str = Field(description="SHA-256 of the model file")
     labels: list[str]
     caveat: str
     faces: Literal["auto", "detect", "whole"]
-    min_confidence: float = Field(description="answers less probable than this are `unknown`")
-    metrics: dict[str, Any] = Field(description="what was measured, with counts")
-    data: dict[str, Any] = Field(description="what it learned from")
+    min_confidence: float = Field(description="predictions with a lower probability are `unknown`")
+    metrics: dict[str, Any] = Field(description="measured metrics with counts and intervals")
+    data: dict[str, Any] = Field(description="training data")
     license: str
     terms: str
     created: str
-    version: str = Field(description="of facegender")
+    version: str = Field(description="version of facegender")
     limits: ServerLimits
 
 
 class HealthState(BaseModel):
-    """Whether the server is there, or ready."""
+    """State of the server: `ok` or `ready`."""
 
     status: str
 
 
 class ProblemDetails(BaseModel):
-    """What went wrong (RFC 9457)."""
+    """An error (RFC 9457)."""
 
     type: str
     title: str

@@ -1,7 +1,8 @@
-"""What a server may be asked for, and what it gives up at: limits, waiting, the token."""
+"""Settings of a server: limits, timeouts, the token."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,79 +10,104 @@ from facegender.errors import InputError
 from facegender.images.formats import ImageLimits
 from facegender.model.runtime import count_cores
 
-MIB = 2**20
-_SHORTEST_TOKEN = 16
+_MIB = 2**20
+_MIN_TOKEN_LENGTH = 16
+# As browsers send it: no path, no default port
+_ORIGIN = re.compile(
+    r"(http://(?!.*:80$)|https://(?!.*:443$)|(?!https?:)[a-z][a-z0-9+.-]*://)"
+    r"([a-z0-9_.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?|null"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a server behaves, the same for its whole life.
+    """How a server behaves; constant while it runs.
 
     Attributes:
-        faces: how faces are found where a request says nothing; ``auto``, ``detect`` or ``whole``.
-        min_confidence: the threshold where a request says nothing; None is the network's own.
-        limits: what one picture may cost, in bytes and pixels.
-        files: most pictures of one request.
-        request_bytes: most bytes of one request.
-        held_bytes: most bytes of pictures in memory at once, of all requests together.
-        queue: most pictures that are taken up and not answered yet, of all requests together.
-        seconds: how long a request may take to come in, then to be answered; the reading of one
-            picture may take half of it.
-        gather_seconds: how long a face waits for others to go through the network with it.
-        processes: that read pictures side by side.
-        token: what requests have to bring; empty lets everybody in.
+        faces: face mode of requests that set none: ``auto``, ``detect`` or ``whole``.
+        min_confidence: threshold of requests that set none; None uses the model's own.
+        limits: maximum bytes and pixels per image.
+        max_images: maximum images per request.
+        max_request_bytes: maximum bytes per request.
+        max_inflight_bytes: maximum bytes of images in memory, over all requests.
+        queue_size: maximum images that are queued or in progress, over all requests.
+        timeout_seconds: maximum time to receive a request, and again to process it. Preprocessing
+            one image may take half of it.
+        max_connections_per_client: maximum connections per client address; 0 is no limit.
+        max_batch_delay_ms: maximum time that a face waits for others to share a batch.
+        processes: number of processes that preprocess images.
+        cors_origins: origins whose pages may use the API, as ``https://example.org``; ``*`` is all.
+        token: required from clients; empty means that none is required.
     """
 
     faces: str = "auto"
     min_confidence: float | None = None
-    limits: ImageLimits = field(default_factory=lambda: ImageLimits(100_000_000, 32 * MIB))
-    files: int = 64
-    request_bytes: int = 128 * MIB
-    held_bytes: int = 512 * MIB
-    queue: int = 1024
-    seconds: float = 60.0
-    gather_seconds: float = 0.005
+    limits: ImageLimits = field(default_factory=lambda: ImageLimits(100_000_000, 32 * _MIB))
+    max_images: int = 64
+    max_request_bytes: int = 128 * _MIB
+    max_inflight_bytes: int = 512 * _MIB
+    queue_size: int = 1024
+    timeout_seconds: float = 60.0
+    max_connections_per_client: int = 256
+    max_batch_delay_ms: float = 5.0
     processes: int = field(default_factory=lambda: min(count_cores(), 16))
+    cors_origins: tuple[str, ...] = ()
     token: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse limits by which no request could ever be answered.
+        """Refuse limits under which no request can succeed.
 
         Raises:
-            InputError: one of them is too small, or two contradict each other.
+            InputError: a limit is too small, two limits contradict each other, or an origin is not
+                valid.
         """
-        counts = (self.files, self.request_bytes, self.queue, self.processes)
-        if min(counts) < 1 or self.seconds <= 0 or self.gather_seconds < 0:
-            raise InputError("a limit of the server is below 1: no picture could be answered")
-        if self.request_bytes > self.held_bytes:
+        counts = (self.max_images, self.max_request_bytes, self.queue_size, self.processes)
+        if min(counts) < 1 or self.timeout_seconds <= 0 or self.max_batch_delay_ms < 0:
+            raise InputError("A limit of the server is below 1: no image could be processed")
+        for origin in self.cors_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise InputError(
+                    f"--cors-origin {origin!r} is not an origin: write the scheme, the host in "
+                    "lower case and the port if it is not the default one, without a path, as in "
+                    "https://example.org or http://localhost:3000; or '*' for all"
+                )
+        if self.max_connections_per_client < 0:
             raise InputError(
-                f"one request may have {self.request_bytes:,} bytes, but all together only "
-                f"{self.held_bytes:,}: raise the second or lower the first"
+                "The maximum of connections per client is below 0; 0 is no limit: "
+                "correct --max-connections-per-client"
             )
-        if self.files > self.queue:
+        if self.max_request_bytes > self.max_inflight_bytes:
             raise InputError(
-                f"one request may have {self.files} pictures, but only {self.queue} may wait: "
-                "raise --queue or lower --max-files"
+                f"A request may have {self.max_request_bytes:,} bytes, but all requests together "
+                f"only {self.max_inflight_bytes:,}: raise --max-inflight-bytes or lower "
+                "--max-request-bytes"
+            )
+        if self.max_images > self.queue_size:
+            raise InputError(
+                f"A request may have {self.max_images} images, but the queue has room for "
+                f"{self.queue_size}: raise --queue or lower --max-images"
             )
 
 
 def read_token(path: Path) -> str:
-    """Read the token that requests have to bring.
+    """Read the token that clients must send.
 
     Args:
-        path: a text file that holds it and nothing else; space around it is no part of it.
+        path: a text file with the token alone; surrounding whitespace is ignored.
 
     Raises:
-        InputError: it cannot be read, or is too short or not plain ASCII without space.
+        InputError: the file cannot be read, or the token is too short, has whitespace or is not
+            ASCII.
     """
     try:
         token = path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no text"
-        raise InputError(f"cannot read the token file {path}: {reason}") from error
-    if len(token) < _SHORTEST_TOKEN or not token.isascii() or any(map(str.isspace, token)):
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise InputError(f"Cannot read the token file {path}: {reason}") from error
+    if len(token) < _MIN_TOKEN_LENGTH or not token.isascii() or any(map(str.isspace, token)):
         raise InputError(
-            f"the token in {path} has to be one word of {_SHORTEST_TOKEN} ASCII characters or "
-            "more. Make one with:  python -c 'import secrets; print(secrets.token_urlsafe())'"
+            f"The token in {path} must be one word of at least {_MIN_TOKEN_LENGTH} ASCII "
+            "characters. Create one with:  "
+            "python -c 'import secrets; print(secrets.token_urlsafe())'"
         )
     return token
