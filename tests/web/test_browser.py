@@ -30,20 +30,19 @@ from PIL import Image
 from skimage.data import astronaut as read_astronaut
 
 from facegender.errors import InputError, UnreadableImageError
-from facegender.faces import detection, face_aligner
-from facegender.faces import yunet as detector
+from facegender.faces import detection, face_aligner, yunet
 from facegender.faces.alignment import ALIGNED_CROP, align_crop
 from facegender.faces.yunet import YuNet
 from facegender.images.decode import decode
 from facegender.images.formats import DEFAULT_IMAGE_LIMITS
 from facegender.images.pixels import Resize, resize
-from facegender.inference import preprocess as reading
+from facegender.inference import preprocess
 from facegender.inference.classifier import Classifier
 from facegender.inference.predict import predict_folder
 from facegender.model.model_file import LABELS, read_model_file
 from facegender.results.process_results import write_process_results
 from facegender.web import static_site
-from facegender.web.static_site import Runtime, find_runtime, write_page
+from facegender.web.static_site import WebRuntime, find_runtime, write_site
 
 FACES = Path(__file__).parents[2] / "faces"
 CHROMIUM = next(
@@ -55,7 +54,7 @@ CHROMIUM = next(
     None,
 )
 EXIF = 274  # the tag of the orientation
-STORED = {  # how an upright picture lies in a file whose EXIF says so
+STORED = {  # how an upright image is stored in a file whose EXIF says so
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -198,24 +197,24 @@ def modules(
 def test_the_numbers_are_those_of_python(modules: Callable[..., Any]) -> None:
     rules = modules("faces.RULES")
     assert rules == {
-        "minScore": detector.MIN_SCORE,
-        "sure": detection.CONFIDENT_SCORE,
-        "gain": detection.MIN_ROTATION_GAIN,
-        "turnedScore": detection.ROTATED_MIN_SCORE,
-        "nearly": detection.NEARLY_LARGEST,
-        "filled": face_aligner.CLOSE_UP_FRACTION,
-        "overlap": detector._NMS_IOU,
-        "step": detector._STEP,
-        "strides": list(detector._STRIDES),
-        "close": YuNet.SMALL_SIDE,
-        "far": YuNet.LARGE_SIDE,
-        "look": reading.DETECTION_SIDE,
+        "minScore": yunet.MIN_SCORE,
+        "confidentScore": detection.CONFIDENT_SCORE,
+        "minRotationGain": detection.MIN_ROTATION_GAIN,
+        "rotatedMinScore": detection.ROTATED_MIN_SCORE,
+        "mainFaceMinArea": detection.MAIN_FACE_MIN_AREA,
+        "closeUpFraction": face_aligner.CLOSE_UP_FRACTION,
+        "nmsIou": yunet._NMS_IOU,
+        "maxStride": yunet.MAX_STRIDE,
+        "strides": list(yunet._STRIDES),
+        "smallSide": YuNet.SMALL_SIDE,
+        "largeSide": YuNet.LARGE_SIDE,
+        "detectionSide": preprocess.DETECTION_SIDE,
         "margin": 0.3,
-        "around": 0.6,
-        "aligned": [list(point) for point in ALIGNED_CROP.template],
+        "padding": 0.6,
+        "template": [list(point) for point in ALIGNED_CROP.template],
     }
-    assert modules("pixels.GREY") == detector._GRAY
-    assert modules("decode.MOST_PIXELS") == DEFAULT_IMAGE_LIMITS.pixels
+    assert modules("pixels.GRAY") == yunet.GRAY
+    assert modules("decode.MAX_PIXELS") == DEFAULT_IMAGE_LIMITS.pixels
     assert modules("[0.5, 1.5, 2.5, 2.4, 2.6, 7].map(pixels.round)") == [0, 2, 2, 2, 3, 7]
 
 
@@ -235,7 +234,7 @@ def test_images_are_made_smaller_as_pillow_does(
     """To the last bit."""
     pixels = np.random.default_rng(3).integers(0, 256, (*given, 3), np.uint8)
     found = modules(
-        "pixels.resize(given.picture, given.width, given.height, given.kind)",
+        "pixels.resize(given.image, given.width, given.height, given.kind)",
         image=pixels,
         height=wanted[0],
         width=wanted[1],
@@ -247,7 +246,7 @@ def test_images_are_made_smaller_as_pillow_does(
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_whole_parts_are_the_means_of_squares(factor: int, modules: Callable[..., Any]) -> None:
     pixels = np.random.default_rng(4).integers(0, 256, (61, 83, 3), np.uint8)
-    found = modules("pixels.reduce(given.picture, given.factor)", image=pixels, factor=factor)
+    found = modules("pixels.reduce(given.image, given.factor)", image=pixels, factor=factor)
     expected = np.asarray(Image.fromarray(pixels).reduce(factor))
     assert found.shape == expected.shape
     assert np.abs(found.astype(int) - expected).max() <= 1  # Pillow rounds by whole numbers
@@ -256,13 +255,13 @@ def test_whole_parts_are_the_means_of_squares(factor: int, modules: Callable[...
 def test_quarter_turns(modules: Callable[..., Any]) -> None:
     pixels = np.random.default_rng(5).integers(0, 256, (5, 7, 3), np.uint8)
     np.testing.assert_array_equal(
-        modules("pixels.turned(given.picture)", image=pixels), np.rot90(pixels)
+        modules("pixels.rotate90(given.image)", image=pixels), np.rot90(pixels)
     )
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_faces_are_cut_out_as_in_python(seed: int, modules: Callable[..., Any]) -> None:
-    """Turned, large, small, beyond the picture's edges: to the last bit but a few."""
+    """Turned, large, small, beyond the image's edges: to the last bit but a few."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (240, 320, 3), np.uint8)
     points = np.array(ALIGNED_CROP.template) @ (1, 1j) - (0.5 + 0.5j)
@@ -273,10 +272,10 @@ def test_faces_are_cut_out_as_in_python(seed: int, modules: Callable[..., Any]) 
     landmarks = landmarks.astype(np.float32)
     resize = Resize(92, 76)
     found = modules(
-        "faces.cut(given.picture, given.landmarks, faces.RULES.aligned, given.size)",
+        "faces.alignCrop(given.image, given.landmarks, faces.RULES.template, given.size)",
         image=pixels,
         landmarks=landmarks.tolist(),
-        size={"width": 76, "height": 92, "filter": "bilinear"},
+        size={"width": 76, "height": 92, "interpolation": "bilinear"},
     )
     expected = align_crop(pixels, landmarks, ALIGNED_CROP, resize)
     apart = np.abs(found.astype(int) - expected)
@@ -285,7 +284,7 @@ def test_faces_are_cut_out_as_in_python(seed: int, modules: Callable[..., Any]) 
 
 def test_landmarks_in_one_point(modules: Callable[..., Any]) -> None:
     said = modules(
-        "(() => { try { faces.place(Array(5).fill([3, 3]), faces.RULES.aligned) }"
+        "(() => { try { faces.estimateSimilarity(Array(5).fill([3, 3]), faces.RULES.template) }"
         " catch (error) { return error.message } })()"
     )
     assert said == "the landmarks are one point"
@@ -301,7 +300,7 @@ def read(modules: Callable[..., Any], data: bytes) -> Any:
 
 
 def textured(mode: str = "RGB", size: tuple[int, int] = (75, 53)) -> Image.Image:
-    """A picture with edges and even parts."""
+    """An image with edges and even parts."""
     across, down = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
     pixels = np.dstack((across, down, 255 - across)).astype(np.uint8)
     pixels[10:20, 30:60] = (250, 20, 60)
@@ -351,14 +350,14 @@ def test_images_are_decoded_as_in_python(
 def test_a_large_image_is_taken_strip_by_strip(modules: Callable[..., Any]) -> None:
     data = encode(textured(size=(4500, 1100)), "JPEG")
     found = modules(
-        "decode.decode(given.file).then((picture) => pixels.part(picture, 4400, 0, 4500, 1100))",
+        "decode.decode(given.file).then((image) => pixels.crop(image, 4400, 0, 4500, 1100))",
         file=np.frombuffer(data, np.uint8),
     )
     assert np.abs(found.astype(int) - decode(data)[:, 4400:]).max() <= 3
 
 
 def stored(image: Image.Image, orientation: int, kind: str, **options: Any) -> bytes:
-    """An upright picture as a camera held otherwise would have written it."""
+    """An upright image as a rotated camera writes it."""
     way = STORED[orientation]
     exif = Image.Exif()
     exif[EXIF] = orientation
@@ -387,17 +386,17 @@ END = b"\xff\xd9"
     ("data", "says"),
     [
         (b"", "empty"),
-        (b"hello, no picture", "not a picture in a known format"),
-        (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "not a picture"),
+        (b"hello, no image", "not an image in a known format"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "not an image"),
         (JPEG[: len(JPEG) // 2], "damaged JPEG"),
-        (JPEG[:-2], "damaged JPEG"),
-        (JPEG[: len(JPEG) // 2] + END, "cut off"),
-        (JPEG[:-200] + END, "cut off"),
-        (PROGRESSIVE[: len(PROGRESSIVE) // 2] + END, "cut off"),
+        (JPEG[:-600], "damaged JPEG"),
+        (JPEG[: len(JPEG) // 2] + END, "truncated"),
+        (JPEG[:-200] + END, "truncated"),
+        (PROGRESSIVE[: len(PROGRESSIVE) // 2] + END, "truncated"),
         (PNG[: len(PNG) // 2], "damaged PNG"),
         (PNG[:45] + b"\x77" * 9 + PNG[54:], "damaged PNG"),
         (encode(textured(), "WEBP")[:-90], "damaged WebP"),
-        (encode(textured(), "TIFF"), "TIFF, or a format that it does not know"),
+        (encode(textured(), "TIFF"), "TIFF, or a format that it does not support"),
     ],
 )
 def test_what_is_no_whole_image_is_refused(
@@ -414,7 +413,7 @@ def test_what_is_no_whole_image_is_refused(
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Runtime:
+def runtime() -> WebRuntime:
     try:
         return find_runtime(os.environ.get("ONNXRUNTIME_WEB"))
     except InputError as error:
@@ -422,9 +421,9 @@ def runtime() -> Runtime:
 
 
 @pytest.fixture(scope="module")
-def site(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(runtime: WebRuntime, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page") / "site"
-    write_page(folder, read_model_file(), runtime)
+    write_site(folder, read_model_file(), runtime)
     return folder
 
 
@@ -441,8 +440,8 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
 
         def asked(request: Any) -> None:
             is_own = request.url.startswith((address, "blob:"))
-            told = request.url.partition("?")[2]  # nothing but the digest of what is asked for
-            if not is_own or request.method != "GET" or not re.fullmatch("|[0-9a-f]{16}", told):
+            query = request.url.partition("?")[2]  # nothing but the digest of what is asked for
+            if not is_own or request.method != "GET" or not re.fullmatch("|[0-9a-f]{16}", query):
                 wrong.append(f"{request.method} {request.url}")
 
         page.on("request", asked)
@@ -450,7 +449,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
             page.on("console", lambda message: wrong.append(message.text))
             page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(address)
-        until(page, "document.querySelector('#where').textContent !== ''")
+        until(page, "document.querySelector('#privacy').textContent !== ''")
         return page
 
     yield open_page
@@ -473,7 +472,7 @@ def put_in(page: Any, files: list[Path]) -> None:
 
 
 def wait_for_all(page: Any) -> None:
-    until(page, "document.querySelector('#told').textContent.startsWith('All')")
+    until(page, "document.querySelector('#status').textContent.startsWith('Done')")
 
 
 def saved(page: Any, button: str) -> bytes:
@@ -493,7 +492,7 @@ def details(page: Any) -> dict[str, list[dict[str, str]]]:
 
 @pytest.fixture(scope="module")
 def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Portraits, the astronaut and pictures made of them: turned, small, tight, many, large."""
+    """Portraits, the astronaut and images made of them: turned, small, tight, many, large."""
     folder = tmp_path_factory.mktemp("album")
     portraits = {path.stem: Image.open(path).convert("RGB") for path in FACES.glob("*.jpg")}
     for path in FACES.glob("*.jpg"):
@@ -501,7 +500,7 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
     astronaut = Image.fromarray(read_astronaut())
     astronaut.save(folder / "astronaut.png")
     astronaut.save(folder / "astronaut.webp", quality=90)
-    astronaut.convert("L").save(folder / "grey.jpg")
+    astronaut.convert("L").save(folder / "gray.jpg")
     for orientation in STORED:
         data = stored(astronaut.crop((20, 0, 512, 400)), orientation, "JPEG", quality=90)
         (folder / f"exif {orientation}.jpg").write_bytes(data)
@@ -587,13 +586,13 @@ def test_once_loaded_it_answers_without_any_network(
     site: Path, serve: Serve, visit: Callable[..., Any], portraits: list[Path]
 ) -> None:
     page = visit(serve(site))
-    assert "never leave" in page.inner_text("#where")
-    assert page.is_hidden("#programs"), "there is no API where there is no server of ours"
+    assert "never leave" in page.inner_text("#privacy")
+    assert page.is_hidden("#for-programs"), "there is no API where there is no server of ours"
     put_in(page, portraits[:1])
     wait_for_all(page)
     page.context.set_offline(True)
     put_in(page, portraits[1:])
-    until(page, "document.querySelector('#told').textContent.endsWith(' 6.')")
+    until(page, "document.querySelector('#status').textContent.endsWith(' 6.')")
     assert labels(page) == EXPECTED
 
 
@@ -623,10 +622,10 @@ def test_the_page_stays_alive_and_can_be_stopped(
     page.evaluate("window.ticks = 0; setInterval(() => { window.ticks += 1 }, 10)")
     page.set_input_files("#files", [str(path) for path in portraits * 3])
     until(page, "window.ticks > 20")
-    assert page.is_visible("#working")
+    assert page.is_visible("#progress")
     page.click("#stop")
-    until(page, "document.querySelector('#told').textContent.startsWith('Stopped')")
-    assert page.is_hidden("#working")
+    until(page, "document.querySelector('#status').textContent.startsWith('Stopped')")
+    assert page.is_hidden("#progress")
     put_in(page, portraits[:1])  # goes on with those that wait
     wait_for_all(page)
     answers = [one["label"] for rows in details(page).values() for one in rows]
@@ -662,14 +661,14 @@ def test_opened_by_a_double_click_it_says_what_to_do(site: Path, browser: Any) -
 
 
 def test_another_network_by_its_own_rules(
-    runtime: Runtime,
+    runtime: WebRuntime,
     model_path: Path,
     serve: Serve,
     visit: Callable[..., Any],
     tmp_path: Path,
 ) -> None:
-    """One that takes pictures whole: faces are not what it is asked about where there are none."""
-    write_page(tmp_path / "site", read_model_file(model_path), runtime)
+    """One with the crop rule none: without a detection, it gets the full image."""
+    write_site(tmp_path / "site", read_model_file(model_path), runtime)
     names = {"a.png": "male", "b.png": "female"}
     for seed, (name, label) in enumerate(names.items()):
         image(label, (90, 70), seed).save(tmp_path / name)
@@ -680,5 +679,5 @@ def test_another_network_by_its_own_rules(
     found = details(page)
     for row, name in zip(expected, names, strict=True):
         (there,) = found[name]
-        assert (there["label"], there["crop"]) == (row.label, row.crop) == (names[name], "whole")
+        assert (there["label"], there["crop"]) == (row.label, row.crop) == (names[name], "none")
         assert float(there["probability"]) == pytest.approx(row.probability, abs=2e-4)

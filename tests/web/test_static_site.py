@@ -1,4 +1,4 @@
-"""The folder of ``facegender page``: what is in it, and what it says where it cannot be written."""
+"""The folder that ``facegender page`` writes, and the errors where it cannot."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ from made import build_model
 from facegender.cli import main
 from facegender.errors import InputError, ModelFileError, OutputError
 from facegender.model.model_file import read_model_file
-from facegender.web import static_site as static_page
-from facegender.web.static_site import PACKAGE, VERSION, Runtime, find_runtime, write_page
+from facegender.web import static_site
+from facegender.web.static_site import (
+    RUNTIME_PACKAGE,
+    RUNTIME_VERSION,
+    WebRuntime,
+    find_runtime,
+    write_site,
+)
 
 PARTS = {
-    "package.json": json.dumps({"name": PACKAGE, "version": "9.9.9"}).encode(),
+    "package.json": json.dumps({"name": RUNTIME_PACKAGE, "version": "9.9.9"}).encode(),
     "dist/ort.wasm.bundle.min.mjs": b"export const made = 1;",
     "dist/ort-wasm-simd-threaded.wasm": b"\0asm",
 }
-MADE = Runtime("9.9.9", {"ort.js": b"export const made = 1;", "ort.wasm": b"\0asm"})
+MADE = WebRuntime("9.9.9", {"ort.js": b"export const made = 1;", "ort.wasm": b"\0asm"})
 
 
 def lay_out(folder: Path, parts: dict[str, bytes] = PARTS) -> Path:
@@ -46,23 +52,23 @@ def pack(path: Path, parts: dict[str, bytes] = PARTS) -> Path:
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder above which there is no runtime."""
     monkeypatch.chdir(tmp_path)
-    if any((folder / "node_modules" / PACKAGE).is_dir() for folder in tmp_path.parents):
-        pytest.skip(f"there is an {PACKAGE} above {tmp_path}")
+    if any((folder / "node_modules" / RUNTIME_PACKAGE).is_dir() for folder in tmp_path.parents):
+        pytest.skip(f"there is an {RUNTIME_PACKAGE} above {tmp_path}")
     return tmp_path
 
 
 def test_the_runtime_is_found_wherever_npm_puts_it(nowhere: Path) -> None:
-    package = lay_out(nowhere / "above/node_modules" / PACKAGE)
+    package = lay_out(nowhere / "above/node_modules" / RUNTIME_PACKAGE)
     packed = pack(nowhere / "packed.tgz")
     for place in (package, package.parent, package.parent.parent, packed):
         assert find_runtime(str(place)) == MADE
 
 
 def test_the_runtime_is_found_by_itself(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pack(nowhere / f"{PACKAGE}-{VERSION}.tgz")
+    pack(nowhere / f"{RUNTIME_PACKAGE}-{RUNTIME_VERSION}.tgz")
     assert find_runtime(None) == MADE
-    (nowhere / f"{PACKAGE}-{VERSION}.tgz").unlink()
-    lay_out(nowhere / "node_modules" / PACKAGE)
+    (nowhere / f"{RUNTIME_PACKAGE}-{RUNTIME_VERSION}.tgz").unlink()
+    lay_out(nowhere / "node_modules" / RUNTIME_PACKAGE)
     (nowhere / "some/where").mkdir(parents=True)
     monkeypatch.chdir(nowhere / "some/where")
     assert find_runtime(None) == MADE
@@ -76,7 +82,7 @@ LACKING = {name: data for name, data in PARTS.items() if not name.endswith(".was
     ("parts", "says"),
     [
         (OTHER, "left-pad, not onnxruntime-web"),
-        (LACKING, f"Known to work: {PACKAGE}@{VERSION}"),
+        (LACKING, f"Tested: {RUNTIME_PACKAGE}@{RUNTIME_VERSION}"),
         (PARTS | {"package.json": b"[]"}, "is not npm's"),
         (PARTS | {"package.json": b"{"}, "is not npm's"),
         ({}, "is not npm's"),
@@ -94,9 +100,9 @@ def test_a_damaged_package_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.tgz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.tgz").write_text("nothing")
     for name in ("cut.tgz", "text.tgz"):
-        with pytest.raises(InputError, match=r"no whole \.tgz"):
+        with pytest.raises(InputError, match=r"not a complete \.tgz"):
             find_runtime(str(tmp_path / name))
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="Not found"):
         find_runtime(str(tmp_path / "gone"))
 
 
@@ -107,7 +113,11 @@ def test_without_a_runtime_the_line_that_gets_it(
         main(["page", "-o", "site"])
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert "--runtime npm" in said and f"npm pack {PACKAGE}@{VERSION}" in said
+    said = " ".join(said.split())
+    assert (
+        "facegender page -o DIR --runtime npm" in said
+        and f"npm pack {RUNTIME_PACKAGE}@{RUNTIME_VERSION}" in said
+    )
     assert list(nowhere.iterdir()) == []
 
 
@@ -117,7 +127,7 @@ def test_without_npm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         find_runtime("npm")
 
 
-def test_npm_that_fails_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_npm_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     npm = tmp_path / "npm"
     npm.write_text("#!/bin/sh\necho 'registry is away' >&2\nexit 1\n")
     npm.chmod(0o755)
@@ -129,7 +139,7 @@ def test_npm_that_fails_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_folder_holds_everything(model_path: Path, tmp_path: Path) -> None:
     model = read_model_file(model_path)
     site = tmp_path / "site"
-    size = write_page(site, model, MADE)
+    size = write_site(site, model, MADE)
     files = {str(path.relative_to(site)): path for path in site.rglob("*") if path.is_file()}
     assert size == sum(path.stat().st_size for path in files.values())
     assert {"index.html", "app.js", "style.css", "server.js", "local/worker.js"} < set(files)
@@ -138,20 +148,20 @@ def test_the_folder_holds_everything(model_path: Path, tmp_path: Path) -> None:
     assert "local/local.js" in files["server.js"].read_text("utf-8")
     card = json.loads(files["local/model.json"].read_text("utf-8"))
     assert card["digest"] == model.digest and card["labels"] == ["female", "male"]
-    assert card["resize"] == {"width": 32, "height": 32, "filter": "bilinear"}
+    assert card["resize"] == {"width": 32, "height": 32, "interpolation": "bilinear"}
     assert list(card["files"]) == ["model.onnx", "yunet.onnx", "runtime/ort.wasm"]
     for name, said in card["files"].items():
         data = files[f"local/{name}"].read_bytes()
         assert said == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    licences = "".join(path.read_text("utf-8") for name, path in files.items() if "licen" in name)
-    assert "Apache License" in licences and "research" in licences
-    assert "Microsoft" in licences and "libfacedetection" in licences
+    licenses = "".join(path.read_text("utf-8") for name, path in files.items() if "licen" in name)
+    assert "Apache License" in licenses and "research" in licenses
+    assert "Microsoft" in licenses and "libfacedetection" in licenses
     assert not [name for name in files if name.endswith((".mjs", ".py", ".tmp"))]
     assert [path.name for path in tmp_path.iterdir()] == ["site"]
 
 
 def test_no_file_of_the_page_asks_another_host(model_path: Path, tmp_path: Path) -> None:
-    write_page(tmp_path / "site", read_model_file(model_path), MADE)
+    write_site(tmp_path / "site", read_model_file(model_path), MADE)
     for path in (tmp_path / "site").rglob("*"):
         if path.suffix in (".js", ".html", ".css", ".svg"):
             text = path.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
@@ -161,9 +171,9 @@ def test_no_file_of_the_page_asks_another_host(model_path: Path, tmp_path: Path)
 
 def test_an_older_page_is_replaced_whole(model_path: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
-    write_page(site, read_model_file(model_path), MADE)
+    write_site(site, read_model_file(model_path), MADE)
     (site / "old.js").write_text("left over")
-    write_page(site, read_model_file(model_path), MADE)
+    write_site(site, read_model_file(model_path), MADE)
     assert not (site / "old.js").exists() and (site / "index.html").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["site"]
 
@@ -172,20 +182,20 @@ def test_a_folder_of_something_else_stays(model_path: Path, tmp_path: Path) -> N
     model = read_model_file(model_path)
     photos = tmp_path / "photos"
     photos.mkdir()
-    (photos / "a.jpg").write_bytes(b"picture")
+    (photos / "a.jpg").write_bytes(b"image")
     (tmp_path / "file").write_text("text")
     (tmp_path / "link").symlink_to(photos)
     for place, says in (
-        (photos, "holds something else"),
-        (tmp_path / "file", "is no folder"),
-        (tmp_path / "link", "is no folder"),
+        (photos, "did not write"),
+        (tmp_path / "file", "is not a folder"),
+        (tmp_path / "link", "is not a folder"),
         (tmp_path / "gone/site", "Create it first"),
     ):
         with pytest.raises(OutputError, match=says):
-            write_page(place, model, MADE)
-    assert (photos / "a.jpg").read_bytes() == b"picture"
+            write_site(place, model, MADE)
+    assert (photos / "a.jpg").read_bytes() == b"image"
     (tmp_path / "empty").mkdir()
-    write_page(tmp_path / "empty", model, MADE)
+    write_site(tmp_path / "empty", model, MADE)
 
 
 def test_an_older_page_stays_where_a_new_one_fails(
@@ -193,20 +203,23 @@ def test_an_older_page_stays_where_a_new_one_fails(
 ) -> None:
     site = tmp_path / "site"
     model = read_model_file(model_path)
-    write_page(site, model, MADE)
+    write_site(site, model, MADE)
     shutil.copy(site / "index.html", tmp_path / "before.html")
     with pytest.raises(KeyError):
-        write_page(site, model, Runtime("1", {"ort.js": b""}))
-    monkeypatch.setattr(static_page, "_HERE", tmp_path / "gone")
+        write_site(site, model, WebRuntime("1", {"ort.js": b""}))
+    monkeypatch.setattr(static_site, "_HERE", tmp_path / "gone")
     with pytest.raises(OutputError):
-        write_page(site, model, MADE)
+        write_site(site, model, MADE)
     assert (site / "index.html").read_bytes() == (tmp_path / "before.html").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["before.html", "site"]
 
 
 def test_a_network_that_the_page_cannot_serve(tmp_path: Path) -> None:
-    resize = {"height": 32, "width": 32, "filter": "bilinear", "aspect": "pad", "antialias": True}
+    resize = {
+        **{"height": 32, "width": 32, "interpolation": "bilinear"},
+        **{"resize_mode": "letterbox", "antialias": True},
+    }
     (tmp_path / "model.onnx").write_bytes(build_model({"resize": resize}))
-    with pytest.raises(ModelFileError, match="aspect rule 'pad'"):
-        write_page(tmp_path / "site", read_model_file(tmp_path / "model.onnx"), MADE)
+    with pytest.raises(ModelFileError, match="resize_mode 'letterbox'"):
+        write_site(tmp_path / "site", read_model_file(tmp_path / "model.onnx"), MADE)
     assert not (tmp_path / "site").exists()

@@ -1,1 +1,1 @@
-"""The web page and the static site."""
+"""The web page (``app/``), its models in the browser (``browser/``), and its static site."""

@@ -1,8 +1,8 @@
-"""A folder that any web server can give out: the page, the networks, the runtime for browsers.
+"""Write a static site: the web page, the models, and the runtime that browsers need.
 
-The page is the one of ``facegender serve``; its answers come from the visitor's own browser. What
-browsers run networks with, ONNX Runtime compiled to WebAssembly, is npm's ``onnxruntime-web``. It
-is no part of this package (14 MB): it is taken from where npm put it.
+The page is the one of ``facegender serve``; its predictions come from the visitor's own browser,
+by ONNX Runtime compiled to WebAssembly. That is npm's package ``onnxruntime-web``, which this
+package does not contain (14 MB): it is read from where npm put it.
 """
 
 from __future__ import annotations
@@ -25,113 +25,113 @@ from facegender.errors import InputError, ModelFileError, OutputError
 from facegender.faces.yunet import DETECTOR_NAME
 from facegender.model.model_file import MODEL_NAME, ModelFile
 
-PACKAGE = "onnxruntime-web"
-"""What npm calls the runtime."""
+RUNTIME_PACKAGE = "onnxruntime-web"
+"""The runtime's name on npm."""
 
-VERSION = "1.30.0"
-"""The version that the tests ran with, and that ``--runtime npm`` gets."""
+RUNTIME_VERSION = "1.30.0"
+"""The tested version, which ``--runtime npm`` downloads."""
 
 _HERE = Path(__file__).parent
 _SCRIPT, _BINARY = "ort.js", "ort.wasm"
-# Under names that every web server knows the type of: a module that comes as anything but a script
-# is refused by browsers, and .mjs is unknown to many a server
-_PARTS = {
+# Renamed to .js: browsers refuse modules with another media type, and many web servers do not know
+# the type of .mjs
+_RUNTIME_FILES = {
     "dist/ort.wasm.bundle.min.mjs": _SCRIPT,
     "dist/ort-wasm-simd-threaded.wasm": _BINARY,
 }
-_INDEX, _ANSWERS = "index.html", "server.js"  # of the page; the latter is where it asks
-_MARK = "local/model.json"
-_SECONDS = 300.0  # for npm to get 33 MB
+_INDEX, _SERVER = "index.html", "server.js"
+_MODEL_INFO = "local/model.json"
+_NPM_TIMEOUT_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Runtime:
-    """What browsers run networks with: its version, and its files' contents by our names."""
+class WebRuntime:
+    """The runtime for browsers: its version, and the content of its files by their names here."""
 
     version: str
     files: Mapping[str, bytes]
 
 
-def find_runtime(place: str | None) -> Runtime:
-    """Take the runtime from where it was put, or have npm get it.
+def find_runtime(place: str | None) -> WebRuntime:
+    """Read the runtime from where npm put it, or download it with npm.
 
     Args:
-        place: npm's folder of the package, a folder with it in ``node_modules``, the ``.tgz`` of
-            ``npm pack``; ``npm`` downloads it; None looks in this folder and those above it.
+        place: npm's folder of the package, a folder with it in ``node_modules``, or the ``.tgz``
+            of ``npm pack``; ``npm`` downloads it; None looks in the working folder and those
+            above it.
 
     Raises:
-        InputError: it is not there, is no such package, or npm cannot get it.
+        InputError: not found, not this package, or npm cannot download it.
     """
     if place == "npm":
-        return _from_npm()
+        return _download_with_npm()
     if place is not None:
         return _read(Path(place))
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / "node_modules" / PACKAGE).is_dir():
+        if (folder / "node_modules" / RUNTIME_PACKAGE).is_dir():
             return _read(folder)
-    packed = here / f"{PACKAGE}-{VERSION}.tgz"
+    packed = here / f"{RUNTIME_PACKAGE}-{RUNTIME_VERSION}.tgz"
     if packed.is_file():
         return _read(packed)
     raise InputError(
-        f"{PACKAGE} is not here: what browsers run the network with (by Microsoft, MIT licence). "
-        "With Node.js installed the same command with  --runtime npm  downloads it (33 MB). "
-        f"Or get it elsewhere with  npm pack {PACKAGE}@{VERSION}  and give the file:  "
-        f"--runtime {PACKAGE}-{VERSION}.tgz"
+        f"{RUNTIME_PACKAGE} not found; browsers run the model with it (Microsoft, MIT license). "
+        "With Node.js, run  facegender page -o DIR --runtime npm  to download it (33 MB). "
+        f"Otherwise run  npm pack {RUNTIME_PACKAGE}@{RUNTIME_VERSION}  on another machine, then  "
+        f"facegender page -o DIR --runtime {RUNTIME_PACKAGE}-{RUNTIME_VERSION}.tgz"
     )
 
 
-def write_page(folder: Path, model: ModelFile, runtime: Runtime) -> int:
-    """Write the folder; an older page of ours there is replaced once the new one is whole.
+def write_site(folder: Path, model: ModelFile, runtime: WebRuntime) -> int:
+    """Write the site; an earlier site in the folder is replaced when the new one is complete.
 
     Args:
-        folder: where to; new, empty, or an earlier page.
-        model: the network.
-        runtime: what browsers run it with.
+        folder: a new folder, an empty one, or one with an earlier site.
+        model: the model file.
+        runtime: the runtime for browsers.
 
     Returns:
-        How many bytes the folder has.
+        The size of the folder in bytes.
 
     Raises:
-        ModelFileError: the page cannot bring pictures before this network as it learned them.
-        OutputError: it cannot be written there, or there is something else.
+        ModelFileError: the page does not support the model's preprocessing.
+        OutputError: the folder has other files, or cannot be written.
     """
-    if model.description.resize.resize_mode != "stretch":
+    resize_mode = model.description.resize.resize_mode
+    if resize_mode != "stretch":
         raise ModelFileError(
-            f"{model.path} takes pictures by the aspect rule "
-            f"{model.description.resize.resize_mode!r}, which the page does not follow; it follows "
-            "'stretch', as all recipes have it"
+            f"{model.path} has the resize_mode {resize_mode!r}; the page supports 'stretch' only"
         )
     check_folder(folder)
     with _replacing_folder(folder) as new:
         for name, content in _contents(model, runtime):
-            place = new / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
+            path = new / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         return sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds anything but an earlier page; leave nothing behind.
+    """Check that the site can be written to a folder; change nothing.
 
     Raises:
-        OutputError: it cannot be written there, or there is something else.
+        OutputError: its parent is missing, or it has files that are not an earlier site.
     """
     if not folder.parent.is_dir():
         raise OutputError(
-            f"cannot write {folder}: the folder {folder.parent} is not there. Create it first"
+            f"Cannot write {folder}: the folder {folder.parent} does not exist. Create it first"
         )
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise OutputError(f"cannot write {folder}: it is no folder of its own; name a new one")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARK).is_file():
+        raise OutputError(f"Cannot write {folder}: it is not a folder. Choose another name")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / _MODEL_INFO).is_file():
         raise OutputError(
-            f"cannot write {folder}: it holds something else than a page of 'facegender page'. "
-            "Name a new folder"
+            f"Cannot write {folder}: it has files that 'facegender page' did not write. "
+            "Choose a new folder"
         )
 
 
-def _contents(model: ModelFile, runtime: Runtime) -> Iterator[tuple[str, bytes]]:
-    """Give every file of the page: its name in the folder, its content."""
+def _contents(model: ModelFile, runtime: WebRuntime) -> Iterator[tuple[str, bytes]]:
+    """Yield every file of the site: its name in the folder and its content."""
     networks = {
         MODEL_NAME: model.path.read_bytes(),
         DETECTOR_NAME: (_HERE.parent / "faces" / DETECTOR_NAME).read_bytes(),
@@ -139,34 +139,34 @@ def _contents(model: ModelFile, runtime: Runtime) -> Iterator[tuple[str, bytes]]
     }
     for path in sorted((_HERE / "app").iterdir()):
         if path.name == _INDEX:
-            yield path.name, _with_hint(path.read_text("utf-8")).encode()
-        elif path.is_file() and path.name != _ANSWERS:
+            yield path.name, _with_file_hint(path.read_text("utf-8")).encode()
+        elif path.is_file() and path.name != _SERVER:
             yield path.name, path.read_bytes()
-    yield _ANSWERS, b'export * from "./local/local.js";\n'
+    yield _SERVER, b'export * from "./local/local.js";\n'
     for path in sorted((_HERE / "browser").iterdir()):
         yield f"local/{path.name}", path.read_bytes()
     files = {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         for name, data in networks.items()
     }
-    card = _card(model, runtime) | {"files": files}
-    yield _MARK, json.dumps(card, ensure_ascii=False, indent=1).encode()
+    info = _model_info(model, runtime) | {"files": files}
+    yield _MODEL_INFO, json.dumps(info, ensure_ascii=False, indent=1).encode()
     yield f"local/runtime/{_SCRIPT}", runtime.files[_SCRIPT]
     for name, data in networks.items():
         yield f"local/{name}", data
-    for name, text in _licences().items():
-        yield f"licences/{name}", text.encode()
+    for name, text in _licenses().items():
+        yield f"licenses/{name}", text.encode()
 
 
-def _with_hint(page: str) -> str:
-    """Have the page say what to do when it is opened as a file, where browsers run no modules."""
-    before = '<script type="module"'
-    assert before in page, "the page has no script"
-    return page.replace(before, f'<script src="local/opened.js" defer></script>\n{before}', 1)
+def _with_file_hint(page: str) -> str:
+    """Add the script that tells visitors who open the page as a file to use a web server."""
+    module = '<script type="module"'
+    assert module in page, "the page has no script"
+    return page.replace(module, f'<script src="local/file_url.js" defer></script>\n{module}', 1)
 
 
-def _card(model: ModelFile, runtime: Runtime) -> dict[str, Any]:
-    """Describe the network for the page; what ``GET /model`` of ``facegender serve`` answers."""
+def _model_info(model: ModelFile, runtime: WebRuntime) -> dict[str, Any]:
+    """Describe the model for the page; the keys of ``GET /model`` and the preprocessing."""
     described = model.description
     return {
         "name": described.name,
@@ -179,58 +179,61 @@ def _card(model: ModelFile, runtime: Runtime) -> dict[str, Any]:
         "terms": described.terms,
         "created": described.created,
         "version": __version__,
-        "runtime": f"{PACKAGE} {runtime.version}",
+        "runtime": f"{RUNTIME_PACKAGE} {runtime.version}",
         "resize": {
             "width": described.resize.width,
             "height": described.resize.height,
-            "filter": described.resize.interpolation,
+            "interpolation": described.resize.interpolation,
         },
         "crop": {"rule": described.crop.rule, "template": described.crop.template},
     }
 
 
-def _licences() -> dict[str, str]:
-    """Gather what has to go with what the folder holds.
+def _licenses() -> dict[str, str]:
+    """Read the licenses of everything in the site.
 
     Raises:
-        OutputError: a text is not where the installation put it.
+        OutputError: a license text is not installed.
     """
     texts: dict[str, str] = {}
     for name in ("LICENSE", "LICENSE-MODEL"):
-        texts[f"facegender-{name}.txt"] = _licence("facegender", name, _HERE.parents[2] / name)
+        texts[f"facegender-{name}.txt"] = _license("facegender", name, _HERE.parents[2] / name)
     import onnxruntime
 
-    place = Path(onnxruntime.__file__).parent  # the same licence as its build for browsers
+    folder = Path(onnxruntime.__file__).parent  # its build for browsers has the same license
     for name in ("LICENSE", "ThirdPartyNotices.txt"):
-        path = place / name
-        texts[f"onnxruntime-{path.stem}.txt"] = _licence("onnxruntime", name, path)
+        path = folder / name
+        texts[f"onnxruntime-{path.stem}.txt"] = _license("onnxruntime", name, path)
     return texts
 
 
-def _licence(package: str, name: str, beside: Path) -> str:
+def _license(package: str, name: str, fallback: Path) -> str:
     try:
         text = distribution(package).read_text(f"licenses/{name}")
     except PackageNotFoundError:
         text = None
-    if text is None and beside.is_file():
-        text = beside.read_text("utf-8")
+    if text is None and fallback.is_file():
+        text = fallback.read_text("utf-8")
     if text is None:
-        raise OutputError(f"{name} of {package}, which the page must carry, is not installed")
+        raise OutputError(
+            f"{name} of {package} is not installed, and the site must contain it. "
+            f"Install {package} again"
+        )
     return text
 
 
-def _read(place: Path) -> Runtime:
-    """Read the package out of npm's folder, one that holds it, or a packed file."""
+def _read(place: Path) -> WebRuntime:
+    """Read the package from npm's folder, a folder that contains it, or a packed file."""
     if not place.exists():
-        raise InputError(f"--runtime {place} is not there")
+        raise InputError(f"Not found: --runtime {place}")
     if place.is_file():
-        return _unpack(place)
-    inside = (place / "node_modules" / PACKAGE, place / PACKAGE)
+        return _read_packed(place)
+    inside = (place / "node_modules" / RUNTIME_PACKAGE, place / RUNTIME_PACKAGE)
     folder = next((one for one in inside if one.is_dir()), place)
-    return _pick(lambda name: (folder / name).read_bytes(), folder)
+    return _read_files(lambda name: (folder / name).read_bytes(), folder)
 
 
-def _unpack(packed: Path) -> Runtime:
+def _read_packed(packed: Path) -> WebRuntime:
     def read(name: str) -> bytes:
         member = archive.extractfile(f"package/{name}")
         if member is None:
@@ -239,66 +242,75 @@ def _unpack(packed: Path) -> Runtime:
 
     try:
         with tarfile.open(packed, "r:gz") as archive:
-            return _pick(read, packed)
+            return _read_files(read, packed)
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(f"--runtime {packed} is no whole .tgz file: {error}") from error
+        raise InputError(f"--runtime {packed} is not a complete .tgz file: {error}") from error
 
 
-def _pick(read: Callable[[str], bytes], place: Path) -> Runtime:
-    """Read the few files that are needed.
+def _read_files(read: Callable[[str], bytes], place: Path) -> WebRuntime:
+    """Read the files that the page needs.
 
     Raises:
-        InputError: they are not there.
+        InputError: another package, or a file is missing.
     """
     try:
-        about = json.loads(read("package.json"))
-        name = about["name"]
-        if name != PACKAGE:
-            raise InputError(f"--runtime {place} is {name}, not {PACKAGE}")
-        return Runtime(about["version"], {ours: read(theirs) for theirs, ours in _PARTS.items()})
+        package = json.loads(read("package.json"))
+        name = package["name"]
+        if name != RUNTIME_PACKAGE:
+            raise InputError(f"--runtime {place} is {name}, not {RUNTIME_PACKAGE}")
+        files = {target: read(source) for source, target in _RUNTIME_FILES.items()}
+        return WebRuntime(package["version"], files)
     except (KeyError, FileNotFoundError, NotADirectoryError, ValueError, TypeError) as error:
         raise InputError(
-            f"--runtime {place} is not npm's {PACKAGE}, or of a version that is made up "
-            f"otherwise ({error}). Known to work: {PACKAGE}@{VERSION}"
+            f"--runtime {place} is not npm's {RUNTIME_PACKAGE}, or a version with other files "
+            f"({error}). Tested: {RUNTIME_PACKAGE}@{RUNTIME_VERSION}"
         ) from error
 
 
-def _from_npm() -> Runtime:
-    """Have npm download the package; it checks its digest."""
+def _download_with_npm() -> WebRuntime:
+    """Download the package with npm, which checks its digest."""
     npm = shutil.which("npm")
+    package = f"{RUNTIME_PACKAGE}@{RUNTIME_VERSION}"
     if npm is None:
         raise InputError(
-            "npm is not installed; it comes with Node.js. Or, on a machine that has it:  "
-            f"npm pack {PACKAGE}@{VERSION}  and give the file with --runtime"
+            "npm is not installed; it is part of Node.js. Or run, on a machine that has it,  "
+            f"npm pack {package}  and pass the file with --runtime"
         )
     with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent"]
+        command = [npm, "pack", package, "--silent"]
         try:
             done = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, timeout=_SECONDS, check=False
+                command,
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=_NPM_TIMEOUT_SECONDS,
+                check=False,
             )
         except subprocess.TimeoutExpired:
-            raise InputError(f"npm did not get {PACKAGE} in {_SECONDS:.0f} seconds") from None
-        packed = Path(folder) / f"{PACKAGE}-{VERSION}.tgz"
+            raise InputError(
+                f"npm did not download {package} in {_NPM_TIMEOUT_SECONDS:.0f} seconds"
+            ) from None
+        packed = Path(folder) / f"{RUNTIME_PACKAGE}-{RUNTIME_VERSION}.tgz"
         if done.returncode or not packed.is_file():
-            said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-            raise InputError(f"npm cannot get {PACKAGE}: {said[:300]}")
+            reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+            raise InputError(f"npm cannot download {package}: {reason[:300]}")
         return _read(packed)
 
 
 @contextmanager
 def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Give a new folder that becomes ``folder`` at a clean end, and vanishes at any other.
+    """Yield a new folder that replaces ``folder`` on success and is deleted on an error.
 
     Raises:
-        OutputError: it cannot be written there.
+        OutputError: it cannot be written.
     """
     try:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".facegender-page-") as made:
-            new = Path(made) / "new"
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".facegender-page-") as parent:
+            new = Path(parent) / "new"
             new.mkdir()
             yield new
-            old = Path(made) / "old"
+            old = Path(parent) / "old"
             if folder.exists():
                 folder.rename(old)
             try:
@@ -308,4 +320,4 @@ def _replacing_folder(folder: Path) -> Iterator[Path]:
                     old.rename(folder)
                 raise
     except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise OutputError(f"Cannot write {folder}: {error.strerror or error}") from error

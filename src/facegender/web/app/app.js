@@ -1,333 +1,357 @@
-// The page: takes pictures, has them answered, shows the answers.
+// The page: collects images, has them classified, shows the results.
 
-import { AnswerError, answer, describe, setToken } from "./server.js";
-import { chosen, distinct, dropped, ofFolder, pasted } from "./choose.js";
-import { details, processResults, save } from "./results.js";
-import { card, facesOf, kindOf, make, shot, tableRow } from "./pictures.js";
-import { watchCamera } from "./camera.js";
-import { languageOf, number, reason, say, speak, spoken } from "./words.js";
+import { PredictionError, getModelInfo, predict, setToken } from "./server.js";
+import { chosenFiles, droppedFiles, folderImages, pastedImages, uniqueName } from "./file_picker.js";
+import { detailsCsv, processResults, saveFile } from "./results.js";
+import { annotatedImage, card, faceList, make, outcome, tableRow } from "./images.js";
+import { setUpCamera } from "./camera.js";
+import {
+  currentLanguage, formatNumber, message, preferredLanguage, setLanguage, translateError,
+} from "./i18n.js";
 
 const CARDS = 24;
 const ROWS = 100;
-const SPEAK_EVERY = 2000; // milliseconds
-const KINDS = ["female", "male", "unknown", "no_face", "unreadable"];
+const STATUS_INTERVAL = 2000; // milliseconds; a screen reader reads every change
+const REFRESH_DELAY = 150; // milliseconds
+const OUTCOMES = ["female", "male", "unknown", "no_face", "unreadable"];
+const LANGUAGE_KEY = "facegender-language";
 
-const at = (id) => document.getElementById(id);
-let pictures = []; // {name, file, rows: null until answered}
+const byId = (id) => document.getElementById(id);
+let images = []; // {name, file, rows: null until it is classified}
 let names = new Set();
-let shownCards = CARDS;
-let shownRows = ROWS;
-let about = null;
-let working = null; // an AbortController
-let larger = null; // the picture in the dialog
-let told = () => "";
+let visibleCards = CARDS;
+let visibleRows = ROWS;
+let model = null; // what getModelInfo returns
+let running = null; // an AbortController while images are classified
+let openImage = null; // the image in the lightbox
+let statusText = () => "";
 
-// ---- what is said ------------------------------------------------------------------------------
+// ---- texts -------------------------------------------------------------------------------------
 
-function tell(words) {
-  told = words;
-  at("told").textContent = words();
+function setStatus(text) {
+  statusText = text;
+  byId("status").textContent = text();
 }
 
-function complain(words) {
-  at("error").textContent = words;
+function showError(text) {
+  byId("error").textContent = text;
 }
 
-function speakAll(language) {
-  speak(language);
+function applyLanguage(language) {
+  setLanguage(language);
   const other = language === "en" ? "ru" : "en";
-  Object.assign(at("language"), { textContent: other === "ru" ? "Русский" : "English", lang: other });
-  at("honest").replaceChildren(...say("points").map((text) => make("li", { textContent: text })));
-  at("told").textContent = told();
-  showAbout();
+  Object.assign(byId("language"), { textContent: other === "ru" ? "Русский" : "English", lang: other });
+  byId("limitations").replaceChildren(...message("limitationList").map((text) => make("li", { textContent: text })));
+  byId("status").textContent = statusText();
+  showModel();
   showAll();
 }
 
-function showAbout() {
-  at("where").textContent = about ? say(about.uploads ? "uploads" : "stays") : "";
-  const terms = [about?.license, about?.terms].filter(Boolean).join(". ");
-  const [before, after] = say("terms").split("{x}");
+function showModel() {
+  byId("privacy").textContent = model ? message(model.uploads ? "serverPrivacy" : "browserPrivacy") : "";
+  const terms = [model?.license, model?.terms].filter(Boolean).join(". ");
+  const [before, after] = message("terms").split("{terms}");
   const quoted = make("span", { textContent: terms, lang: "en" }); // as the model file states them
-  at("terms").replaceChildren(...(terms ? [before, quoted, after] : []));
-  at("programs").hidden = !about?.uploads;
-  const accuracy = about?.metrics?.validation?.accuracy;
-  const share = (value) => number(100 * value, 1);
-  at("measured").textContent = accuracy
-    ? say("measured", {
-      name: about.name, share: share(accuracy.value), count: number(accuracy.count),
-      low: share(accuracy.interval[0]), high: share(accuracy.interval[1]),
+  byId("terms").replaceChildren(...(terms ? [before, quoted, after] : []));
+  byId("for-programs").hidden = !model?.uploads;
+  const accuracy = model?.metrics?.validation?.accuracy;
+  const percent = (value) => formatNumber(100 * value, 1);
+  byId("accuracy").textContent = accuracy
+    ? message("accuracy", {
+      name: model.name, value: percent(accuracy.value), count: formatNumber(accuracy.count),
+      low: percent(accuracy.interval[0]), high: percent(accuracy.interval[1]),
     })
     : "";
 }
 
-// ---- pictures come in --------------------------------------------------------------------------
+// ---- classification ----------------------------------------------------------------------------
 
-async function take(given) {
-  complain("");
-  if (!given.length) {
-    complain(say("none"));
+async function addImages(files) {
+  showError("");
+  if (!files.length) {
+    showError(message("noImages"));
     return;
   }
-  for (const { name, file } of given) {
-    const own = distinct(name, names);
-    names.add(own);
-    pictures.push({ name: own, file, rows: null, isFailed: false });
+  for (const { name, file } of files) {
+    const unique = uniqueName(name, names);
+    names.add(unique);
+    images.push({ name: unique, file, rows: null });
   }
   showAll();
-  if (!working) await work();
+  if (!running) await classifyAll();
 }
 
-async function work() {
-  working = new AbortController();
-  at("working").hidden = false;
-  let started = performance.now();
-  let answered = 0;
-  let spoke = 0;
-  at("go-on").hidden = true;
+async function classifyAll() {
+  running = new AbortController();
+  byId("progress").hidden = false;
+  byId("resume").hidden = true;
+  const progress = makeProgress();
   try {
     for (;;) {
-      const waiting = pictures.filter((picture) => !picture.rows);
+      const waiting = images.filter((image) => !image.rows);
       if (!waiting.length) break;
-      const progress = () => {
-        const count = answered + pictures.filter((picture) => !picture.rows).length;
-        const seconds = (((performance.now() - started) / 1000) * (count - answered)) / Math.max(1, answered);
-        at("bar").value = answered / count;
-        if (answered && performance.now() - spoke < SPEAK_EVERY) return; // a screen reader reads each of them
-        spoke = performance.now();
-        tell(() => {
-          const known = say("progress", { x: number(answered), count: number(count) });
-          return answered && seconds > 2 ? `${known}, ${say("left", { x: duration(seconds) })}` : known;
-        });
-      };
-      progress();
-      await answer(
-        waiting.map((picture) => picture.file),
+      progress.show();
+      await predict(
+        waiting.map((image) => image.file),
         (index, rows) => {
           waiting[index].rows = rows.map((row) => ({ ...row, file: waiting[index].name }));
-          answered += 1;
-          progress();
-          refresh(waiting[index]);
+          progress.advance();
+          scheduleRefresh(waiting[index]);
         },
         {
-          signal: working.signal,
-          onWait: (seconds) => tell(() => say("waits", { x: number(seconds) })),
-          onLoad: (share) => {
-            started = performance.now(); // what comes before the first picture says nothing of the rest
-            tell(() => say("loads", { x: number(100 * share) }));
+          signal: running.signal,
+          onWait: (seconds) => setStatus(() => message("serverBusy", { seconds: formatNumber(seconds) })),
+          onLoad: (fraction) => {
+            progress.restartClock(); // loading says nothing about the time per image
+            setStatus(() => message("loadingModel", { percent: formatNumber(100 * fraction) }));
           },
         },
       );
     }
-    const count = pictures.length;
-    showChanged();
-    tell(() => say("done", { count: number(count) }));
+    const count = images.length;
+    refresh();
+    setStatus(() => message("done", { count: formatNumber(count) }));
   } catch (error) {
-    const count = pictures.length;
-    const done = pictures.filter((picture) => picture.rows).length;
-    tell(() => (count ? say("stopped", { x: number(done), count: number(count) }) : ""));
-    at("go-on").hidden = done === count || error.kind === "token";
-    if (error instanceof AnswerError) askFor(error);
-    else if (error.name !== "AbortError") throw error;
+    handleFailure(error);
   } finally {
-    working = null;
-    at("working").hidden = true;
-    showChanged();
+    running = null;
+    byId("progress").hidden = true;
+    refresh();
   }
 }
 
-function duration(seconds) {
-  return seconds < 90 ? say("seconds", { x: number(seconds) }) : say("minutes", { x: number(seconds / 60) });
+// The progress bar, and the status line with the remaining time
+function makeProgress() {
+  let started = performance.now();
+  let done = 0;
+  let shownAt = 0;
+  const show = () => {
+    const count = done + images.filter((image) => !image.rows).length;
+    const seconds = (((performance.now() - started) / 1000) * (count - done)) / Math.max(1, done);
+    byId("progress-bar").value = done / count;
+    if (done && performance.now() - shownAt < STATUS_INTERVAL) return;
+    shownAt = performance.now();
+    const processed = done;
+    setStatus(() => {
+      const text = message("progress", { done: formatNumber(processed), count: formatNumber(count) });
+      return processed && seconds > 2 ? `${text}, ${message("remaining", { time: formatDuration(seconds) })}` : text;
+    });
+  };
+  return {
+    show,
+    advance: () => {
+      done += 1;
+      show();
+    },
+    restartClock: () => (started = performance.now()),
+  };
 }
 
-function askFor(error) {
+function handleFailure(error) {
+  const count = images.length;
+  const done = images.filter((image) => image.rows).length;
+  setStatus(() => (count ? message("stopped", { done: formatNumber(done), count: formatNumber(count) }) : ""));
+  byId("resume").hidden = done === count || error.kind === "token";
+  if (error instanceof PredictionError) showPredictionError(error);
+  else if (error.name !== "AbortError") throw error;
+}
+
+function formatDuration(seconds) {
+  return seconds < 90
+    ? message("seconds", { count: formatNumber(seconds) })
+    : message("minutes", { count: formatNumber(seconds / 60) });
+}
+
+function showPredictionError(error) {
   if (error.kind !== "token") {
-    complain(say("failed", { reason: error.kind === "offline" ? say("offline") : reason(error.message) }));
+    const reason = error.kind === "offline" ? message("offline") : translateError(error.message);
+    showError(message("failed", { reason }));
     return;
   }
-  if (!at("token-form").hidden) complain(say("tokenWrong"));
-  at("token-form").hidden = false;
-  at("token").focus();
+  if (!byId("token-form").hidden) showError(message("tokenInvalid"));
+  byId("token-form").hidden = false;
+  byId("token").focus();
 }
 
-// ---- answers are shown -------------------------------------------------------------------------
+// ---- results -----------------------------------------------------------------------------------
 
-let refreshing = 0;
-const changed = new Set();
+let refreshTimer = 0;
+const changedImages = new Set();
 
-// Cards and rows change at most a few times a second, however fast the answers come
-function refresh(picture) {
-  changed.add(picture);
-  refreshing ||= setTimeout(showChanged, 150);
+// Limits how often cards and rows are drawn when results come fast
+function scheduleRefresh(image) {
+  changedImages.add(image);
+  refreshTimer ||= setTimeout(refresh, REFRESH_DELAY);
 }
 
-function showChanged() {
-  clearTimeout(refreshing);
-  refreshing = 0;
-  for (const picture of changed) showAgain(picture);
-  changed.clear();
+function refresh() {
+  clearTimeout(refreshTimer);
+  refreshTimer = 0;
+  for (const image of changedImages) refreshImage(image);
+  changedImages.clear();
   showCounts();
 }
 
-function showAgain(picture) {
-  const place = pictures.indexOf(picture);
-  const [oldCard, oldRow] = [at("cards").children[place], at("rows").children[place]];
+function refreshImage(image) {
+  const index = images.indexOf(image);
+  const [oldCard, oldRow] = [byId("cards").children[index], byId("rows").children[index]];
   if (oldCard) {
     const hasFocus = oldCard.contains(document.activeElement);
-    const fresh = card(picture, open);
-    oldCard.replaceWith(fresh);
-    if (hasFocus) fresh.firstElementChild.focus();
+    const newCard = card(image, openLightbox);
+    oldCard.replaceWith(newCard);
+    if (hasFocus) newCard.firstElementChild.focus();
   }
-  oldRow?.replaceWith(tableRow(picture));
-  if (larger === picture) open(picture);
+  oldRow?.replaceWith(tableRow(image));
+  if (openImage === image) openLightbox(image);
 }
 
 function showAll() {
-  const focused = Array.from(at("cards").children).findIndex((one) => one.contains(document.activeElement));
-  at("results").hidden = !pictures.length;
-  at("cards").replaceChildren(...pictures.slice(0, shownCards).map((picture) => card(picture, open)));
-  at("rows").replaceChildren(...pictures.slice(0, shownRows).map(tableRow));
-  at("more-cards").hidden = pictures.length <= shownCards;
-  at("more-rows").hidden = pictures.length <= shownRows;
-  at("cards").children[focused]?.firstElementChild.focus();
+  const focused = Array.from(byId("cards").children).findIndex((one) => one.contains(document.activeElement));
+  byId("results").hidden = !images.length;
+  byId("cards").replaceChildren(...images.slice(0, visibleCards).map((image) => card(image, openLightbox)));
+  byId("rows").replaceChildren(...images.slice(0, visibleRows).map(tableRow));
+  byId("more-cards").hidden = images.length <= visibleCards;
+  byId("more-rows").hidden = images.length <= visibleRows;
+  byId("cards").children[focused]?.firstElementChild.focus();
   showCounts();
 }
 
 function showCounts() {
-  const counts = Object.fromEntries(KINDS.map((kind) => [kind, 0]));
-  for (const picture of pictures) {
-    if (picture.rows) counts[kindOf(picture.rows)] += 1;
+  const counts = Object.fromEntries(OUTCOMES.map((one) => [one, 0]));
+  for (const image of images) {
+    if (image.rows) counts[outcome(image.rows)] += 1;
   }
-  const line = (kind, word, count) => make(
-    "div", {}, make("dt", { textContent: say(word) }), make("dd", { className: kind, textContent: number(count) }),
+  const item = (className, key, count) => make(
+    "div", {}, make("dt", { textContent: message(key) }), make("dd", { className, textContent: formatNumber(count) }),
   );
-  at("counts").replaceChildren(
-    line("", "countPictures", pictures.length), ...KINDS.map((kind) => line(kind, kind, counts[kind])),
+  byId("counts").replaceChildren(
+    item("", "countImages", images.length), ...OUTCOMES.map((one) => item(one, one, counts[one])),
   );
-  const hasAnswers = pictures.some((picture) => picture.rows);
-  at("save-json").disabled = !hasAnswers;
-  at("save-csv").disabled = !hasAnswers;
+  const hasResults = images.some((image) => image.rows);
+  byId("save-json").disabled = !hasResults;
+  byId("save-csv").disabled = !hasResults;
 }
 
-// ---- one picture, larger -----------------------------------------------------------------------
+// ---- lightbox ----------------------------------------------------------------------------------
 
-function open(picture) {
-  larger = picture;
-  at("larger-title").textContent = picture.name;
-  at("larger-stage").replaceChildren(shot(picture, picture.rows));
-  const lines = facesOf(picture.rows);
-  at("larger-faces").replaceChildren(...lines);
-  at("larger-faces").classList.toggle("one", lines.length === 1);
-  const place = pictures.indexOf(picture);
-  at("larger-back").disabled = place === 0;
-  at("larger-on").disabled = place === pictures.length - 1;
-  if (!at("larger").open) at("larger").showModal();
+function openLightbox(image) {
+  openImage = image;
+  byId("lightbox-title").textContent = image.name;
+  byId("lightbox-stage").replaceChildren(annotatedImage(image, image.rows));
+  const items = faceList(image.rows);
+  byId("lightbox-faces").replaceChildren(...items);
+  byId("lightbox-faces").classList.toggle("single", items.length === 1);
+  const index = images.indexOf(image);
+  byId("lightbox-previous").disabled = index === 0;
+  byId("lightbox-next").disabled = index === images.length - 1;
+  if (!byId("lightbox").open) byId("lightbox").showModal();
 }
 
-function step(by) {
-  const next = pictures[pictures.indexOf(larger) + by];
-  if (next) open(next);
+function moveLightbox(step) {
+  const image = images[images.indexOf(openImage) + step];
+  if (image) openLightbox(image);
 }
 
-// ---- wiring ------------------------------------------------------------------------------------
+// ---- events ------------------------------------------------------------------------------------
 
-at("language").onclick = () => {
-  const language = spoken() === "en" ? "ru" : "en";
+byId("language").onclick = () => {
+  const language = currentLanguage() === "en" ? "ru" : "en";
   try {
-    localStorage.setItem("facegender-language", language);
-  } catch { /* the browser keeps nothing here; the choice is for this visit */ }
-  speakAll(language);
+    localStorage.setItem(LANGUAGE_KEY, language);
+  } catch { /* storage is blocked: the choice lasts for this visit */ }
+  applyLanguage(language);
 };
-at("pick").onclick = () => at("files").click();
-at("pick-folder").onclick = () => at("folder").click();
-at("files").onchange = () => {
-  take(chosen(at("files").files));
-  at("files").value = "";
+byId("choose-images").onclick = () => byId("files").click();
+byId("choose-folder").onclick = () => byId("folder").click();
+byId("files").onchange = () => {
+  addImages(chosenFiles(byId("files").files));
+  byId("files").value = "";
 };
-at("folder").onchange = () => {
-  take(ofFolder(at("folder").files));
-  at("folder").value = "";
+byId("folder").onchange = () => {
+  addImages(folderImages(byId("folder").files));
+  byId("folder").value = "";
 };
-at("stop").onclick = () => working?.abort();
-at("go-on").onclick = () => {
-  complain("");
-  work();
+byId("stop").onclick = () => running?.abort();
+byId("resume").onclick = () => {
+  showError("");
+  classifyAll();
 };
-at("clear").onclick = () => {
-  working?.abort();
-  [pictures, names, shownCards, shownRows] = [[], new Set(), CARDS, ROWS];
-  tell(() => "");
-  complain("");
-  at("go-on").hidden = true;
+byId("clear").onclick = () => {
+  running?.abort();
+  [images, names, visibleCards, visibleRows] = [[], new Set(), CARDS, ROWS];
+  setStatus(() => "");
+  showError("");
+  byId("resume").hidden = true;
   showAll();
-  at("pick").focus();
+  byId("choose-images").focus();
 };
-at("save-json").onclick = () => save("process_results.json", processResults(pictures), "application/json");
-at("save-csv").onclick = () => save("details.csv", details(pictures), "text/csv");
-at("more-cards").onclick = () => {
-  const first = shownCards;
-  shownCards += 2 * CARDS;
+byId("save-json").onclick = () => saveFile("process_results.json", processResults(images), "application/json");
+byId("save-csv").onclick = () => saveFile("details.csv", detailsCsv(images), "text/csv");
+byId("more-cards").onclick = () => {
+  const first = visibleCards;
+  visibleCards += 2 * CARDS;
   showAll();
-  at("cards").children[first].firstElementChild.focus();
+  byId("cards").children[first].firstElementChild.focus();
 };
-at("more-rows").onclick = () => {
-  shownRows += 5 * ROWS;
+byId("more-rows").onclick = () => {
+  visibleRows += 5 * ROWS;
   showAll();
 };
-at("larger-close").onclick = () => at("larger").close();
-at("larger").addEventListener("close", () => {
-  const place = pictures.indexOf(larger);
-  larger = null;
-  at("cards").children[place]?.firstElementChild.focus();
+byId("lightbox-close").onclick = () => byId("lightbox").close();
+byId("lightbox").addEventListener("close", () => {
+  const index = images.indexOf(openImage);
+  openImage = null;
+  byId("cards").children[index]?.firstElementChild.focus();
 });
-at("larger-back").onclick = () => step(-1);
-at("larger-on").onclick = () => step(1);
-at("larger").addEventListener("keydown", (event) => {
-  if (event.key === "ArrowLeft") step(-1);
-  if (event.key === "ArrowRight") step(1);
+byId("lightbox-previous").onclick = () => moveLightbox(-1);
+byId("lightbox-next").onclick = () => moveLightbox(1);
+byId("lightbox").addEventListener("keydown", (event) => {
+  if (event.key === "ArrowLeft") moveLightbox(-1);
+  if (event.key === "ArrowRight") moveLightbox(1);
 });
-at("token-form").addEventListener("submit", async (event) => {
+byId("token-form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  setToken(at("token").value.trim());
-  complain("");
-  await start();
+  setToken(byId("token").value.trim());
+  showError("");
+  await connect();
 });
 document.addEventListener("paste", (event) => {
-  const found = pasted(event.clipboardData);
-  if (found.length) take(found);
+  const found = pastedImages(event.clipboardData);
+  if (found.length) addImages(found);
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
-  document.body.classList.add("dragged");
+  document.body.classList.toggle("dragging", event.dataTransfer?.types.includes("Files") ?? false);
 });
 document.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) document.body.classList.remove("dragged");
+  if (!event.relatedTarget) document.body.classList.remove("dragging");
 });
 document.addEventListener("drop", async (event) => {
   event.preventDefault();
-  document.body.classList.remove("dragged");
-  take(await dropped(event.dataTransfer));
+  document.body.classList.remove("dragging");
+  addImages(await droppedFiles(event.dataTransfer));
 });
-watchCamera((file) => take(chosen([file])));
+setUpCamera((file) => addImages(chosenFiles([file])));
 
-// Asks who answers, and goes on with what waits
-async function start() {
+// Gets the description of the model, then classifies the images that were added meanwhile
+async function connect() {
   try {
-    about = await describe();
-    at("token-form").hidden = true;
-    showAbout();
-    if (pictures.some((picture) => !picture.rows) && !working) await work();
+    model = await getModelInfo();
+    byId("token-form").hidden = true;
+    showModel();
+    if (images.some((image) => !image.rows) && !running) await classifyAll();
   } catch (error) {
-    if (!(error instanceof AnswerError)) throw error;
-    askFor(error);
+    if (!(error instanceof PredictionError)) throw error;
+    showPredictionError(error);
   }
 }
 
-function kept() {
+function savedLanguage() {
   try {
-    return localStorage.getItem("facegender-language");
+    return localStorage.getItem(LANGUAGE_KEY);
   } catch {
     return null;
   }
 }
-speakAll(kept() ?? languageOf(navigator.languages));
-start();
+applyLanguage(savedLanguage() ?? preferredLanguage(navigator.languages));
+connect();

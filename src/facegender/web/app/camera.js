@@ -1,40 +1,40 @@
-// The camera: a picture of it as a file. The button is there only where the browser lets a page ask.
+// Photos from the camera as files. The button is shown only where the browser offers a camera.
 
-import { say } from "./words.js";
+import { message } from "./i18n.js";
 
-export function watchCamera(onPicture) {
-  const at = (id) => document.getElementById(id);
-  const [dialog, video] = [at("camera"), at("video")];
+export function setUpCamera(onPhoto) {
+  const byId = (id) => document.getElementById(id);
+  const [dialog, video] = [byId("camera"), byId("video")];
   let count = 0;
-  at("pick-camera").hidden = !navigator.mediaDevices?.getUserMedia;
+  byId("open-camera").hidden = !navigator.mediaDevices?.getUserMedia;
 
-  at("pick-camera").onclick = async () => {
-    at("camera-told").textContent = "";
-    at("shoot").disabled = true;
+  byId("open-camera").onclick = async () => {
+    byId("camera-status").textContent = "";
+    byId("take-photo").disabled = true;
     dialog.showModal();
     try {
       video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
-      if (!dialog.open) end();
+      if (!dialog.open) stopCamera();
     } catch (error) {
-      at("camera-told").textContent = say("noCamera", { reason: error.message });
+      byId("camera-status").textContent = message("cameraError", { reason: error.message });
     }
   };
-  video.onloadeddata = () => (at("shoot").disabled = false); // before its first frame it has no size
-  at("shoot").onclick = () => {
+  video.onloadeddata = () => (byId("take-photo").disabled = false); // before its first frame it has no size
+  byId("take-photo").onclick = () => {
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
     canvas.getContext("2d").drawImage(video, 0, 0);
     canvas.toBlob((blob) => {
       count += 1;
       const name = `camera ${count}.jpg`;
-      at("camera-told").textContent = say("shot", { x: name });
-      onPicture(new File([blob], name, { type: "image/jpeg" }));
+      byId("camera-status").textContent = message("photoTaken", { name });
+      onPhoto(new File([blob], name, { type: "image/jpeg" }));
     }, "image/jpeg", 0.92);
   };
-  at("camera-close").onclick = () => dialog.close();
-  dialog.addEventListener("close", end);
+  byId("camera-close").onclick = () => dialog.close();
+  dialog.addEventListener("close", stopCamera);
 
-  function end() {
+  function stopCamera() {
     for (const track of video.srcObject?.getTracks() ?? []) track.stop();
     video.srcObject = null;
   }

@@ -1,15 +1,16 @@
-// Answers by the server that this page came from. The page takes its answers through this module only:
-// another module with the same exports can stand in its place (see describe, answer, setToken).
+// Predictions by the server of this page. The page uses no other module to get them, so a module with the same
+// exports (getModelInfo, predict, setToken, PredictionError) can replace this one.
 
-const PART_FILES = 8;
-const PART_BYTES = 16 * 2 ** 20;
-const PARTS_AT_ONCE = 2;
+const BATCH_FILES = 8;
+const BATCH_BYTES = 16 * 2 ** 20;
+const PARALLEL_REQUESTS = 2;
+const FORM_BYTES = 65536; // reserved for the multipart headers
 
 let token = "";
-let limits = null; // what one request may hold, once the server has said it
+let limits = null; // of the server; null until they are known
 
-// kind: "token" (one is missing or wrong), "offline" (nobody answers), or "other"; the message is for a person
-export class AnswerError extends Error {
+// kind: "token" (missing or invalid), "offline" (no connection) or "other"; the message is for a person
+export class PredictionError extends Error {
   constructor(kind, message) {
     super(message);
     this.kind = kind;
@@ -20,78 +21,79 @@ export function setToken(text) {
   token = text;
 }
 
-// What answers: {uploads: do pictures leave the browser, name, license, terms, metrics}
-export async function describe() {
-  const card = await (await ask("model")).json();
-  limits = card.limits;
-  const { name, license, terms, metrics } = card;
+// Describes the model: {uploads: whether images leave the browser, name, license, terms, metrics}
+export async function getModelInfo() {
+  const info = await (await send("model")).json();
+  limits = info.limits;
+  const { name, license, terms, metrics } = info;
   return { uploads: true, name, license, terms, metrics };
 }
 
-// Answers for pictures.
+// Classifies images.
 //   files: File or Blob objects
-//   onProgress(index, rows): called once for each, in any order; rows are as in the details file, of one picture
-//   options.signal: an AbortSignal that stops it; options.onWait(seconds): the server is busy for so long
-// Resolves to the rows of each, in the order of files. Rejects with an AnswerError, or an AbortError.
-export async function answer(files, onProgress = () => {}, options = {}) {
-  if (!limits) await describe();
-  const found = new Array(files.length);
+//   onResult(index, rows): called once per image, in any order; rows as in the details file
+//   options.signal: an AbortSignal; options.onWait(seconds): called when the server is busy
+// Resolves to the rows of every image, in the order of files. Rejects with a PredictionError or an AbortError.
+export async function predict(files, onResult = () => {}, options = {}) {
+  if (!limits) await getModelInfo();
+  const results = new Array(files.length);
   const finish = (index, rows) => {
-    found[index] = rows;
-    onProgress(index, rows);
+    results[index] = rows;
+    onResult(index, rows);
   };
-  const coming = parts(files, finish);
-  const failed = new AbortController(); // where one request fails, the others need not go on
-  const signal = options.signal ? AbortSignal.any([options.signal, failed.signal]) : failed.signal;
-  const work = async () => {
-    for (const part of coming) {
+  const batches = makeBatches(files, finish);
+  const failure = new AbortController(); // when one request fails, the others are aborted
+  const signal = options.signal ? AbortSignal.any([options.signal, failure.signal]) : failure.signal;
+  const sendBatches = async () => {
+    for (const batch of batches) {
       const body = new FormData();
-      for (const index of part) body.append("files", files[index], files[index].name || "picture");
-      const response = await ask("predict", { method: "POST", body, signal }, options.onWait);
-      const { pictures } = await response.json();
-      part.forEach((index, place) => finish(index, pictures[place].rows));
+      for (const index of batch) body.append("files", files[index], files[index].name || "image");
+      const response = await send("predict", { method: "POST", body, signal }, options.onWait);
+      const { images } = await response.json();
+      batch.forEach((index, position) => finish(index, images[position].rows));
     }
   };
   try {
-    await Promise.all(Array.from({ length: PARTS_AT_ONCE }, work));
+    await Promise.all(Array.from({ length: PARALLEL_REQUESTS }, sendBatches));
   } catch (error) {
-    failed.abort();
+    failure.abort();
     throw error;
   }
-  return found;
+  return results;
 }
 
-// The indexes of files that go together; a file that the server would refuse is answered here
-function* parts(files, finish) {
-  const most = Math.min(PART_FILES, limits.files);
-  const room = Math.min(PART_BYTES, limits.request_bytes - 65536);
-  let part = [];
+// Yields lists of indexes to send in one request; a file that the server would reject is finished at once
+function* makeBatches(files, finish) {
+  const maxFiles = Math.min(BATCH_FILES, limits.max_images);
+  const maxFileBytes = Math.min(limits.max_image_bytes, limits.max_request_bytes - FORM_BYTES);
+  const maxBytes = Math.min(BATCH_BYTES, limits.max_request_bytes - FORM_BYTES);
+  let batch = [];
   let bytes = 0;
   for (let index = 0; index < files.length; index += 1) {
     const { size } = files[index];
-    if (size > limits.bytes || size > limits.request_bytes - 65536) {
-      const most = Math.min(limits.bytes, limits.request_bytes - 65536);
-      finish(index, [unreadable(`${size.toLocaleString("en")} bytes are over the limit of ${most.toLocaleString("en")}`)]);
+    if (size > maxFileBytes) {
+      const limit = maxFileBytes.toLocaleString("en");
+      finish(index, [unreadable(`${size.toLocaleString("en")} bytes are over the limit of ${limit}`)]);
       continue;
     }
-    if (part.length && (part.length === most || bytes + size > room)) {
-      yield part;
-      part = [];
+    if (batch.length && (batch.length === maxFiles || bytes + size > maxBytes)) {
+      yield batch;
+      batch = [];
       bytes = 0;
     }
-    part.push(index);
+    batch.push(index);
     bytes += size;
   }
-  if (part.length) yield part;
+  if (batch.length) yield batch;
 }
 
 function unreadable(error) {
-  const nothing = { face_index: null, label: null, probability: null, box: null, detection_score: null, crop: null, width: null, height: null };
-  return { file: null, ...nothing, status: "unreadable", error };
+  const noFace = { face_index: null, label: null, probability: null, box: null, detection_score: null, crop: null };
+  return { file: null, ...noFace, width: null, height: null, status: "unreadable", error };
 }
 
-// Asks the server; comes again as often as it says that it is busy
-async function ask(path, request = {}, onWait = () => {}) {
+// Sends a request; repeats it while the server is busy
+async function send(path, request = {}, onWait = () => {}) {
   for (;;) {
     let response;
     try {
@@ -99,21 +101,21 @@ async function ask(path, request = {}, onWait = () => {}) {
       response = await fetch(path, { ...request, headers, cache: "no-store" });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new AnswerError("offline", error.message);
+      throw new PredictionError("offline", error.message);
     }
     if (response.ok) return response;
     const problem = await response.json().catch(() => ({}));
-    if (response.status === 401) throw new AnswerError("token", problem.title);
+    if (response.status === 401) throw new PredictionError("token", problem.title);
     const seconds = Number(response.headers.get("Retry-After"));
-    if (response.status !== 503 || !seconds || problem.type === "/problems/timed-out") {
-      throw new AnswerError("other", problem.detail || problem.title || `HTTP ${response.status}`);
+    if (response.status !== 503 || !seconds || problem.type === "/problems/prediction-timeout") {
+      throw new PredictionError("other", problem.detail || problem.title || `HTTP ${response.status}`);
     }
     onWait(seconds);
-    await pause(seconds * 1000, request.signal);
+    await sleep(seconds * 1000, request.signal);
   }
 }
 
-function pause(milliseconds, signal) {
+function sleep(milliseconds, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, milliseconds);
     signal?.addEventListener("abort", () => {

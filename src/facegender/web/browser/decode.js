@@ -1,16 +1,16 @@
-// A picture file -> upright RGB pixels, by the browser's own decoders; whole or not at all.
+// Decode an image file to upright RGB pixels with the browser's decoders; a truncated file is an error.
 
-/** Why a picture cannot be read, in words for a person. */
+/** An image cannot be read; the message says why. */
 export class UnreadableError extends Error {}
 
-/** Most pixels of a picture: the limit of `predict`. Browsers may give up before. */
-export const MOST_PIXELS = 178_956_970;
+/** Maximum pixels of an image: the default of `facegender predict`. A browser may support fewer. */
+export const MAX_PIXELS = 178_956_970;
 
-const HEIC = ["heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1"];
-const STRIP = 2 ** 22; // pixels that are taken from the browser at a time
-const ENDS_GREY = 10; // from the middle grey that a JPEG decoder fills with
+const HEIC_BRANDS = ["heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1"];
+const STRIP_PIXELS = 2 ** 22;
+const FILL_TOLERANCE = 10; // of the middle gray with which JPEG decoders fill missing data
 
-/** Tell the format that a file's first bytes claim; "" for none that is known. */
+/** The format by the first bytes of a file; "" if it is unknown. */
 export function formatOf(head) {
   const text = String.fromCharCode(...head.subarray(0, 16));
   if (text.startsWith("\xff\xd8\xff")) return "JPEG";
@@ -22,25 +22,25 @@ export function formatOf(head) {
   if (text.startsWith("RIFF") && text.slice(8, 12) === "WEBP") return "WebP";
   const brand = text.slice(4, 8) === "ftyp" ? text.slice(8, 12) : "";
   if (brand === "avif" || brand === "avis") return "AVIF";
-  return HEIC.includes(brand) ? "HEIC" : "";
+  return HEIC_BRANDS.includes(brand) ? "HEIC" : "";
 }
 
 /**
- * Decode a picture file: upright by its EXIF data, in sRGB, its transparent parts white.
+ * Decode an image file: upright by its EXIF orientation, in sRGB, on white where it is transparent.
  *
  * @param {Uint8Array} bytes the file.
  * @returns {Promise<{width: number, height: number, data: Uint8Array}>} rows of R, G, B.
- * @throws {UnreadableError} it is none, is damaged, or of a format that this browser cannot read.
+ * @throws {UnreadableError} not an image, damaged, or of a format that this browser cannot read.
  */
 export async function decode(bytes) {
   if (!bytes.length) throw new UnreadableError("the file is empty (0 bytes)");
   const format = formatOf(bytes);
-  const picture = await pixelsOf(bytes, format);
-  if (format === "JPEG") await refuseCutJpeg(bytes, picture);
-  return picture;
+  const image = await decodePixels(bytes, format);
+  if (format === "JPEG") await checkTruncatedJpeg(bytes, image);
+  return image;
 }
 
-async function pixelsOf(bytes, format) {
+async function decodePixels(bytes, format) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(new Blob([bytes]), {
@@ -51,31 +51,31 @@ async function pixelsOf(bytes, format) {
   } catch {
     throw new UnreadableError(
       format
-        ? `this browser cannot read it: a damaged ${format}, or a format that it does not know`
-        : "the content is not a picture in a known format",
+        ? `this browser cannot read it: a damaged ${format}, or a format that it does not support`
+        : "not an image in a known format",
     );
   }
   try {
     const { width, height } = bitmap;
-    if (width * height > MOST_PIXELS) {
-      const most = MOST_PIXELS.toLocaleString("en");
-      throw new UnreadableError(`${width}x${height} is over the limit of ${most} pixels`);
+    if (width * height > MAX_PIXELS) {
+      const limit = MAX_PIXELS.toLocaleString("en");
+      throw new UnreadableError(`${width}x${height} is over the limit of ${limit} pixels`);
     }
-    return { width, height, data: rgb(bitmap) };
+    return { width, height, data: toRgb(bitmap) };
   } finally {
     bitmap.close();
   }
 }
 
-/** Take a bitmap's pixels strip by strip: a large one is never held twice with four channels. */
-function rgb(bitmap) {
+/** Copy the pixels of a bitmap in strips, so that memory has no second copy with four channels. */
+function toRgb(bitmap) {
   const { width, height } = bitmap;
-  const rows = Math.max(1, Math.min(height, Math.floor(STRIP / width)));
+  const rows = Math.max(1, Math.min(height, Math.floor(STRIP_PIXELS / width)));
   const canvas = new OffscreenCanvas(width, rows);
   const context = canvas.getContext("2d", { willReadFrequently: true, alpha: false });
   if (!context) throw new UnreadableError(`${width}x${height} is too large for this browser`);
   const data = new Uint8Array(width * height * 3);
-  let at = 0;
+  let to = 0;
   for (let top = 0; top < height; top += rows) {
     const count = Math.min(rows, height - top);
     context.fillStyle = "#fff";
@@ -83,22 +83,22 @@ function rgb(bitmap) {
     context.drawImage(bitmap, 0, top, width, count, 0, 0, width, count);
     const strip = context.getImageData(0, 0, width, count).data;
     for (let from = 0; from < strip.length; from += 4) {
-      data[at++] = strip[from];
-      data[at++] = strip[from + 1];
-      data[at++] = strip[from + 2];
+      data[to++] = strip[from];
+      data[to++] = strip[from + 1];
+      data[to++] = strip[from + 2];
     }
   }
   return data;
 }
 
 /**
- * Refuse a JPEG that has its end marker but lacks some of its data: decoders fill with grey.
- * As in images.py: bytes put in before the end marker change nothing in a whole picture.
+ * Throw if a JPEG has its end marker but not all of its data, which decoders fill with gray. The
+ * method of images/jpeg.py: data inserted before the end marker changes a truncated image only.
  */
-async function refuseCutJpeg(bytes, picture) {
-  const { end, isSequential } = jpegEnd(bytes);
-  if (end < 0) throw new UnreadableError("cut off: the file ends before the picture does");
-  if (isSequential && !hasGreyCorner(picture)) return;
+async function checkTruncatedJpeg(bytes, image) {
+  const { end, isSequential } = findJpegEnd(bytes);
+  if (end < 0) throw new UnreadableError("truncated: the file ends before the image does");
+  if (isSequential && !hasGrayCorner(image)) return;
   const stuffing = new Uint8Array(8 * 66);
   for (let restart = 0; restart < 8; restart++) {
     for (let k = 0; k < 64; k++) stuffing[restart * 66 + k] = [0x5a, 0xa5, 0x33, 0xcc][k % 4];
@@ -108,25 +108,25 @@ async function refuseCutJpeg(bytes, picture) {
   stuffed.set(bytes.subarray(0, end));
   stuffed.set(stuffing, end);
   stuffed.set(bytes.subarray(end), end + stuffing.length);
-  const second = await pixelsOf(stuffed, "JPEG");
-  for (let at = 0; at < picture.data.length; at++) {
-    if (second.data[at] !== picture.data[at]) {
-      throw new UnreadableError("cut off: the picture's data ends before its last row");
+  const second = await decodePixels(stuffed, "JPEG");
+  for (let at = 0; at < image.data.length; at++) {
+    if (second.data[at] !== image.data[at]) {
+      throw new UnreadableError("truncated: the image data ends before the last row");
     }
   }
 }
 
-/** The corner at which a JPEG's data end, wherever EXIF has turned it, is grey as if filled in. */
-function hasGreyCorner({ width, height, data }) {
+/** Whether a corner is gray; after rotation by EXIF, any corner can be where the data ends. */
+function hasGrayCorner({ width, height, data }) {
   const corners = [0, width - 1, (height - 1) * width, height * width - 1];
   return corners.some((at) => {
     const [red, green, blue] = data.subarray(at * 3, at * 3 + 3);
-    return Math.abs((red + green + blue) / 3 - 128) <= ENDS_GREY;
+    return Math.abs((red + green + blue) / 3 - 128) <= FILL_TOLERANCE;
   });
 }
 
-/** Where the first picture's end marker stands (-1: nowhere); is it Huffman and sequential. */
-function jpegEnd(bytes) {
+/** The offset of the first end marker, or -1, and whether the JPEG is Huffman-coded and sequential. */
+function findJpegEnd(bytes) {
   let isSequential = false;
   for (let at = 2; at + 1 < bytes.length; at++) {
     const kind = bytes[at + 1];

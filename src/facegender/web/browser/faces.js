@@ -1,85 +1,90 @@
-// Find faces in a picture, and cut one out by the model's crop rule: faces.py, for the browser.
-// A test holds the numbers below against faces.py, and the answers against those of `predict`.
+// Find the faces in an image and align one by the model's crop rule: the browser's version of
+// faces/yunet.py, faces/detection.py, faces/alignment.py and faces/face_aligner.py. Functions and constants
+// have the names of the Python ones; tests compare the constants and the results.
 //
-// A face is {x, y, width, height, score, landmarks}: landmarks are five [x, y].
+// A face is {x, y, width, height, score, landmarks}; landmarks are five [x, y].
 
-import { GREY, lay, part, resize, round, surface, transform, turned } from "./pixels.js";
+import { GRAY, affineTransform, crop, filledImage, paste, resize, rotate90, round } from "./pixels.js";
 
 export const RULES = {
   minScore: 0.5,
-  sure: 0.9,
-  gain: 0.03,
-  turnedScore: 0.7,
-  nearly: 0.7,
-  filled: 0.5,
-  overlap: 0.4,
-  step: 32,
-  look: 640, // long side in pixels that a large JPEG has at least when it is looked at
+  confidentScore: 0.9,
+  minRotationGain: 0.03,
+  rotatedMinScore: 0.7,
+  mainFaceMinArea: 0.7,
+  closeUpFraction: 0.5,
+  nmsIou: 0.4,
+  maxStride: 32, // sides of the canvas are multiples of it
+  detectionSide: 640, // minimum long side in pixels to which a large JPEG is reduced for detection
   strides: [8, 16, 32],
-  close: 160,
-  far: 640,
-  margin: 0.3, // around the first look
-  around: 0.6, // of the picture, where nothing was found
-  aligned: [[0.344, 0.385], [0.656, 0.385], [0.5, 0.563], [0.371, 0.745], [0.629, 0.745]],
+  smallSide: 160,
+  largeSide: 640,
+  margin: 0.3, // around the small scale
+  padding: 0.6, // around an image without a detection
+  template: [[0.344, 0.385], [0.656, 0.385], [0.5, 0.563], [0.371, 0.745], [0.629, 0.745]],
 };
 
-/** Finds faces; `run` takes a picture and gives the network's outputs, one for each stride. */
-export class Detector {
+/** The face detector; `run` maps an image to the outputs of the network, one per stride. */
+export class YuNet {
   constructor(run) {
     this.run = run;
   }
 
-  /** Find all faces, the surest first. */
-  async detect(picture, minScore = RULES.minScore) {
-    const longest = Math.max(picture.width, picture.height);
-    const found = await this.look(picture, RULES.close, RULES.margin, minScore);
-    if (longest > 2 * RULES.close) {
-      found.push(...(await this.look(picture, Math.min(longest, RULES.far), 0, minScore)));
+  /** Find all faces, sorted by descending score. */
+  async detect(image, minScore = RULES.minScore) {
+    const longSide = Math.max(image.width, image.height);
+    const faces = await this.detectAtScale(image, RULES.smallSide, RULES.margin, minScore);
+    if (longSide > 2 * RULES.smallSide) {
+      const side = Math.min(longSide, RULES.largeSide);
+      faces.push(...(await this.detectAtScale(image, side, 0, minScore)));
     }
-    return withoutOverlaps(found);
+    return nms(faces);
   }
 
-  async look(picture, size, margin, minScore) {
-    const canvas = setIn(picture, size, margin);
+  async detectAtScale(image, size, margin, minScore) {
+    const canvas = letterbox(image, size, margin);
     const outputs = await this.run(canvas.pixels);
     return RULES.strides
       .flatMap((stride, index) => decode(outputs[index], stride, minScore))
-      .map((face) => {
-        const x = (value) => (value - canvas.left) * canvas.across;
-        const y = (value) => (value - canvas.top) * canvas.down;
-        return {
-          x: x(face.x),
-          y: y(face.y),
-          width: face.width * canvas.across,
-          height: face.height * canvas.down,
-          score: face.score,
-          landmarks: face.landmarks.map(([u, v]) => [x(u), y(v)]),
-        };
-      });
+      .map((face) => toImageCoords(face, canvas));
   }
 }
 
-/** Make a picture smaller and set it into grey, its long side at `size`. */
-function setIn(picture, size, margin) {
-  const scale = size / Math.max(picture.width, picture.height);
-  const small = resize(picture, ...sizeAt(picture, scale));
+/** Downscale an image to a long side of `size`, on a gray canvas whose sides are multiples of 32. */
+function letterbox(image, size, margin) {
+  const scale = size / Math.max(image.width, image.height);
+  const small = resize(image, ...scaledSize(image, scale));
   const border = round(margin * size);
   const [columns, rows] = [small.width, small.height].map(
-    (side) => RULES.step * Math.max(1, Math.ceil((side + 2 * border) / RULES.step)),
+    (side) => RULES.maxStride * Math.max(1, Math.ceil((side + 2 * border) / RULES.maxStride)),
   );
-  const pixels = surface(columns, rows, GREY);
+  const pixels = filledImage(columns, rows, GRAY);
   const left = Math.floor((columns - small.width) / 2);
   const top = Math.floor((rows - small.height) / 2);
-  lay(pixels, small, left, top);
-  const across = picture.width / small.width;
-  return { pixels, left, top, across, down: picture.height / small.height };
+  paste(pixels, small, left, top);
+  const scaleX = image.width / small.width;
+  return { pixels, left, top, scaleX, scaleY: image.height / small.height };
 }
 
-function sizeAt({ width, height }, scale) {
+/** Map a face from the canvas to the image. */
+function toImageCoords(face, { left, top, scaleX, scaleY }) {
+  const x = (value) => (value - left) * scaleX;
+  const y = (value) => (value - top) * scaleY;
+  return {
+    x: x(face.x),
+    y: y(face.y),
+    width: face.width * scaleX,
+    height: face.height * scaleY,
+    score: face.score,
+    landmarks: face.landmarks.map(([u, v]) => [x(u), y(v)]),
+  };
+}
+
+function scaledSize({ width, height }, scale) {
   return [width, height].map((side) => Math.max(1, round(side * scale)));
 }
 
-/** Read one output [1, rows, columns, 15] of the network. */
+/** Decode one output [1, rows, columns, 15] of the network. */
 function decode({ data, dims }, stride, minScore) {
   const [, rows, columns, values] = dims;
   const faces = [];
@@ -104,82 +109,83 @@ function decode({ data, dims }, stride, minScore) {
   return faces;
 }
 
-/** Keep the surest of each pile of boxes. */
-function withoutOverlaps(faces) {
+/** Greedy non-maximum suppression. */
+function nms(faces) {
   const kept = [];
-  let rest = [...faces].sort((one, other) => other.score - one.detection_score);
+  let rest = [...faces].sort((one, other) => other.score - one.score);
   while (rest.length) {
     const [first] = rest;
     kept.push(first);
-    rest = rest.filter((face) => face !== first && overlap(first, face) < RULES.overlap);
+    rest = rest.filter((face) => face !== first && iou(first, face) < RULES.nmsIou);
   }
   return kept;
 }
 
-function overlap(one, other) {
-  const shared = (start, length) => {
+/** Intersection over union of two boxes. */
+function iou(one, other) {
+  const overlap = (start, length) => {
     const end = Math.min(one[start] + one[length], other[start] + other[length]);
     return Math.max(0, end - Math.max(one[start], other[start]));
   };
-  const both = shared("x", "width") * shared("y", "height");
-  return both / (one.width * one.height + other.width * other.height - both);
+  const intersection = overlap("x", "width") * overlap("y", "height");
+  return intersection / (one.width * one.height + other.width * other.height - intersection);
 }
 
 /**
- * Find what a picture shows, as `--faces auto|detect|whole`: the face that it shows first; nothing
- * where there is none; a single null stands for the whole picture.
+ * Find the faces to classify by the face mode `auto`, `detect` or `whole`: the main face first, none
+ * where no face was detected; a single null stands for the full image.
  */
-export async function find(picture, detector, rule, faces = "auto") {
-  if (faces === "whole") return [null];
-  const found = await search(picture, detector);
-  const shown = largest(found, picture.width, picture.height);
-  if (!shown) return faces === "auto" && rule === "whole" ? [null] : [];
-  if (faces === "auto" && filled(shown, picture) >= RULES.filled) {
-    return [rule === "aligned" ? shown : null];
+export async function findFaces(image, detector, cropRule, mode = "auto") {
+  if (mode === "whole") return [null];
+  const faces = await detectMultiOrientation(image, detector);
+  const main = selectMainFace(faces, image.width, image.height);
+  if (!main) return mode === "auto" && cropRule === "none" ? [null] : [];
+  if (mode === "auto" && cropFraction(main, image) >= RULES.closeUpFraction) {
+    return [cropRule === "aligned" ? main : null];
   }
-  return [shown, ...found.filter((face) => face !== shown)];
+  return [main, ...faces.filter((face) => face !== main)];
 }
 
-/** Find all faces; look again with more around where there are none, and at the four turns. */
-async function search(picture, detector) {
-  let found = await detector.detect(picture);
-  if (surest(found) >= RULES.sure) return found;
-  const longest = Math.max(picture.width, picture.height);
-  const scale = Math.max(1, longest / RULES.far);
-  const [width, height] = [picture.width, picture.height].map((side) => round(side / scale));
-  const small = resize(picture, Math.max(1, width), Math.max(1, height));
-  if (!found.length) {
-    const border = round(RULES.around * Math.max(small.width, small.height));
-    const padded = surface(small.width + 2 * border, small.height + 2 * border, GREY);
-    lay(padded, small, border, border);
-    const seen = await detector.detect(padded);
-    found = seen.map((face) => mapped(face, ([x, y]) => [x - border, y - border], scale));
+/** Detect faces; where none is confident, try again with padding and with the image rotated. */
+async function detectMultiOrientation(image, detector) {
+  let faces = await detector.detect(image);
+  if (maxScore(faces) >= RULES.confidentScore) return faces;
+  const longSide = Math.max(image.width, image.height);
+  const scale = Math.max(1, longSide / RULES.largeSide);
+  const [width, height] = [image.width, image.height].map((side) => round(side / scale));
+  const small = resize(image, Math.max(1, width), Math.max(1, height));
+  if (!faces.length) {
+    const border = round(RULES.padding * Math.max(small.width, small.height));
+    const padded = filledImage(small.width + 2 * border, small.height + 2 * border, GRAY);
+    paste(padded, small, border, border);
+    const detected = await detector.detect(padded);
+    faces = detected.map((face) => mapFace(face, ([x, y]) => [x - border, y - border], scale));
   }
-  let best = found;
-  let view = small;
-  for (let turns = 1; turns <= 3; turns++) {
-    view = turned(view);
-    const seen = await detector.detect(view, RULES.turnedScore);
-    const back = quartersBack(turns, small);
-    const faces = seen.map((face) => mapped(face, back, scale));
-    if (surest(faces) > surest(best)) best = faces;
+  let best = faces;
+  let rotated = small;
+  for (let rotations = 1; rotations <= 3; rotations++) {
+    rotated = rotate90(rotated);
+    const detected = await detector.detect(rotated, RULES.rotatedMinScore);
+    const rotateBack = inverseRotation(rotations, small);
+    const candidates = detected.map((face) => mapFace(face, rotateBack, scale));
+    if (maxScore(candidates) > maxScore(best)) best = candidates;
   }
-  return surest(best) >= surest(found) + RULES.gain ? best : found;
+  return maxScore(best) >= maxScore(faces) + RULES.minRotationGain ? best : faces;
 }
 
-/** Give what brings a point of a picture turned so many quarters back to the picture. */
-function quartersBack(turns, { width, height }) {
-  const back = [
+/** Map points of an image that was rotated by so many quarter turns back to the image. */
+function inverseRotation(rotations, { width, height }) {
+  const maps = [
     null,
     ([x, y]) => [width - y, x],
     ([x, y]) => [width - x, height - y],
     ([x, y]) => [y, height - x],
   ];
-  return back[turns];
+  return maps[rotations];
 }
 
-function mapped(face, way, scale) {
-  const point = (at) => way(at).map((value) => value * scale);
+function mapFace(face, map, scale) {
+  const point = (at) => map(at).map((value) => value * scale);
   const one = point([face.x, face.y]);
   const other = point([face.x + face.width, face.y + face.height]);
   return {
@@ -192,100 +198,99 @@ function mapped(face, way, scale) {
   };
 }
 
-/** Give the same face in the same picture of another size. */
+/** Scale a face with its image. */
 export function scaled(face, factor) {
-  return factor === 1 ? face : mapped(face, (at) => at, factor);
+  return factor === 1 ? face : mapFace(face, (point) => point, factor);
 }
 
-function surest(faces) {
+function maxScore(faces) {
   return Math.max(0, ...faces.map((face) => face.score));
 }
 
-/** Choose the face that a picture shows: the largest, where near in size the more central one. */
-export function largest(faces, width, height) {
+/** Select the main face: among the largest ones, the most central. */
+export function selectMainFace(faces, width, height) {
   const area = (face) => face.width * face.height;
-  const most = Math.max(0, ...faces.map(area));
-  const aside = (face) =>
+  const maxArea = Math.max(0, ...faces.map(area));
+  const distance = (face) =>
     Math.hypot((face.x + face.width / 2) / width - 0.5, (face.y + face.height / 2) / height - 0.5);
   return faces
-    .filter((face) => area(face) >= RULES.nearly * most)
-    .reduce((best, face) => (best && aside(best) <= aside(face) ? best : face), null);
+    .filter((face) => area(face) >= RULES.mainFaceMinArea * maxArea)
+    .reduce((best, face) => (best && distance(best) <= distance(face) ? best : face), null);
 }
 
-/** How much of the picture a face's aligned crop would take, as a share; may be over 1. */
-function filled(face, { width, height }) {
-  const [[a, b], [c, d]] = place(face.landmarks, RULES.aligned);
+/** The area of a face's aligned crop as a fraction of the image; may exceed 1. */
+function cropFraction(face, { width, height }) {
+  const [[a, b], [c, d]] = estimateSimilarity(face.landmarks, RULES.template);
   return Math.abs(a * d - b * c) / (width * height);
 }
 
 /**
- * Find where a crop lies in its picture: the similarity that fits the landmarks best. It takes
- * (u, v, 1), 0 to 1 across and down the crop, to the picture.
+ * Estimate the similarity that maps a template to landmarks by least squares. It maps (u, v, 1), 0 to
+ * 1 across and down the crop, to the image.
  */
-export function place(landmarks, points) {
-  const middle = (list, axis) => list.reduce((sum, at) => sum + at[axis], 0) / list.length;
-  const wanted = [middle(points, 0), middle(points, 1)];
-  const given = [middle(landmarks, 0), middle(landmarks, 1)];
-  let [along, athwart, size] = [0, 0, 0]; // of the turn as a complex number, and what it is of
-  points.forEach(([u, v], index) => {
-    const [p, q] = [u - wanted[0], v - wanted[1]];
+export function estimateSimilarity(landmarks, template) {
+  const mean = (points, axis) => points.reduce((sum, point) => sum + point[axis], 0) / points.length;
+  const center = [mean(template, 0), mean(template, 1)];
+  const target = [mean(landmarks, 0), mean(landmarks, 1)];
+  let [real, imaginary, variance] = [0, 0, 0]; // the rotation and scale as a complex number
+  template.forEach(([u, v], index) => {
+    const [p, q] = [u - center[0], v - center[1]];
     const [x, y] = landmarks[index];
-    along += p * x + q * y;
-    athwart += p * y - q * x;
-    size += p * p + q * q;
+    real += p * x + q * y;
+    imaginary += p * y - q * x;
+    variance += p * p + q * q;
   });
-  const [cos, sin] = [along / size, athwart / size];
+  const [cos, sin] = [real / variance, imaginary / variance];
   if (!(Math.hypot(cos, sin) > 1e-6)) throw new Error("the landmarks are one point");
   return [
-    [cos, -sin, given[0] - (cos * wanted[0] - sin * wanted[1])],
-    [sin, cos, given[1] - (sin * wanted[0] + cos * wanted[1])],
+    [cos, -sin, target[0] - (cos * center[0] - sin * center[1])],
+    [sin, cos, target[1] - (sin * center[0] + cos * center[1])],
   ];
 }
 
-/** How many pixels of its picture a face's crop is wide. */
-export function side(face, points) {
-  const [[cos], [sin]] = place(face.landmarks, points);
+/** The side of a face's crop in pixels of the image. */
+export function cropSide(face, template) {
+  const [[cos], [sin]] = estimateSimilarity(face.landmarks, template);
   return Math.hypot(cos, sin);
 }
 
-/** Cut a face out, upright, at the network's size; beyond the picture its edge is repeated. */
-export function cut(picture, landmarks, points, size) {
-  const matrix = place(landmarks, points);
-  const reach = matrix.map(([a, b, c]) => {
-    const ends = [c, a + c, b + c, a + b + c];
-    return { low: Math.min(...ends), high: Math.max(...ends) };
+/** Crop a face, aligned to the template, at the network's size; edges are replicated beyond the image. */
+export function alignCrop(image, landmarks, template, size) {
+  const matrix = estimateSimilarity(landmarks, template);
+  const extent = matrix.map(([a, b, c]) => {
+    const corners = [c, a + c, b + c, a + b + c];
+    return { low: Math.min(...corners), high: Math.max(...corners) };
   });
-  // The part of the picture that the crop touches, made smaller where the crop is
-  const [horizontal, vertical] = [picture.width, picture.height].map((full, axis) => {
-    const first = clip(Math.floor(reach[axis].low), 0, full - 1);
-    return { first, end: clip(Math.ceil(reach[axis].high), first + 1, full) };
+  // The part of the image under the crop, downscaled to the crop's scale (antialiasing)
+  const [horizontal, vertical] = [image.width, image.height].map((side, axis) => {
+    const first = clip(Math.floor(extent[axis].low), 0, side - 1);
+    return { first, end: clip(Math.ceil(extent[axis].high), first + 1, side) };
   });
-  let piece = part(picture, horizontal.first, vertical.first, horizontal.end, vertical.end);
-  const wide = Math.hypot(matrix[0][0], matrix[1][0]);
-  const scale = Math.min(1, Math.max(size.width, size.height) / wide);
-  const [columns, rows] = sizeAt(piece, scale);
-  const across = columns / piece.width;
-  const down = rows / piece.height;
-  piece = resize(piece, columns, rows, size.filter);
-  // ... and with its edges repeated as far as the crop reaches
-  const low = [(reach[0].low - horizontal.first) * across, (reach[1].low - vertical.first) * down];
+  let part = crop(image, horizontal.first, vertical.first, horizontal.end, vertical.end);
+  const scale = Math.min(1, Math.max(size.width, size.height) / Math.hypot(matrix[0][0], matrix[1][0]));
+  const [columns, rows] = scaledSize(part, scale);
+  const scaleX = columns / part.width;
+  const scaleY = rows / part.height;
+  part = resize(part, columns, rows, size.interpolation);
+  // ... with replicated edges, as far as the crop extends
+  const low = [(extent[0].low - horizontal.first) * scaleX, (extent[1].low - vertical.first) * scaleY];
   const high = [
-    (reach[0].high - horizontal.first) * across,
-    (reach[1].high - vertical.first) * down,
+    (extent[0].high - horizontal.first) * scaleX,
+    (extent[1].high - vertical.first) * scaleY,
   ];
   const [left, top] = low.map((value) => Math.max(0, 1 - Math.floor(value)));
   const right = Math.max(0, Math.ceil(high[0]) + 1 - columns);
   const bottom = Math.max(0, Math.ceil(high[1]) + 1 - rows);
   const [[a, b, c], [d, e, f]] = matrix;
   const map = [
-    (a * across) / size.width,
-    (b * across) / size.height,
-    (c - horizontal.first) * across + left,
-    (d * down) / size.width,
-    (e * down) / size.height,
-    (f - vertical.first) * down + top,
+    (a * scaleX) / size.width,
+    (b * scaleX) / size.height,
+    (c - horizontal.first) * scaleX + left,
+    (d * scaleY) / size.width,
+    (e * scaleY) / size.height,
+    (f - vertical.first) * scaleY + top,
   ];
-  return transform(piece, size.width, size.height, map, { left, top, right, bottom });
+  return affineTransform(part, size.width, size.height, map, { left, top, right, bottom });
 }
 
 function clip(value, low, high) {

@@ -1,101 +1,101 @@
-// Answers from this very browser, with the exports of the page's server.js: nothing leaves the machine.
+// Predictions by this browser, with the exports of the page's server.js: images never leave the machine.
 
-const AHEAD = 2; // pictures that the worker has, so that it never waits for one
+const PARALLEL_FILES = 2; // the worker has the next image while it processes one
 
 let worker = null;
-let count = 0;
-let watchLoad = () => {};
-const waiting = new Map(); // what was asked of the worker: {resolve, reject} by number
+let requests = 0;
+let reportLoading = () => {};
+const pending = new Map(); // request number -> {resolve, reject}
 
 /** kind: "offline" (a file of the page cannot be fetched) or "other"; the message is for a person. */
-export class AnswerError extends Error {
+export class PredictionError extends Error {
   constructor(kind, message) {
     super(message);
     this.kind = kind;
   }
 }
 
-/** Nobody asks for one here. */
+/** Without a server, no token is required. */
 export function setToken() {}
 
-/** What answers: {uploads: do pictures leave the browser, name, license, terms, metrics}. */
-export async function describe() {
+/** Describe the model: {uploads: whether images leave the browser, name, license, terms, metrics}. */
+export async function getModelInfo() {
   let response;
   try {
     response = await fetch(new URL("model.json", import.meta.url), { cache: "no-cache" });
   } catch (error) {
-    throw new AnswerError("offline", error.message);
+    throw new PredictionError("offline", error.message);
   }
-  if (!response.ok) throw new AnswerError("other", `model.json: HTTP ${response.status}`);
+  if (!response.ok) throw new PredictionError("other", `model.json: HTTP ${response.status}`);
   const { name, license, terms, metrics } = await response.json();
   return { uploads: false, name, license, terms, metrics };
 }
 
 /**
- * Answer for pictures, one after the other, in a worker. The first call loads the network.
+ * Classify images in a worker, one at a time. The first call loads the models.
  *
- * @param {Blob[]} files the pictures.
- * @param {(index: number, rows: object[]) => void} onProgress called once for each; rows are as in
- *   the details file, of one picture.
- * @param options signal: an AbortSignal that stops it; onLoad(share): how much of the network is here.
- * @returns {Promise<object[][]>} the rows of each, in the order of files; rejects with an
- *   AnswerError, or as the signal says.
+ * @param {Blob[]} files the images.
+ * @param {(index: number, rows: object[]) => void} onResult called once per image; rows as in the
+ *   details file.
+ * @param options signal: an AbortSignal; onLoad(fraction): called while the models load.
+ * @returns {Promise<object[][]>} the rows of every image, in the order of files; rejects with a
+ *   PredictionError, or with the signal's reason.
  */
-export async function answer(files, onProgress = () => {}, { signal, onLoad = () => {} } = {}) {
-  const found = new Array(files.length);
-  watchLoad = onLoad;
+export async function predict(files, onResult = () => {}, { signal, onLoad = () => {} } = {}) {
+  const results = new Array(files.length);
+  reportLoading = onLoad;
   let next = 0;
   const feed = async () => {
     while (next < files.length) {
       signal?.throwIfAborted();
       const index = next++;
-      found[index] = await ask(files[index], signal);
-      onProgress(index, found[index]);
+      results[index] = await send(files[index], signal);
+      onResult(index, results[index]);
     }
   };
-  await Promise.all(Array.from({ length: AHEAD }, feed));
-  return found;
+  await Promise.all(Array.from({ length: PARALLEL_FILES }, feed));
+  return results;
 }
 
-function ask(file, signal) {
-  worker ??= start();
-  const id = count++;
+function send(file, signal) {
+  worker ??= startWorker();
+  const id = requests++;
   return new Promise((resolve, reject) => {
-    const stop = () => {
-      waiting.delete(id);
+    const abort = () => {
+      pending.delete(id);
       reject(signal.reason);
     };
-    const settled = (settle) => (value) => {
-      signal?.removeEventListener("abort", stop);
+    const settleWith = (settle) => (value) => {
+      signal?.removeEventListener("abort", abort);
       settle(value);
     };
-    waiting.set(id, { resolve: settled(resolve), reject: settled(reject) });
-    signal?.addEventListener("abort", stop, { once: true });
+    pending.set(id, { resolve: settleWith(resolve), reject: settleWith(reject) });
+    signal?.addEventListener("abort", abort, { once: true });
     worker.postMessage({ id, file });
   });
 }
 
-function start() {
-  const begun = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-  begun.addEventListener("message", ({ data }) => {
+function startWorker() {
+  const started = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+  started.addEventListener("message", ({ data }) => {
     if (data.failed) fail(data.failed);
-    else if (data.id === undefined) watchLoad(data.loaded);
+    else if (data.id === undefined) reportLoading(data.loaded);
     else {
-      waiting.get(data.id)?.resolve(data.rows);
-      waiting.delete(data.id);
+      pending.get(data.id)?.resolve(data.rows);
+      pending.delete(data.id);
     }
   });
-  begun.addEventListener("error", (event) => {
+  started.addEventListener("error", (event) => {
     event.preventDefault();
     fail(event.message || "the page's worker cannot be started");
   });
-  return begun;
+  return started;
 }
 
-/** Give up what is under way; another try loads everything again. */
+/** Reject all requests; the next one starts a new worker. */
 function fail(reason) {
   worker.terminate();
   worker = null;
-  for (const { reject } of waiting.values()) reject(new AnswerError("other", reason));
-  waiting.clear();
+  for (const { reject } of pending.values()) reject(new PredictionError("other", reason));
+  pending.clear();
 }

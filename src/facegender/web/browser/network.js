@@ -1,87 +1,88 @@
-// The networks in the browser: ONNX Runtime's WebAssembly, the face detector and the classifier.
+// The face detector and the classifier in the browser, run by ONNX Runtime's WebAssembly build.
 
 import * as ort from "./runtime/ort.js";
 
-const MOST_THREADS = 4;
+const MAX_THREADS = 4;
 
 /**
- * Fetch everything and make it ready.
+ * Fetch the models and the runtime.
  *
- * @param {(share: number) => void} onProgress told how much of it has come, 0 to 1.
- * @returns `model` is the model file's description, `detect` and `classify` run the networks.
+ * @param {(fraction: number) => void} onProgress called with the loaded fraction, 0 to 1.
+ * @returns `model` is the description in model.json, `detect` and `classify` run the networks.
  */
-export async function load(onProgress) {
+export async function loadModels(onProgress) {
   const model = await (await get("model.json", { cache: "no-cache" })).json();
-  const wanted = Object.entries(model.files);
-  const total = wanted.reduce((sum, [, { bytes }]) => sum + bytes, 0);
-  let come = 0;
+  const entries = Object.entries(model.files);
+  const total = entries.reduce((sum, [, { bytes }]) => sum + bytes, 0);
+  let loaded = 0;
   const files = {};
-  const count = (bytes) => onProgress(Math.min(1, (come += bytes) / total));
+  const count = (bytes) => onProgress(Math.min(1, (loaded += bytes) / total));
   await Promise.all(
-    wanted.map(async ([name, { bytes, sha256 }]) => {
+    entries.map(async ([name, { bytes, sha256 }]) => {
       files[name] = await download(name, sha256, bytes, count);
     }),
   );
-  // Handed over as bytes: then no server has to know the type of a .wasm file
+  // Passed as bytes, so that the web server need not know the media type of .wasm files
   ort.env.wasm.wasmBinary = files["runtime/ort.wasm"].buffer;
-  // Threads need memory that is shared, which browsers allow isolated pages only
+  // Threads need shared memory, which browsers give to cross-origin isolated pages only
   const cores = Math.ceil((navigator.hardwareConcurrency || 1) / 2);
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MOST_THREADS, cores) : 1;
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MAX_THREADS, cores) : 1;
   ort.env.logLevel = "error";
   const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all" };
   const detector = await ort.InferenceSession.create(files["yunet.onnx"], options);
   const classifier = await ort.InferenceSession.create(files["model.onnx"], options);
   return {
     model,
-    detect: async (picture) => {
-      const outputs = await detector.run({ [detector.inputNames[0]]: tensor([picture]) });
+    detect: async (image) => {
+      const outputs = await detector.run({ [detector.inputNames[0]]: tensor([image]) });
       return detector.outputNames.map((name) => outputs[name]);
     },
-    classify: async (pictures) => {
-      const outputs = await classifier.run({ [classifier.inputNames[0]]: tensor(pictures) });
+    classify: async (images) => {
+      const outputs = await classifier.run({ [classifier.inputNames[0]]: tensor(images) });
       const { data } = outputs[classifier.outputNames[0]];
-      return pictures.map((_, index) => [data[2 * index], data[2 * index + 1]]);
+      return images.map((_, index) => [data[2 * index], data[2 * index + 1]]);
     },
   };
 }
 
-function tensor(pictures) {
-  const [{ width, height }] = pictures;
-  const data = new Uint8Array(pictures.length * width * height * 3);
-  pictures.forEach((picture, index) => data.set(picture.data, index * width * height * 3));
-  return new ort.Tensor("uint8", data, [pictures.length, height, width, 3]);
+/** Stack images of one size: uint8 [N, height, width, 3]. */
+function tensor(images) {
+  const [{ width, height }] = images;
+  const data = new Uint8Array(images.length * width * height * 3);
+  images.forEach((image, index) => data.set(image.data, index * width * height * 3));
+  return new ort.Tensor("uint8", data, [images.length, height, width, 3]);
 }
 
-async function get(name, how = {}) {
+async function get(name, options = {}) {
   const url = new URL(name, import.meta.url);
-  let answer;
+  let response;
   try {
-    answer = await fetch(url, how);
+    response = await fetch(url, options);
   } catch (error) {
     throw new Error(`${name} cannot be fetched (${error.message}): is the web server running?`);
   }
-  if (!answer.ok) {
-    throw new Error(`${name} cannot be fetched: the web server answers ${answer.status}`);
+  if (!response.ok) {
+    throw new Error(`${name} cannot be fetched: the web server answers ${response.status}`);
   }
-  return answer;
+  return response;
 }
 
 /**
- * Fetch a file. It goes by its digest, so that no cache gives out the one of an older page; where
- * one has kept half a file, the server is asked again.
+ * Fetch a file. The digest in its URL keeps caches from returning the file of an older page; a
+ * truncated file in a cache is fetched from the server again.
  */
-async function download(name, digest, size, onBytes, how = {}) {
-  const answer = await get(`${name}?${digest.slice(0, 16)}`, how);
+async function download(name, digest, size, onBytes, options = {}) {
+  const response = await get(`${name}?${digest.slice(0, 16)}`, options);
   const bytes = new Uint8Array(size);
-  let at = 0;
-  for (const reader = answer.body.getReader(); ; ) {
+  let received = 0;
+  for (const reader = response.body.getReader(); ; ) {
     const { done, value } = await reader.read();
     if (done) break;
-    if (at + value.length <= size) bytes.set(value, at);
-    at += value.length;
+    if (received + value.length <= size) bytes.set(value, received);
+    received += value.length;
     onBytes(value.length);
   }
-  if (at === size) return bytes;
-  if (!how.cache) return download(name, digest, size, onBytes, { cache: "reload" });
-  throw new Error(`${name} on the web server has ${at} bytes, not ${size}: put it there again`);
+  if (received === size) return bytes;
+  if (!options.cache) return download(name, digest, size, onBytes, { cache: "reload" });
+  throw new Error(`${name} on the web server has ${received} bytes, not ${size}: copy it there again`);
 }

@@ -1,9 +1,9 @@
-// Pixels and what is done with them, bit by bit as Pillow does it: the network learned from pictures
-// that Pillow had made smaller, and another way to do so would show it other pictures.
+// Image operations with the results of Pillow, to the last bit: the network was trained on images that
+// Pillow had resized.
 //
-// A picture is {width, height, data}: data is a Uint8Array of rows of R, G, B.
+// An image is {width, height, data}; data is a Uint8Array of rows of R, G, B.
 
-export const GREY = 128;
+export const GRAY = 128;
 
 const FILTERS = {
   box: [0.5, (x) => (x > -0.5 && x <= 0.5 ? 1 : 0)],
@@ -11,14 +11,14 @@ const FILTERS = {
   bicubic: [2, cubic],
   lanczos: [3, (x) => (x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0)],
 };
-const PRECISION = 2 ** 22; // of Pillow's whole-numbered weights for 8 bits
+const PRECISION = 2 ** 22; // of Pillow's fixed-point weights for 8 bits
 
-/** Make an even surface. */
-export function surface(width, height, level) {
+/** Make an image of one gray level. */
+export function filledImage(width, height, level) {
   return { width, height, data: new Uint8Array(width * height * 3).fill(level) };
 }
 
-/** Python's round(): halves go to the even neighbour. */
+/** Python's round(): half to even. */
 export function round(value) {
   const low = Math.floor(value);
   const rest = value - low;
@@ -26,26 +26,24 @@ export function round(value) {
 }
 
 /**
- * Bring a picture to another size, as Pillow's Image.resize: across and down, the filter widened by
- * the scale, rounded to 8 bits after each.
+ * Resize an image as Pillow's Image.resize: a horizontal and a vertical pass, the filter widened by
+ * the scale, rounded to 8 bits after each pass.
  */
-export function resize(picture, width, height, filter = "bilinear") {
-  const passes = [
-    ({ width: from, height: rows, data }) =>
-      from === width ? data : across(data, from, rows, weights(from, width, filter)),
-    ({ width: columns, height: from, data }) =>
-      from === height ? data : down(data, columns, weights(from, height, filter)),
-  ];
-  const less = { width: picture.width - width, height: picture.height - height };
-  if (less.height > 2 * Math.max(0, less.width)) { // Pillow's order, since its version 13
-    const data = passes[1](picture);
-    return { width, height, data: passes[0]({ width: picture.width, height, data }) };
+export function resize(image, width, height, interpolation = "bilinear") {
+  const horizontal = ({ width: from, height: rows, data }) =>
+    from === width ? data : resizeHorizontal(data, from, rows, filterWeights(from, width, interpolation));
+  const vertical = ({ width: columns, height: from, data }) =>
+    from === height ? data : resizeVertical(data, columns, filterWeights(from, height, interpolation));
+  const reduction = { width: image.width - width, height: image.height - height };
+  if (reduction.height > 2 * Math.max(0, reduction.width)) { // the order of passes in Pillow 13
+    const data = vertical(image);
+    return { width, height, data: horizontal({ width: image.width, height, data }) };
   }
-  const data = passes[0](picture);
-  return { width, height, data: passes[1]({ width, height: picture.height, data }) };
+  const data = horizontal(image);
+  return { width, height, data: vertical({ width, height: image.height, data }) };
 }
 
-/** Make a picture smaller by a whole number: each pixel is the mean of a square. */
+/** Reduce an image by an integer factor: each pixel is the mean of a square. */
 export function reduce({ width, height, data }, factor) {
   const [columns, rows] = [Math.ceil(width / factor), Math.ceil(height / factor)];
   const out = new Uint8Array(columns * rows * 3);
@@ -76,28 +74,28 @@ export function reduce({ width, height, data }, factor) {
   return { width: columns, height: rows, data: out };
 }
 
-/** Take the part from left, top up to and without right, bottom. */
-export function part(picture, left, top, right, bottom) {
+/** Crop an image; right and bottom are exclusive. */
+export function crop(image, left, top, right, bottom) {
   const width = right - left;
   const height = bottom - top;
   const data = new Uint8Array(width * height * 3);
   for (let y = 0; y < height; y++) {
-    const start = ((top + y) * picture.width + left) * 3;
-    data.set(picture.data.subarray(start, start + width * 3), y * width * 3);
+    const start = ((top + y) * image.width + left) * 3;
+    data.set(image.data.subarray(start, start + width * 3), y * width * 3);
   }
   return { width, height, data };
 }
 
-/** Lay a picture onto another one, in place. */
-export function lay(surface, picture, left, top) {
-  for (let y = 0; y < picture.height; y++) {
-    const row = picture.data.subarray(y * picture.width * 3, (y + 1) * picture.width * 3);
-    surface.data.set(row, ((top + y) * surface.width + left) * 3);
+/** Paste an image into a canvas, in place. */
+export function paste(canvas, image, left, top) {
+  for (let y = 0; y < image.height; y++) {
+    const row = image.data.subarray(y * image.width * 3, (y + 1) * image.width * 3);
+    canvas.data.set(row, ((top + y) * canvas.width + left) * 3);
   }
 }
 
-/** Turn a picture a quarter against the clock. */
-export function turned({ width, height, data }) {
+/** Rotate an image by a quarter turn counterclockwise. */
+export function rotate90({ width, height, data }) {
   const out = new Uint8Array(data.length);
   let at = 0;
   for (let x = width - 1; x >= 0; x--) {
@@ -112,18 +110,18 @@ export function turned({ width, height, data }) {
 }
 
 /**
- * Look at a picture through an affine map, as Pillow's transform with bilinear sampling: the middle
- * of pixel (x, y) comes from (a x + b y + c, d x + e y + f). What lies outside is black; whoever
- * wants its edge repeated hands in `edge`, the pixels by which it goes on at every side.
+ * Sample an image through an affine map, as Pillow's transform with bilinear sampling: the center of
+ * pixel (x, y) comes from (a x + b y + c, d x + e y + f). Pixels outside are black; `edge` is by how
+ * many pixels the image's own edge is replicated at each side.
  */
-export function transform(picture, width, height, [a, b, c, d, e, f], edge) {
-  const { data } = picture;
-  const fullWidth = picture.width + edge.left + edge.right;
-  const fullHeight = picture.height + edge.top + edge.bottom;
+export function affineTransform(image, width, height, [a, b, c, d, e, f], edge) {
+  const { data } = image;
+  const fullWidth = image.width + edge.left + edge.right;
+  const fullHeight = image.height + edge.top + edge.bottom;
   const column = (x) =>
-    Math.min(Math.max(Math.min(Math.max(x, 0), fullWidth - 1) - edge.left, 0), picture.width - 1);
+    Math.min(Math.max(Math.min(Math.max(x, 0), fullWidth - 1) - edge.left, 0), image.width - 1);
   const row = (y) =>
-    Math.min(Math.max(Math.min(Math.max(y, 0), fullHeight - 1) - edge.top, 0), picture.height - 1);
+    Math.min(Math.max(Math.min(Math.max(y, 0), fullHeight - 1) - edge.top, 0), image.height - 1);
   const out = new Uint8Array(width * height * 3);
   for (let v = 0; v < height; v++) {
     for (let u = 0; u < width; u++) {
@@ -134,57 +132,57 @@ export function transform(picture, width, height, [a, b, c, d, e, f], edge) {
       const top = Math.floor(y - 0.5);
       const dx = x - 0.5 - left;
       const dy = y - 0.5 - top;
-      const upper = row(top) * picture.width;
-      const lower = row(top + 1) * picture.width;
+      const upper = row(top) * image.width;
+      const lower = row(top + 1) * image.width;
       const [x0, x1] = [column(left), column(left + 1)];
       const at = (v * width + u) * 3;
       for (let band = 0; band < 3; band++) {
         const one = mix(data[(upper + x0) * 3 + band], data[(upper + x1) * 3 + band], dx);
         const two = mix(data[(lower + x0) * 3 + band], data[(lower + x1) * 3 + band], dx);
-        out[at + band] = mix(one, two, dy); // cut off, not rounded, as Pillow does
+        out[at + band] = mix(one, two, dy); // truncated, not rounded, as in Pillow
       }
     }
   }
   return { width, height, data: out };
 }
 
-function mix(one, two, share) {
-  return one + (two - one) * share;
+function mix(one, two, weight) {
+  return one + (two - one) * weight;
 }
 
 function cubic(x) {
-  const far = Math.abs(x);
-  if (far < 1) return (1.5 * far - 2.5) * far * far + 1;
-  return far < 2 ? (((far - 5) * far + 8) * far - 4) * -0.5 : 0;
+  const distance = Math.abs(x);
+  if (distance < 1) return (1.5 * distance - 2.5) * distance * distance + 1;
+  return distance < 2 ? (((distance - 5) * distance + 8) * distance - 4) * -0.5 : 0;
 }
 
 function sinc(x) {
   return x === 0 ? 1 : Math.sin(x * Math.PI) / (x * Math.PI);
 }
 
-/** For each of `to` places: the first of `from` that counts, and the weights from there on. */
-function weights(from, to, filter) {
-  const [reach, shape] = FILTERS[filter];
+/** For each of `to` pixels: the first of `from` pixels under the filter, and the weights from there. */
+function filterWeights(from, to, interpolation) {
+  const [support, shape] = FILTERS[interpolation];
   const scale = from / to;
-  const wide = Math.max(scale, 1);
+  const filterScale = Math.max(scale, 1);
   const table = [];
-  for (let place = 0; place < to; place++) {
-    const centre = (place + 0.5) * scale;
-    const first = Math.max(0, Math.trunc(centre - reach * wide + 0.5));
-    const end = Math.min(from, Math.trunc(centre + reach * wide + 0.5));
-    const found = [];
-    for (let at = first; at < end; at++) found.push(shape((at - centre + 0.5) * (1 / wide)));
-    const sum = found.reduce((total, weight) => total + weight, 0);
-    const whole = found.map((weight) => {
-      const share = sum === 0 ? weight : weight / sum;
-      return Math.trunc(share * PRECISION + (share < 0 ? -0.5 : 0.5));
+  for (let index = 0; index < to; index++) {
+    const center = (index + 0.5) * scale;
+    const first = Math.max(0, Math.trunc(center - support * filterScale + 0.5));
+    const end = Math.min(from, Math.trunc(center + support * filterScale + 0.5));
+    const values = [];
+    for (let at = first; at < end; at++) values.push(shape((at - center + 0.5) * (1 / filterScale)));
+    const sum = values.reduce((total, weight) => total + weight, 0);
+    const fixedPoint = values.map((value) => {
+      const weight = sum === 0 ? value : value / sum;
+      return Math.trunc(weight * PRECISION + (weight < 0 ? -0.5 : 0.5));
     });
-    table.push({ first, weights: Int32Array.from(whole) });
+    table.push({ first, weights: Int32Array.from(fixedPoint) });
   }
   return table;
 }
 
-function across(data, width, height, table) {
+function resizeHorizontal(data, width, height, table) {
   const out = new Uint8ClampedArray(table.length * height * 3);
   let at = 0;
   for (let y = 0; y < height; y++) {
@@ -205,7 +203,7 @@ function across(data, width, height, table) {
   return new Uint8Array(out.buffer);
 }
 
-function down(data, width, table) {
+function resizeVertical(data, width, table) {
   const row = width * 3;
   const out = new Uint8ClampedArray(row * table.length);
   const sums = new Int32Array(row);
