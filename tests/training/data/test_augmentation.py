@@ -1,8 +1,8 @@
-"""Augmentation: nothing where nothing is asked for, and the same for a picture in any company."""
+"""Augmentation: every transform, and the same result for an image in any batch."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from facegender.images.pixels import Pixels, Resize, resize
 from facegender.training.data.augmentation import (
     LUMA,
     RANDOM_COLUMNS,
+    Draws,
     affine_grid,
     augment,
     denormalize,
@@ -26,6 +27,7 @@ from facegender.training.data.augmentation import (
 from facegender.training.data.image_cache import to_crop_matrix
 from facegender.training.recipe import AugmentOptions, InputOptions, read_recipe
 
+COLUMNS = [item.name for item in fields(Draws)]
 OFF = AugmentOptions(hflip_prob=0)
 STRONG = AugmentOptions(
     hflip_prob=0.5,
@@ -57,7 +59,7 @@ def drawn(seed: int, epoch: int, indices: NDArray[np.int64] | list[int]) -> torc
     return torch.from_numpy(random_numbers(seed, epoch, indices))
 
 
-def test_random_numbers_of_a_row_do_not_depend_on_its_neighbours() -> None:
+def test_random_numbers_of_a_row_do_not_depend_on_other_rows() -> None:
     whole = random_numbers(4, 2, range(50))
     assert whole.shape == (50, RANDOM_COLUMNS)
     assert whole.dtype == np.float32
@@ -79,12 +81,12 @@ def test_random_numbers_differ_by_seed_epoch_and_place() -> None:
     assert len(rows) == 27
 
 
-def test_random_numbers_are_evenly_spread() -> None:
+def test_random_numbers_are_uniform() -> None:
     columns = random_numbers(0, 0, range(4000)).mean(0)
     assert np.abs(columns - 0.5).max() < 0.025  # five sigma
 
 
-def test_all_off_leaves_images_as_they_are() -> None:
+def test_without_transforms_images_are_unchanged() -> None:
     x = images(6)
     changed = augment(x, drawn(0, 0, range(6)), OFF)
     torch.testing.assert_close(changed, to_float(x, False), rtol=0, atol=2e-5)
@@ -125,7 +127,14 @@ def test_another_epoch_or_seed_differs() -> None:
 
 @pytest.mark.parametrize("grayscale", [False, True])
 def test_values_stay_within_0_and_1(grayscale: bool) -> None:
-    wild = replace(STRONG, light=3.0, cast=2.0, noise=1.0, cover=1.0, edge=0.3)
+    wild = replace(
+        STRONG,
+        color_jitter=3.0,
+        color_cast=2.0,
+        gaussian_noise_std=1.0,
+        random_erasing_prob=1.0,
+        pad_edge_prob=0.3,
+    )
     x = augment(images(32), drawn(1, 1, range(32)), wild, grayscale=grayscale)
     assert x.dtype == torch.float32
     assert x.shape == (32, 3, 40, 40)
@@ -134,26 +143,26 @@ def test_values_stay_within_0_and_1(grayscale: bool) -> None:
     assert x.max() <= 1
 
 
-def test_grey_gives_three_equal_channels_whatever_else_is_done() -> None:
+def test_grayscale_gives_three_equal_channels_after_all_transforms() -> None:
     x = augment(images(32), drawn(1, 1, range(32)), STRONG, grayscale=True)
     assert torch.equal(x[:, 0], x[:, 1])
     assert torch.equal(x[:, 0], x[:, 2])
 
 
-def test_grey_is_luma() -> None:
+def test_grayscale_is_luma() -> None:
     pixels = torch.tensor([[[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]], dtype=torch.uint8)
     np.testing.assert_allclose(to_float(pixels, True)[0, 1, 0], LUMA, atol=1e-6)
 
 
 def marked(side: int = 81) -> torch.Tensor:
-    """White at the right of the middle, on black."""
+    """White at the right of the center, on black."""
     pixels = torch.zeros((1, side, side, 3), dtype=torch.uint8)
     pixels[0, 38:43, 68:73] = 255
     return pixels
 
 
 def place(x: torch.Tensor) -> tuple[float, float]:
-    """Centre of the white mark, counted from the middle of the picture, to the right and down."""
+    """Center of the white mark, from the center of the image, to the right and down."""
     light = x[0].mean(0)
     rows = torch.arange(light.shape[0]) - (light.shape[0] - 1) / 2
     columns = torch.arange(light.shape[1]) - (light.shape[1] - 1) / 2
@@ -164,35 +173,35 @@ def place(x: torch.Tensor) -> tuple[float, float]:
 
 
 def numbers(**values: float) -> torch.Tensor:
-    """A row of random numbers of which some are chosen; the others are in the middle."""
+    """A row of draws with some given values; all others are 0.5."""
     row = torch.full((1, RANDOM_COLUMNS), 0.5)
     for name, value in values.items():
-        row[0, int(name[1:])] = value
+        row[0, COLUMNS.index(name)] = value
     return row
 
 
 @pytest.mark.parametrize(("number", "down"), [(1.0, -1), (0.0, 1)])
-def test_a_turn_of_45_degrees_turns_by_45_degrees(number: float, down: int) -> None:
+def test_a_rotation_of_45_degrees_rotates_by_45_degrees(number: float, down: int) -> None:
     options = AugmentOptions(hflip_prob=0, rotation_degrees=45)
-    x = augment(marked(), numbers(u1=number), options)
+    x = augment(marked(), numbers(rotation=number), options)
     assert place(x) == pytest.approx((30 * 0.5**0.5, down * 30 * 0.5**0.5), abs=0.2)
-    assert float(x.sum()) == pytest.approx(75, rel=0.02)  # a turn keeps the size
+    assert float(x.sum()) == pytest.approx(75, rel=0.02)  # a rotation keeps the size
 
 
-def test_turns_are_spread_evenly_up_to_their_limit() -> None:
+def test_rotations_are_uniform_up_to_their_maximum() -> None:
     options = AugmentOptions(hflip_prob=0, rotation_degrees=45)
     given = drawn(0, 0, range(300))
-    turned = augment(marked().expand(300, -1, -1, -1), given, options)
-    angles = [np.degrees(np.arctan2(*place(x[None])[::-1])) for x in turned]
+    rotated = augment(marked().expand(300, -1, -1, -1), given, options)
+    angles = [np.degrees(np.arctan2(*place(x[None])[::-1])) for x in rotated]
     assert np.abs(angles).max() <= 45.5
     assert np.abs(angles).max() > 43
     np.testing.assert_allclose(np.quantile(angles, [0.25, 0.5, 0.75]), [-22.5, 0, 22.5], atol=8)
 
 
-def test_a_turn_keeps_angles_in_a_image_that_is_no_square() -> None:
+def test_a_rotation_keeps_angles_in_an_image_that_is_not_square() -> None:
     pixels = torch.zeros((1, 81, 161, 3), dtype=torch.uint8)
     pixels[0, 38:43, 108:113] = 255  # 30 to the right of the middle
-    x = augment(pixels, numbers(u1=1.0), AugmentOptions(hflip_prob=0, rotation_degrees=45))
+    x = augment(pixels, numbers(rotation=1.0), AugmentOptions(hflip_prob=0, rotation_degrees=45))
     assert place(x) == pytest.approx((30 * 0.5**0.5, -30 * 0.5**0.5), abs=0.2)
 
 
@@ -202,7 +211,7 @@ def test_flip_mirrors() -> None:
     torch.testing.assert_close(mirrored, to_float(x, False).flip(3), rtol=0, atol=2e-5)
 
 
-def test_flip_share() -> None:
+def test_flip_probability() -> None:
     x = marked().expand(400, -1, -1, -1)
     changed = augment(x, drawn(0, 0, range(400)), AugmentOptions(hflip_prob=0.25))
     assert np.mean([place(row[None])[0] < 0 for row in changed]) == pytest.approx(0.25, abs=0.06)
@@ -211,33 +220,37 @@ def test_flip_share() -> None:
 @pytest.mark.parametrize(
     ("options", "row", "expected"),
     [
-        (AugmentOptions(hflip_prob=0, scale=2), numbers(u4=1.0), (15, 0)),
-        (AugmentOptions(hflip_prob=0, translate=0.1), numbers(u7=1.0), (30 - 8.1, 0)),
-        (AugmentOptions(hflip_prob=0, translate=0.1), numbers(u8=0.0), (30, 8.1)),
-        (AugmentOptions(hflip_prob=0, aspect_ratio_jitter=4), numbers(u5=1.0), (15, 0)),
+        (AugmentOptions(hflip_prob=0, scale=2), numbers(scale=1.0), (15, 0)),
+        (AugmentOptions(hflip_prob=0, translate=0.1), numbers(translate_x=1.0), (30 - 8.1, 0)),
+        (AugmentOptions(hflip_prob=0, translate=0.1), numbers(translate_y=0.0), (30, 8.1)),
+        (AugmentOptions(hflip_prob=0, aspect_ratio_jitter=4), numbers(aspect_ratio=1.0), (15, 0)),
     ],
-    ids=["zoom", "shift left", "shift down", "stretch"],
+    ids=["scale", "translate left", "translate down", "aspect ratio"],
 )
-def test_moves(options: AugmentOptions, row: torch.Tensor, expected: tuple[float, float]) -> None:
+def test_affine_transforms(
+    options: AugmentOptions, row: torch.Tensor, expected: tuple[float, float]
+) -> None:
     assert place(augment(marked(), row, options)) == pytest.approx(expected, abs=0.3)
 
 
-def test_corners_are_black_coloured_or_repeat_the_edge() -> None:
+def test_padding_is_black_one_color_or_the_edge() -> None:
     white = torch.full((1, 40, 40, 3), 255, dtype=torch.uint8)
-    turned = AugmentOptions(hflip_prob=0, rotation_degrees=45)
+    rotated = AugmentOptions(hflip_prob=0, rotation_degrees=45)
 
     def corner(options: AugmentOptions, row: torch.Tensor) -> list[float]:
         return augment(white, row, options)[0, :, 0, 0].tolist()
 
-    assert corner(turned, numbers(u1=1.0)) == [0, 0, 0]
-    assert corner(replace(turned, edge=1), numbers(u1=1.0)) == pytest.approx([1, 1, 1], abs=1e-5)
-    shaded = replace(turned, edge=0.1)  # one grey where the recipe changes no colours
-    given = numbers(u1=1.0, u9=0.9, u10=0.1, u11=0.2, u12=0.6)
+    assert corner(rotated, numbers(rotation=1.0)) == [0, 0, 0]
+    assert corner(replace(rotated, pad_edge_prob=1), numbers(rotation=1.0)) == pytest.approx(
+        [1, 1, 1], abs=1e-5
+    )
+    shaded = replace(rotated, pad_edge_prob=0.1)  # one gray if the recipe does not change colors
+    given = numbers(rotation=1.0, pad_edge=0.9, pad_red=0.1, pad_green=0.2, pad_blue=0.6)
     assert corner(shaded, given) == pytest.approx([0.3] * 3, abs=1e-5)
 
 
-def test_a_image_from_farther_away_is_smaller_and_lies_whole_in_the_frame() -> None:
-    options = replace(OFF, far=1.0, farthest=2.0)
+def test_a_zoomed_out_image_is_smaller_and_lies_inside_of_the_result() -> None:
+    options = replace(OFF, zoom_out_prob=1.0, zoom_out_max=2.0)
     white = torch.full((200, 64, 64, 3), 255, dtype=torch.uint8)
     shown = augment(white, drawn(0, 0, range(200)), options)[:, 0] > 0.5  # the rest is black
     sides = shown.any(2).sum(1)
@@ -245,40 +258,52 @@ def test_a_image_from_farther_away_is_smaller_and_lies_whole_in_the_frame() -> N
     assert (shown.any(1).sum(1) - sides).abs().max() <= 1  # still square, so nothing is cut off
 
 
-def test_around_a_surrounded_image_is_an_enlarged_quarter_of_it() -> None:
-    options = replace(OFF, far=1.0, farthest=2.0, surround=1.0)
+def test_padding_with_background_is_an_enlarged_quarter() -> None:
+    options = replace(OFF, zoom_out_prob=1.0, zoom_out_max=2.0, pad_background_prob=1.0)
     quarters = torch.zeros((100, 64, 64, 3), dtype=torch.uint8)
     for k, (rows, columns) in enumerate([(0, 0), (0, 32), (32, 0), (32, 32)]):
         quarters[:, rows : rows + 32, columns : columns + 32] = 50 * (k + 1)
     u = drawn(0, 0, range(100))
-    u[:, 33] = 1.0  # all at half the side
+    u[:, COLUMNS.index("zoom_out")] = 1.0  # all at half the side
     shown = (augment(quarters, u, options)[:, 0] * 255).round()
-    # half as large, the picture covers a quarter of the frame; enlarged behind it is one of its
-    # quarters, but for the seams, where neighbours mix
+    # at half the size, the image covers a quarter of the result; the rest is one of its quarters,
+    # enlarged, except at the borders, where pixels mix
     commonest = shown.flatten(1).mode(1).values
     assert set(commonest.tolist()) == {50, 100, 150, 200}
     assert ((shown == commonest.view(-1, 1, 1)).float().mean((1, 2)) > 0.7).all()
     assert all(set(image.unique().tolist()) >= {50, 100, 150, 200} for image in shown)
 
 
-def test_cover_hides_a_part() -> None:
+def test_random_erasing_hides_a_box() -> None:
     white = torch.full((1, 100, 100, 3), 255, dtype=torch.uint8)
-    row = numbers(u25=0.0, u26=0.0, u27=0.0, u28=0.0, u29=0.0, u30=0.0, u31=0.0)
+    row = numbers(
+        erase_chosen=0.0,
+        erase_height=0.0,
+        erase_width=0.0,
+        erase_top=0.0,
+        erase_left=0.0,
+        erase_red=0.0,
+        erase_green=0.0,
+    )
     x = augment(white, row, AugmentOptions(hflip_prob=0, random_erasing_prob=1))
     assert float((x < 0.5).float().mean()) == pytest.approx(0.12 * 0.2, abs=1e-3)
     assert float(x[0, :, 11, 19].max()) < 1e-5
     assert float(x[0, :, 12, 20].min()) > 0.999
 
 
-def test_low_resolution_takes_detail_away_and_keeps_the_mean() -> None:
+def test_downscaling_removes_detail_and_keeps_the_mean() -> None:
     x = images(1, 128, 128)
-    coarse = augment(x, numbers(u13=0.0, u14=0.0), AugmentOptions(hflip_prob=0, downscale_prob=1))
+    coarse = augment(
+        x,
+        numbers(downscale_chosen=0.0, downscale_size=0.0),
+        AugmentOptions(hflip_prob=0, downscale_prob=1),
+    )
     fine = to_float(x, False)
     assert float(coarse.std()) < 0.5 * float(fine.std())
     assert float(coarse.mean()) == pytest.approx(float(fine.mean()), abs=0.01)
 
 
-def test_normalise_and_back() -> None:
+def test_normalize_and_denormalize() -> None:
     options = read_recipe("best").input
     x = images(4)
     normal = normalize(to_float(x, False), options)
@@ -287,25 +312,29 @@ def test_normalise_and_back() -> None:
     np.testing.assert_array_equal(denormalize(normal, options), x.numpy())
 
 
-def test_a_crop_is_the_one_that_the_network_sees_in_use(astronaut: Pixels) -> None:
-    """With nothing random, what is cut from the store's wide picture is what a framer cuts."""
+def test_a_crop_is_the_one_of_prediction(astronaut: Pixels) -> None:
+    """Without randomness, a crop of the context pixels is the crop of the aligner."""
     aligner = FaceAligner(ALIGNED_CROP, Resize(128, 128))
-    framed = aligner(astronaut)
+    crop = aligner(astronaut)
     context_pixels = torch.from_numpy(resize(astronaut, Resize(512, 512)).copy())[None]
-    assert framed.face is not None
-    frame = torch.from_numpy(to_crop_matrix(framed.face.landmarks, aligner.crop, astronaut.shape))
+    assert crop.face is not None
+    matrix = torch.from_numpy(to_crop_matrix(crop.face.landmarks, aligner.crop, astronaut.shape))
     options = AugmentOptions(hflip_prob=0)
     row = torch.full((1, RANDOM_COLUMNS), 0.5)
-    cut = augment(context_pixels, row, options, crop_matrices=frame[None], size=(128, 128))
-    shown = (cut[0].permute(1, 2, 0) * 255).numpy()
-    assert np.abs(shown - framed.pixels).mean() < 2
+    cropped = augment(context_pixels, row, options, crop_matrices=matrix[None], size=(128, 128))
+    shown = (cropped[0].permute(1, 2, 0) * 255).numpy()
+    assert np.abs(shown - crop.pixels).mean() < 2
     taken = augment(
-        context_pixels, row, replace(options, whole=1.0), crop_matrices=frame[None], size=(512, 512)
+        context_pixels,
+        row,
+        replace(options, full_image_prob=1.0),
+        crop_matrices=matrix[None],
+        size=(512, 512),
     )
     torch.testing.assert_close(taken, to_float(context_pixels, False), rtol=0, atol=2e-5)
 
 
-def test_a_image_without_a_face_is_taken_whole() -> None:
+def test_an_image_without_a_face_is_taken_in_full() -> None:
     x = images(2)
     crop_matrices = torch.full((2, 2, 3), torch.nan)
     shown = augment(x, drawn(0, 0, range(2)), OFF, crop_matrices=crop_matrices)

@@ -1,4 +1,4 @@
-"""Batches of an epoch: which pictures, in which shares, read ahead, and what the loss asks for."""
+"""Batches of an epoch: their images, devices, prefetching, and the targets of the loss."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def drawn(count: int, cache: ImageCache) -> NDArray[np.int64]:
 @pytest.mark.parametrize(
     ("count", "sizes"), [(48, [16] * 3), (50, [16, 16, 16, 2]), (49, [16, 16, 17]), (5, [5])]
 )
-def test_every_place_of_an_epoch_comes_once_in_its_order(
+def test_every_position_of_an_epoch_comes_once_in_order(
     count: int, sizes: list[int], cache: ImageCache, noisy: Recipe
 ) -> None:
     order = drawn(count, cache)
@@ -53,7 +53,7 @@ def test_every_place_of_an_epoch_comes_once_in_its_order(
         assert batch.targets.argmax(1).tolist() == cache.labels[rows].tolist()
 
 
-def test_an_epoch_goes_on_where_it_was_left(cache: ImageCache, noisy: Recipe) -> None:
+def test_an_epoch_is_resumed_at_any_batch(cache: ImageCache, noisy: Recipe) -> None:
     order, batches = drawn(50, cache), BatchLoader(cache, noisy, CPU)
     whole = list(batches.of_epoch(order, 0))
     for first in range(5):
@@ -67,25 +67,25 @@ def test_devices_share_a_batch_and_none_has_fewer_than_two(
     count: int, cache: ImageCache, noisy: Recipe
 ) -> None:
     order = drawn(count, cache)
-    shares = [list(BatchLoader(cache, noisy, CPU, rank, 3).of_epoch(order, 1)) for rank in range(3)]
-    sizes = [batch.count for batch in shares[0]]
+    parts = [list(BatchLoader(cache, noisy, CPU, rank, 3).of_epoch(order, 1)) for rank in range(3)]
+    sizes = [batch.count for batch in parts[0]]
     assert sum(sizes) == count
     for at, places in enumerate(np.split(np.arange(count), np.cumsum(sizes)[:-1])):
-        for rank, share in enumerate(shares):
+        for rank, part in enumerate(parts):
             rows = order[places[rank::3]]
-            assert len(rows) >= 2 and share[at].count == len(places)
+            assert len(rows) >= 2 and part[at].count == len(places)
             shown = (cache.context_pixels[rows], cache.crop_matrices[rows], places[rank::3])
-            assert torch.equal(share[at].x, training_batch(*shown, noisy, 1, CPU))
-            assert share[at].labels.tolist() == cache.labels[rows].tolist()
+            assert torch.equal(part[at].x, training_batch(*shown, noisy, 1, CPU))
+            assert part[at].labels.tolist() == cache.labels[rows].tolist()
 
 
-def test_the_next_batch_is_read_while_one_is_learned_from(
+def test_the_next_batch_is_read_while_one_is_used(
     cache: ImageCache, noisy: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, begun = threading.Semaphore(0), []
+    read, reads = threading.Semaphore(0), []
 
     def noted(values: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        begun.append(len(rows))
+        reads.append(len(rows))
         some = read_rows(values, rows)
         read.release()
         return some
@@ -95,11 +95,11 @@ def test_the_next_batch_is_read_while_one_is_learned_from(
     for number in range(1, 4):
         next(batches)
         assert all(read.acquire(timeout=60) for _ in range(2 if number == 1 else 1))
-        assert len(begun) == number + 1, "one ahead, not more"
+        assert len(reads) == number + 1, "one ahead, not more"
     batches.close()
 
 
-def test_a_file_that_cannot_be_read_ends_the_epoch_there(
+def test_a_read_error_ends_the_epoch(
     cache: ImageCache, noisy: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(values: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -110,15 +110,15 @@ def test_a_file_that_cannot_be_read_ends_the_epoch_there(
         next(BatchLoader(cache, noisy, CPU).of_epoch(drawn(64, cache), 0))
 
 
-def test_a_teachers_answer_is_mixed_into_the_target_where_there_is_one() -> None:
+def test_targets_are_labels_mixed_with_a_teachers_predictions() -> None:
     pixels = np.zeros((3, 4, 4, 3), np.uint8)
     samples = [
         Sample("a", name, label)
         for name, label in zip("xyz", ("female", "male", "male"), strict=True)
     ]
-    nowhere = np.full((3, 2, 3), np.nan, np.float32)
+    no_crop = np.full((3, 2, 3), np.nan, np.float32)
     teacher = np.array([0.25, 0.5, np.nan], np.float32)
-    cache = ImageCache(samples, [""] * 3, [""] * 3, pixels, pixels, nowhere, teacher)
+    cache = ImageCache(samples, [""] * 3, [""] * 3, pixels, pixels, no_crop, teacher)
     target = target_probabilities(cache, TrainOptions(distillation_weight=0.8))
     assert target.numpy() == pytest.approx(np.array([[0.8, 0.2], [0.4, 0.6], [0, 1]]))
     assert target_probabilities(cache, TrainOptions()).tolist() == [[1, 0], [0, 1], [0, 1]]

@@ -1,4 +1,4 @@
-"""The store holds what ``fit(decode(bytes))`` gives, made once and whole or not at all."""
+"""The image cache has what ``resize(decode(bytes))`` returns, and is written once, atomically."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from facegender.faces.alignment import ALIGNED_CROP, Crop
 from facegender.faces.face_aligner import FaceAligner
 from facegender.images.decode import decode
 from facegender.images.pixels import Resize, resize
-from facegender.training.data import image_cache as store_module
+from facegender.training.data import cache_writer
 from facegender.training.data.image_cache import open_image_cache
 from facegender.training.data.image_rows import EncodedImages, read_rows
 
 RESIZE = Resize(24, 20)
-WHOLE = FaceAligner(Crop(), RESIZE)
+UNCROPPED = FaceAligner(Crop(), RESIZE)
 PORTRAITS = Path(__file__).parents[3] / "faces"
 
 
 @pytest.fixture
 def faces(tmp_path: Path, draw: Callable[..., Image.Image]) -> Path:
-    """Pictures of many sizes and kinds, and two that are none."""
+    """Images of many sizes and kinds, and two files that are no images."""
     root = tmp_path / "faces"
     for label in ("male", "female"):
         (root / label).mkdir(parents=True)
@@ -43,7 +43,7 @@ def faces(tmp_path: Path, draw: Callable[..., Image.Image]) -> Path:
     clear = draw("female", 5, (9, 9))
     clear.putalpha(100)
     clear.save(root / "female" / "é中.png")
-    (root / "male" / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    (root / "male" / "broken.jpg").write_bytes(b"\xff\xd8\xff not an image")
     (root / "male" / "empty.png").write_bytes(b"")
     return root
 
@@ -52,8 +52,8 @@ def entries(folder: Path) -> list[str]:
     return sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
 
 
-def test_pixels_are_exactly_those_of_the_one_decoder(faces: Path, tmp_path: Path) -> None:
-    cache = open_image_cache([faces], None, WHOLE, tmp_path / "store")
+def test_pixels_are_exactly_those_of_the_decoder(faces: Path, tmp_path: Path) -> None:
+    cache = open_image_cache([faces], None, UNCROPPED, tmp_path / "cache")
     assert cache.pixels.shape == (7, 24, 20, 3)
     assert cache.pixels.dtype == np.uint8
     assert sorted(s.file for s in cache.samples) == sorted(
@@ -79,28 +79,32 @@ def test_many_images_keep_their_order(tmp_path: Path, draw: Callable[..., Image.
         Image.new("RGB", (4, 4), (number % 256, number // 256, 7)).save(
             tmp_path / "faces" / "male" / f"{number:03}.png"
         )
-    told: list[int] = []
+    reported: list[int] = []
     cache = open_image_cache(
         [tmp_path / "faces"],
         None,
         FaceAligner(Crop(), Resize(2, 2)),
         tmp_path / "s",
-        on_image=told.append,
+        on_image=reported.append,
     )
     assert [int(row[0, 0, 0]) + 256 * int(row[0, 0, 1]) for row in cache.pixels] == list(range(300))
-    assert told[0] == 256
+    assert reported[0] == 256
 
 
 def test_opened_again_without_decoding(faces: Path, tmp_path: Path) -> None:
-    first = open_image_cache([faces], None, WHOLE, tmp_path / "store")
-    told: list[str] = []
-    (place,) = (tmp_path / "store").iterdir()
+    first = open_image_cache([faces], None, UNCROPPED, tmp_path / "cache")
+    reported: list[str] = []
+    (place,) = (tmp_path / "cache").iterdir()
     before = (place / "pixels.u8").stat().st_mtime_ns
     again = open_image_cache(
-        [faces], None, WHOLE, tmp_path / "store", on_skip=lambda *both: told.append(str(both))
+        [faces],
+        None,
+        UNCROPPED,
+        tmp_path / "cache",
+        on_skip=lambda *both: reported.append(str(both)),
     )
     assert (place / "pixels.u8").stat().st_mtime_ns == before
-    assert entries(tmp_path / "store") == [place.name]
+    assert entries(tmp_path / "cache") == [place.name]
     assert (again.samples, again.digests, again.errors) == (
         first.samples,
         first.digests,
@@ -109,21 +113,23 @@ def test_opened_again_without_decoding(faces: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.pixels, first.pixels)
 
 
-def test_made_again_when_something_changed(faces: Path, tmp_path: Path) -> None:
-    folder, table = tmp_path / "store", tmp_path / "table.csv"
+def test_a_change_of_the_inputs_makes_another_cache(faces: Path, tmp_path: Path) -> None:
+    folder, table = tmp_path / "cache", tmp_path / "table.csv"
 
     def count() -> int:
         return len(entries(folder))
 
-    open_image_cache([faces], None, WHOLE, folder)
-    open_image_cache([faces], None, FaceAligner(Crop(), Resize(24, 20, resize_mode="pad")), folder)
+    open_image_cache([faces], None, UNCROPPED, folder)
+    open_image_cache(
+        [faces], None, FaceAligner(Crop(), Resize(24, 20, resize_mode="letterbox")), folder
+    )
     assert count() == 2
     table.write_text("file,person\nmale/odd.png,ann\n", encoding="utf-8")
-    with_table = open_image_cache([faces], table, WHOLE, folder)
+    with_table = open_image_cache([faces], table, UNCROPPED, folder)
     assert {s.person for s in with_table.samples} == {"", "ann"}
     assert count() == 3
     table.write_text("file,person\nmale/odd.png,bob\n", encoding="utf-8")
-    assert {s.person for s in open_image_cache([faces], table, WHOLE, folder).samples} == {
+    assert {s.person for s in open_image_cache([faces], table, UNCROPPED, folder).samples} == {
         "",
         "bob",
     }
@@ -131,16 +137,14 @@ def test_made_again_when_something_changed(faces: Path, tmp_path: Path) -> None:
     odd = faces / "male" / "odd.png"
     status = odd.stat()
     Image.new("RGB", (5, 5)).save(odd)
-    os.utime(odd, ns=(status.st_atime_ns, status.st_mtime_ns))  # told by its size alone
-    cache = open_image_cache([faces], None, WHOLE, folder)
+    os.utime(odd, ns=(status.st_atime_ns, status.st_mtime_ns))  # detected by its size alone
+    cache = open_image_cache([faces], None, UNCROPPED, folder)
     assert count() == 5
     place = next(i for i, s in enumerate(cache.samples) if s.file == "male/odd.png")
     assert not cache.pixels[place].any()
 
 
-def test_a_link_to_an_archive_stands_for_the_archive(
-    tmp_path: Path, draw: Callable[..., Image.Image]
-) -> None:
+def test_a_link_to_an_archive_is_followed(tmp_path: Path, draw: Callable[..., Image.Image]) -> None:
     def pack(seed: int) -> None:
         data = BytesIO()
         draw("male", seed).save(data, "PNG")
@@ -153,11 +157,13 @@ def test_a_link_to_an_archive_stands_for_the_archive(
     (tmp_path / "link.tar").symlink_to("real.tar")
     for seed in (1, 2):
         pack(seed)
-        cache = open_image_cache([tmp_path / "link.tar"], None, WHOLE, tmp_path / "store")
+        cache = open_image_cache([tmp_path / "link.tar"], None, UNCROPPED, tmp_path / "cache")
         assert cache.samples[0].file == f"male/{seed}.png"
 
 
-def test_names_that_are_no_utf8_come_back(tmp_path: Path, draw: Callable[..., Image.Image]) -> None:
+def test_names_that_are_not_utf8_are_read_back(
+    tmp_path: Path, draw: Callable[..., Image.Image]
+) -> None:
     data = BytesIO()
     draw("male", 1).save(data, "PNG")
     name = b"male/\xff\xfe,\r.png".decode("utf-8", "surrogateescape")
@@ -167,18 +173,18 @@ def test_names_that_are_no_utf8_come_back(tmp_path: Path, draw: Callable[..., Im
         data.seek(0)
         tar.addfile(info, data)
     for _ in range(2):
-        cache = open_image_cache([tmp_path / "a.tar"], None, WHOLE, tmp_path / "store")
+        cache = open_image_cache([tmp_path / "a.tar"], None, UNCROPPED, tmp_path / "cache")
         assert [s.file for s in cache.samples] == [name]
 
 
-def test_nothing_half_written_remains(faces: Path, tmp_path: Path) -> None:
+def test_nothing_unfinished_remains(faces: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         tar.add(faces, "faces")
     whole = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"a\.tar"):
-        open_image_cache([tmp_path / "a.tar"], None, WHOLE, tmp_path / "store")
-    assert entries(tmp_path / "store") == []
+        open_image_cache([tmp_path / "a.tar"], None, UNCROPPED, tmp_path / "cache")
+    assert entries(tmp_path / "cache") == []
 
     def stop(done: int) -> None:
         raise KeyboardInterrupt
@@ -186,14 +192,14 @@ def test_nothing_half_written_remains(faces: Path, tmp_path: Path) -> None:
     for number in range(300):
         (faces / "male" / f"{number}.png").write_bytes(b"x")
     with pytest.raises(KeyboardInterrupt):
-        open_image_cache([faces], None, WHOLE, tmp_path / "store", on_image=stop)
-    assert entries(tmp_path / "store") == []
+        open_image_cache([faces], None, UNCROPPED, tmp_path / "cache", on_image=stop)
+    assert entries(tmp_path / "cache") == []
 
 
 @pytest.mark.parametrize(
-    "aligner", [WHOLE, FaceAligner(ALIGNED_CROP, Resize(48, 40))], ids=["whole", "face"]
+    "aligner", [UNCROPPED, FaceAligner(ALIGNED_CROP, Resize(48, 40))], ids=["uncropped", "aligned"]
 )
-def test_where_pixels_have_no_room_files_are_kept_and_give_the_same(
+def test_without_room_for_pixels_encoded_images_give_the_same(
     faces: Path, tmp_path: Path, aligner: FaceAligner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (faces / "male" / "a face.jpg").write_bytes((PORTRAITS / "joe_biden.jpg").read_bytes())
@@ -205,16 +211,16 @@ def test_where_pixels_have_no_room_files_are_kept_and_give_the_same(
     def has_room_for_files(folder: Path) -> tuple[int, ...]:
         return usage(0, 0, 0 if (folder / "pixels.u8").exists() else 2 << 30)
 
-    told: list[str] = []
+    reported: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(store_module.shutil, "disk_usage", has_room_for_files)
+        patch.setattr(cache_writer.shutil, "disk_usage", has_room_for_files)
         for name in ("a.txt", "note.txt"):
-            (faces / name).write_text("no picture of ours")
-        skips = {"on_skip": lambda name, reason: told.append(name)}
+            (faces / name).write_text("not an image")
+        skips = {"on_skip": lambda name, reason: reported.append(name)}
         tight = open_image_cache([faces], None, aligner, tmp_path / "tight", **skips)
-        assert told == ["faces/a.txt", "faces/note.txt"]
-        patch.setattr(store_module.shutil, "disk_usage", lambda folder: usage(0, 0, 0))
-        with pytest.raises(OutputError, match="less than 1 GiB is free"):
+        assert reported == ["faces/a.txt", "faces/note.txt"]
+        patch.setattr(cache_writer.shutil, "disk_usage", lambda folder: usage(0, 0, 0))
+        with pytest.raises(OutputError, match="Less than 1 GiB is free"):
             open_image_cache([faces], None, aligner, tmp_path / "full")
     assert entries(tmp_path / "full") == [] and len(entries(tmp_path / "tight")) == 1
     assert (tight.samples, tight.digests, tight.errors) == (
@@ -234,14 +240,14 @@ def test_where_pixels_have_no_room_files_are_kept_and_give_the_same(
         np.testing.assert_array_equal(read_rows(kept, rows), read_rows(pixels, rows))
 
 
-def test_what_a_killed_process_left_is_in_nobodys_way(faces: Path, tmp_path: Path) -> None:
-    open_image_cache([faces], None, WHOLE, tmp_path / "store")
-    (place,) = (tmp_path / "store").iterdir()
+def test_files_of_a_killed_process_are_removed(faces: Path, tmp_path: Path) -> None:
+    open_image_cache([faces], None, UNCROPPED, tmp_path / "cache")
+    (place,) = (tmp_path / "cache").iterdir()
     left = place.rename(place.with_name(f"{place.name}.abc.tmp"))
     for path in (*left.iterdir(), left):
         os.utime(path, (0, 0))
-    open_image_cache([faces], None, WHOLE, tmp_path / "store")
-    assert entries(tmp_path / "store") == [place.name]
+    open_image_cache([faces], None, UNCROPPED, tmp_path / "cache")
+    assert entries(tmp_path / "cache") == [place.name]
 
 
 @pytest.mark.parametrize("what", ["input", "table"])
@@ -251,13 +257,13 @@ def test_missing_input_or_table(faces: Path, tmp_path: Path, what: str) -> None:
         open_image_cache(
             [absent if what == "input" else faces],
             absent if what == "table" else None,
-            WHOLE,
-            tmp_path / "store",
+            UNCROPPED,
+            tmp_path / "cache",
         )
-    assert entries(tmp_path / "store") == []
+    assert entries(tmp_path / "cache") == []
 
 
-def test_faces_are_cut_as_in_use_and_kept_to_be_cut_anew(tmp_path: Path) -> None:
+def test_faces_are_cropped_as_in_prediction_and_cached_in_full(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "male"
     folder.mkdir(parents=True)
     for name in ("joe_biden.jpg", "barack_obama.jpg"):
@@ -265,33 +271,33 @@ def test_faces_are_cut_as_in_use_and_kept_to_be_cut_anew(tmp_path: Path) -> None
     Image.new("RGB", (60, 50), "teal").save(folder / "no_face.png")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     aligner = FaceAligner(ALIGNED_CROP, Resize(48, 40))
-    cache = open_image_cache([folder.parent], None, aligner, tmp_path / "store")
+    cache = open_image_cache([folder.parent], None, aligner, tmp_path / "cache")
     assert cache.context_pixels.shape == (4, 60, 50, 3)
-    for sample, shown, context_pixels, frame in zip(
+    for sample, shown, context_pixels, matrix in zip(
         cache.samples, cache.pixels, cache.context_pixels, cache.crop_matrices, strict=True
     ):
         if "broken" in sample.file:
-            assert not shown.any() and not context_pixels.any() and np.isnan(frame).all()
+            assert not shown.any() and not context_pixels.any() and np.isnan(matrix).all()
             continue
         pixels = decode((folder.parent / sample.file).read_bytes())
-        framed = aligner(pixels)
-        assert np.array_equal(shown, framed.pixels)
+        crop = aligner(pixels)
+        assert np.array_equal(shown, crop.pixels)
         assert np.array_equal(context_pixels, resize(pixels, Resize(60, 50)))
-        assert np.isnan(frame).all() == (framed.face is None) == ("no_face" in sample.file)
-        if framed.face:  # the middle of the crop is where the face is, from -1 to 1
-            middle = framed.face.landmarks.mean(0) / pixels.shape[1::-1] * 2 - 1
-            np.testing.assert_allclose(frame @ (0, 0.12, 1), middle, atol=0.1)
+        assert np.isnan(matrix).all() == (crop.face is None) == ("no_face" in sample.file)
+        if crop.face:  # the middle of the crop is where the face is, from -1 to 1
+            middle = crop.face.landmarks.mean(0) / pixels.shape[1::-1] * 2 - 1
+            np.testing.assert_allclose(matrix @ (0, 0.12, 1), middle, atol=0.1)
 
 
-def test_another_crop_rule_is_another_store(faces: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "store"
-    open_image_cache([faces], None, WHOLE, folder)
+def test_another_crop_rule_makes_another_cache(faces: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    open_image_cache([faces], None, UNCROPPED, folder)
     open_image_cache([faces], None, FaceAligner(ALIGNED_CROP, RESIZE), folder)
     assert len(list(folder.iterdir())) == 2
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-def test_a_walk_over_a_store_keeps_none_of_it_mapped(tmp_path: Path) -> None:
+def test_reading_rows_does_not_keep_the_file_in_memory(tmp_path: Path) -> None:
     def mapped_bytes() -> int:
         status = Path("/proc/self/status").read_text()
         return int(status.split("RssFile:")[1].split()[0]) << 10
@@ -321,10 +327,10 @@ def test_rows_of_a_file_are_those_of_the_array(tmp_path: Path, offset: int) -> N
         assert some.dtype == np.float16 and not isinstance(some, np.memmap)
         assert np.array_equal(some, values[rows])
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match="ends too early"):
+    with pytest.raises(InputError, match="is too short"):
         read_rows(mapped, np.array([19]))
     path.unlink()
     mapped = np.memmap(path, np.float16, "w+", offset, values.shape)
     mapped[:] = values
-    path.unlink()  # "it may be deleted at any time", says store_folder
+    path.unlink()  # it may be deleted at any time (see cache_folder)
     assert np.array_equal(read_rows(mapped, np.array([7, 2])), values[[7, 2]])

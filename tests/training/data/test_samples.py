@@ -1,4 +1,4 @@
-"""Samples come out of every kind of input alike, and nothing else comes out of any."""
+"""Samples of every kind of input, the metadata table, and all that is skipped or refused."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ ARCHIVES = [kind for kind in MAKERS if kind != "folder"]
 
 
 def collect(
-    *inputs: Path, table: Path | None = None, limits: ArchiveLimits | None = None
+    *inputs: Path, metadata: Path | None = None, limits: ArchiveLimits | None = None
 ) -> tuple[list[tuple[Sample, bytes]], dict[str, str]]:
     skipped: dict[str, str] = {}
-    found = stream_samples(inputs, table, limits or ArchiveLimits(), skipped.__setitem__)
+    found = stream_samples(inputs, metadata, limits or ArchiveLimits(), skipped.__setitem__)
     return list(found), skipped
 
 
@@ -385,7 +385,7 @@ def test_the_table_supplies_corrects_and_adds(tmp_path: Path):
     one, two = tar(tmp_path / "a.tar", entries), zipped(tmp_path / "b.zip", entries)
     table = tmp_path / "table.csv"
     table.write_text(
-        "Archive,file,gender,person,age,race,source\n"
+        "Archive,file,label,person,age,race,source\n"
         "b.zip,./male/1.jpg,WOMAN,ann,30,x,web\n"
         ",male/1.jpg,,bob,,,\n"
         ",3.jpg, f ,,,,film\n"
@@ -393,7 +393,7 @@ def test_the_table_supplies_corrects_and_adds(tmp_path: Path):
         ",gone.jpg,m,,,,\n",
         encoding="utf-8-sig",
     )
-    found, skipped = collect(one, two, table=table)
+    found, skipped = collect(one, two, metadata=table)
     assert [item for item, _ in found] == [
         Sample("a.tar", "male/1.jpg", "male", person="bob"),
         Sample("a.tar", "male/2.jpg", "male"),
@@ -415,28 +415,39 @@ def test_a_table_still_fits_an_archive_that_was_renamed(tmp_path: Path):
         "old.tar,male/2.jpg,f,bob\n"  # named for two archives, so it could be either's
         "other.tar,male/2.jpg,f,cid\n"
     )
-    found, _ = collect(one, table=table)
+    found, _ = collect(one, metadata=table)
     assert [item for item, _ in found] == [
         Sample("renamed.tar", "male/1.jpg", "female", person="ann"),
         Sample("renamed.tar", "male/2.jpg", "male"),
     ]
 
 
+@pytest.mark.parametrize("column", ["label", "gender"])
 @pytest.mark.parametrize(
-    ("said", "label"),
+    ("text", "label"),
     [("m", "male"), ("Man", "male"), ("MALE", "male"), ("F", "female"), ("woman", "female")],
 )
-def test_genders_of_the_table(tmp_path: Path, said: str, label: str):
+def test_labels_of_the_table(tmp_path: Path, column: str, text: str, label: str):
     path = folder(tmp_path / "data", [("x.jpg", b"")])
     table = tmp_path / "table.csv"
-    table.write_text(f"file,gender\nx.jpg,{said}\n")
-    assert [item.label for item, _ in collect(path, table=table)[0]] == [label]
+    table.write_text(f"file,{column}\nx.jpg,{text}\n")
+    assert [item.label for item, _ in collect(path, metadata=table)[0]] == [label]
+
+
+def test_a_table_may_have_label_and_gender_where_they_agree(tmp_path: Path):
+    path = folder(tmp_path / "data", [("1.jpg", b""), ("2.jpg", b""), ("3.jpg", b"")])
+    table = tmp_path / "table.csv"
+    table.write_text("file,gender,label\n1.jpg,m,male\n2.jpg,f,\n3.jpg,,male\n")
+    found, _ = collect(path, metadata=table)
+    assert [item.label for item, _ in found] == ["male", "female", "male"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (b"", "line 1: no column named `file`"),
+        (b"file,label,gender\nx.jpg,male,f\n", "line 2: label 'male' and gender 'female' differ"),
+        (b"file,label\nx.jpg,unknown\n", "line 2: label 'unknown' is not known"),
         (b"name,gender\nmale/1.jpg,m\n", "line 1: no column named `file`"),
         (b"file,gender\nmale/1.jpg,m\nx.jpg,unknown\n", "line 3: gender 'unknown'"),
         (b"file,gender\n,m\n", "line 2: `file` is empty"),
@@ -459,14 +470,14 @@ def test_a_table_that_matches_nothing_is_an_error(tmp_path: Path):
     table = tmp_path / "table.csv"
     table.write_text("file\ndata/male/1.jpg\n")
     with pytest.raises(InputError, match="Not one row"):
-        collect(path, table=table)
+        collect(path, metadata=table)
     with pytest.raises(InputError, match="cannot be read"):
         stream_samples([path], tmp_path / "none.csv")
     with pytest.raises(InputError, match=r"No row of .* matched"):
-        collect(folder(tmp_path / "other", [("x.jpg", b"")]), table=table)
+        collect(folder(tmp_path / "other", [("x.jpg", b"")]), metadata=table)
 
 
-def test_a_name_that_is_not_utf8_is_kept(tmp_path: Path):
+def test_a_name_that_is_not_utf8(tmp_path: Path):
     name = b"male/\xe9.jpg".decode("utf-8", "surrogateescape")
     path = tmp_path / "t"
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as archive:

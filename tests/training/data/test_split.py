@@ -1,4 +1,4 @@
-"""The split: nobody on two sides, shares as asked, and a test part that only ever grows."""
+"""The split: no person in two subsets, fractions, a test subset that only grows, and its file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from facegender.training.data.samples import Sample
 from facegender.training.data.split import (
     SUBSETS,
     Assignment,
-    assign_subsets,
     read_split,
     write_split,
 )
+from facegender.training.data.subsets import assign_subsets
 
 ROW = st.tuples(
     st.sampled_from(["female", "male"]),
@@ -53,7 +53,7 @@ def many(count: int, persons: int = 0) -> tuple[list[Sample], list[str]]:
 
 @given(st.lists(ROW, max_size=40), st.integers(), st.floats(0, 0.9), st.floats(0, 0.9))
 @settings(max_examples=60, deadline=None)
-def test_a_person_and_a_copy_are_on_one_side(rows, seed, validation, test):
+def test_a_person_and_copies_are_in_one_subset(rows, seed, validation, test):
     samples, digests = listed(rows)
     split = assign_subsets(samples, digests, seed=seed, validation=validation, test=test)
     assert [item.sample for item in split] == samples
@@ -86,8 +86,8 @@ def test_the_order_of_the_samples_changes_nothing(rows, seed, shuffle):
     st.tuples(st.floats(0, 0.9), st.floats(0, 0.9)),
 )
 @settings(max_examples=80, deadline=None)
-def test_no_image_ever_leaves_the_test_part(rows, added, seeds, shares):
-    less, more = sorted(shares)
+def test_no_image_ever_leaves_the_test_subset(rows, added, seeds, fractions):
+    less, more = sorted(fractions)
     before = assign_subsets(*listed(rows), seed=seeds[0], validation=0.5, test=less)
     after = assign_subsets(*listed(rows + added), seed=seeds[1], test=more)
     for old, new in zip(before, after, strict=False):
@@ -101,14 +101,14 @@ def test_added_data_that_joins_no_groups_changes_no_test_membership():
     assert [item.subset == "test" for item in before] == [item.subset == "test" for item in after]
 
 
-def test_the_test_part_is_the_same_for_ever():
+def test_the_test_subset_never_changes():
     samples = [Sample("a", f"male/{person}.jpg", "male", person) for person in "abcdefghij"]
     split = assign_subsets(samples, [f"{n:064x}" for n in range(10)], seed=0, test=0.5)
     assert "".join(item.sample.person for item in split if item.subset == "test") == "bcehi"
 
 
 @pytest.mark.parametrize("persons", [0, 1500])
-def test_the_shares_are_near_what_was_asked(persons):
+def test_the_fractions_are_near_those_asked_for(persons):
     split = assign_subsets(*many(6000, persons), seed=3, validation=0.25, test=0.15)
     count = Counter(item.subset for item in split)
     assert count["test"] / 6000 == pytest.approx(0.15, abs=0.03)
@@ -124,7 +124,7 @@ def test_the_shares_are_near_what_was_asked(persons):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "share", "expected"),
+    ("sizes", "fraction", "expected"),
     [
         ([1], 0.2, 0),
         ([1], 0.6, 1),
@@ -137,23 +137,23 @@ def test_the_shares_are_near_what_was_asked(persons):
         ([5] * 300, 0.2, 300),
     ],
 )
-def test_a_stratum_is_as_near_to_its_share_as_whole_groups_allow(sizes, share, expected):
+def test_a_stratum_is_as_near_to_its_fraction_as_groups_allow(sizes, fraction, expected):
     rows = [("male", f"p{who}", "", "") for who, size in enumerate(sizes) for _ in range(size)]
     samples, _ = listed(rows)
     digests = [f"{number:064x}" for number in range(len(rows))]
     for seed in range(3):
-        split = assign_subsets(samples, digests, seed=seed, validation=share)
+        split = assign_subsets(samples, digests, seed=seed, validation=fraction)
         assert sum(item.subset == "validation" for item in split) == expected
 
 
-def test_the_seed_chooses_the_validation_part():
+def test_the_seed_chooses_the_validation_subset():
     samples, digests = many(200)
     one, again, two = (assign_subsets(samples, digests, seed=seed) for seed in (1, 1, 2))
     assert one == again != two
     assert [item.group for item in one] == [item.group for item in two]
 
 
-def test_an_unreadable_image_gets_no_part_and_joins_no_group():
+def test_an_unreadable_image_has_no_subset_and_no_group():
     samples = [Sample("a", f"male/{n}.jpg", "male", person=p) for n, p in enumerate(["x", "y", ""])]
     split = assign_subsets(samples, ["00"] * 3, seed=0, test=0.9, errors=["", "", "cut short"])
     assert split[2] == Assignment(samples[2], "00", "", "", "cut short")
@@ -163,9 +163,9 @@ def test_an_unreadable_image_gets_no_part_and_joins_no_group():
 
 def test_wrong_arguments_are_refused():
     samples, digests = many(3)
-    for shares in ({"validation": 1.0}, {"test": -0.1}, {"test": float("nan")}):
-        with pytest.raises(InputError, match="value"):
-            assign_subsets(samples, digests, seed=0, **shares)
+    for fractions in ({"validation": 1.0}, {"test": -0.1}, {"test": float("nan")}):
+        with pytest.raises(InputError, match="fraction"):
+            assign_subsets(samples, digests, seed=0, **fractions)
     with pytest.raises(ValueError, match="same length"):
         assign_subsets(samples, digests[:2], seed=0)
 
@@ -194,7 +194,7 @@ def test_the_columns_are_these(tmp_path: Path):
         path, [Assignment(Sample("a", "male/1.jpg", "male", "p", "s", "9", "r"), "d", "g", "train")]
     )
     assert path.read_bytes() == (
-        b"archive,file,label,part,group,person,source,age,race,sha256,error\n"
+        b"archive,file,label,subset,group,person,source,age,race,sha256,error\n"
         b"a,male/1.jpg,male,train,g,p,s,9,r,d,\n"
     )
 
@@ -212,7 +212,7 @@ def test_a_split_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
         write_split(tmp_path / "none" / "split.csv", [])
 
 
-HEAD = "archive,file,label,part,group,person,source,age,race,sha256,error"
+HEAD = "archive,file,label,subset,group,person,source,age,race,sha256,error"
 GOOD = "a,male/1.jpg,male,train,g1,,,,,d1,"
 
 
@@ -221,7 +221,7 @@ GOOD = "a,male/1.jpg,male,train,g1,,,,,d1,"
     [
         ("", "line 1: no column archive"),
         (HEAD.replace(",sha256", ""), "line 1: no column sha256"),
-        (f"{HEAD}\n{GOOD.replace('train', 'dev')}", "line 2: part 'dev'"),
+        (f"{HEAD}\n{GOOD.replace('train', 'dev')}", "line 2: subset 'dev'"),
         (f"{HEAD}\n{GOOD.replace(',male,', ',dog,')}", "line 2: label 'dog'"),
         (f"{HEAD}\n{GOOD}\n{GOOD}", "line 3: a/male/1.jpg was already on line 2"),
         (
@@ -229,10 +229,11 @@ GOOD = "a,male/1.jpg,male,train,g1,,,,,d1,"
             "line 3: group g1 is in test here and in train on line 2",
         ),
         (f"{HEAD}\n{GOOD},more", "line 2: 12 values"),
-        (f"{HEAD}\n{GOOD.replace('train', '')}", "line 2: give a part"),
-        (f"{HEAD}\n{GOOD}broken", "line 2: give a part"),
-        (f"{HEAD}\n{GOOD.replace('g1', '')}", "line 2: give a part"),
+        (f"{HEAD}\n{GOOD.replace('train', '')}", "line 2: give a subset"),
+        (f"{HEAD}\n{GOOD}broken", "line 2: give a subset"),
+        (f"{HEAD}\n{GOOD.replace('g1', '')}", "line 2: give a subset"),
         (f'{HEAD}\n"a', "cannot be read"),
+        (HEAD.replace("subset", "part"), "earlier version: these were renamed: part -> subset"),
     ],
 )
 def test_a_wrong_split_is_refused_with_its_line(tmp_path: Path, text: str, message: str):

@@ -1,1 +1,1 @@
-"""Samples, split, image cache, batches and augmentation."""
+"""The data of a training: samples, split, corrections, image cache, batches, augmentation."""

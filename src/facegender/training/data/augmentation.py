@@ -21,7 +21,7 @@ from facegender.images.pixels import Pixels
 from facegender.training.recipe import AugmentOptions, InputOptions
 
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of R, G and B in grey (ITU-R BT.601, as Pillow has them)."""
+"""Weights of R, G and B in grayscale (ITU-R BT.601, as in Pillow)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,16 @@ RANDOM_COLUMNS = len(fields(Draws))
 def random_numbers(
     seed: int, epoch: int, indices: Iterable[int], count: int = RANDOM_COLUMNS
 ) -> NDArray[np.float32]:
-    """Numbers from 0 to 1, ``float32 [N, count]``, a row for each index, keyed by all three.
+    """Return uniform numbers in 0..1, ``float32 [N, count]``: a row per index, keyed by all three.
 
-    Philox (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011) is keyed, so a row
-    is the same whatever was drawn before it.
+    A row does not depend on what was drawn before it: Philox is a keyed generator (Salmon et al.,
+    "Parallel Random Numbers: As Easy as 1, 2, 3", 2011).
+
+    Args:
+        seed: of the recipe.
+        epoch: from 0.
+        indices: positions in the epoch.
+        count: numbers per row.
     """
     rows = [
         np.random.Generator(np.random.Philox(key=[seed, (epoch << 40) | index])).random(
@@ -102,26 +108,26 @@ def random_numbers(
 
 
 def to_float(pixels: Tensor, grayscale: bool) -> Tensor:
-    """Bring ``uint8 [N, H, W, 3]`` to ``float32 [N, 3, H, W]`` in 0..1, grey where asked for."""
+    """Convert ``uint8 [N, H, W, 3]`` to ``float32 [N, 3, H, W]`` in 0..1, optionally gray."""
     x = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
     return _to_grayscale(x) if grayscale else x
 
 
 def _to_grayscale(x: Tensor) -> Tensor:
-    """Make three equal channels of ``[N, 3, H, W]``."""
+    """Convert ``[N, 3, H, W]`` to three equal channels."""
     weights = torch.tensor(LUMA, device=x.device).view(1, 3, 1, 1)
     return (x * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
 
 
 def normalize(x: Tensor, options: InputOptions) -> Tensor:
-    """Take the mean from ``[N, 3, H, W]`` in 0..1 and divide by the spread, for each channel."""
+    """Subtract the mean from ``[N, 3, H, W]`` in 0..1 and divide by the std, per channel."""
     mean = torch.tensor(options.mean, device=x.device).view(1, 3, 1, 1)
     std = torch.tensor(options.std, device=x.device).view(1, 3, 1, 1)
     return (x - mean).div_(std)
 
 
 def denormalize(x: Tensor, options: InputOptions) -> Pixels:
-    """Undo :func:`normalize`: ``[N, 3, H, W]`` back to pictures, ``uint8 [N, H, W, 3]``."""
+    """Undo :func:`normalize`: convert ``[N, 3, H, W]`` to images, ``uint8 [N, H, W, 3]``."""
     mean = torch.tensor(options.mean, device=x.device).view(1, 3, 1, 1)
     std = torch.tensor(options.std, device=x.device).view(1, 3, 1, 1)
     pixels = ((x.float() * std + mean) * 255.0).round().clamp(0, 255).to(torch.uint8)
@@ -172,9 +178,9 @@ def random_affine(
     """Draw crop, flip, rotation, scale, aspect ratio and translation as one matrix per image.
 
     Returns:
-        ``float32 [N, 2, 3]``: from places in the result to places in the image, both in -1..1.
+        ``float32 [N, 2, 3]``: from points of the result to points of the image, both in -1..1.
     """
-    # a normal number out of two uniform ones (Box and Muller)
+    # a normal number from two uniform ones (Box and Muller)
     radius = (-2.0 * (1.0 - draws.jitter_radius).log()).sqrt()
     normal = radius * (2.0 * torch.pi * draws.jitter_angle).cos()
     degrees = torch.where(
@@ -322,10 +328,10 @@ def random_erasing(x: Tensor, draws: Draws, options: AugmentOptions) -> Tensor:
 
 
 def affine_grid(matrices: Tensor, size: tuple[int, int]) -> Tensor:
-    """Give the place that each pixel of the result comes from, ``[N, *size, 2]``.
+    """Return the point of the image that each pixel of the result samples, ``[N, *size, 2]``.
 
-    The same as ``functional.affine_grid`` (pixel centers, not corners) but for the last bits, and
-    faster: that one writes every place as three numbers and multiplies all of them by a matrix.
+    Except for the last bits the same as ``functional.affine_grid`` (pixel centers, not corners),
+    and faster: that one writes three numbers per pixel and multiplies all of them by a matrix.
     """
     down, across = (
         ((2 * torch.arange(side, device=matrices.device) + 1) / side - 1.0).view(shape)
@@ -339,7 +345,7 @@ def affine_grid(matrices: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _is_full_image(draws: Draws, options: AugmentOptions, crop_matrices: Tensor | None) -> Tensor:
-    """Tell which images are taken in full: those drawn so, and those without a face crop."""
+    """Return which images are taken in full: those drawn, and those without a face crop."""
     if crop_matrices is None:
         return torch.ones_like(draws.full_image, dtype=torch.bool)
     has_no_crop = crop_matrices.isnan().any(2).any(1)
@@ -347,7 +353,7 @@ def _is_full_image(draws: Draws, options: AugmentOptions, crop_matrices: Tensor 
 
 
 def _signed(values: Tensor) -> Tensor:
-    """Bring 0..1 to -1..1."""
+    """Map 0..1 to -1..1."""
     return values * 2.0 - 1.0
 
 

@@ -1,4 +1,4 @@
-"""Store -> batches of an epoch: read one ahead, augmented and normalised on the training device."""
+"""Batches of an epoch: read one ahead, augmented and normalized on the training device."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ from facegender.training.recipe import Recipe, TrainOptions
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step's pictures, of which each device has its share.
+    """This device's part of the images of one step.
 
-    ``x`` is ``float32 [n, 3, H, W]``, channels last in memory, ``labels`` ``int64 [n]`` and
-    ``targets`` ``float32 [n, 2]``: what the loss asks for. ``count`` is of all devices.
+    Attributes:
+        x: input of the network, ``float32 [n, 3, H, W]``, channels last in memory.
+        labels: index into ``LABELS``, ``int64 [n]``.
+        targets: target probabilities of the loss, ``float32 [n, 2]``.
+        count: images of this step on all devices.
     """
 
     x: Tensor
@@ -37,7 +40,7 @@ class Batch:
 
 
 class BatchLoader:
-    """Gives the batches of any epoch of a recipe, this device's share of them."""
+    """Loads this device's part of the batches of an epoch."""
 
     def __init__(
         self,
@@ -47,14 +50,14 @@ class BatchLoader:
         rank: int = 0,
         devices: int = 1,
     ) -> None:
-        """Take the pictures and how they are shown.
+        """Set images and settings.
 
         Args:
-            cache: the pictures.
-            recipe: batch size, augmentation, normalisation, distillation.
-            device: where batches are augmented, and wanted.
-            rank: which of the devices this is, from 0.
-            devices: how many share each batch.
+            cache: decoded images.
+            recipe: batch size, augmentation, normalization, distillation.
+            device: where batches are augmented and used.
+            rank: index of this device, from 0.
+            devices: number of devices that share each batch.
         """
         self.cache, self.recipe, self.device = cache, recipe, device
         self.rank, self.devices = rank, devices
@@ -62,68 +65,69 @@ class BatchLoader:
         self.targets = target_probabilities(cache, recipe.train)
 
     def of_epoch(self, order: Indices, epoch: int, first: int = 0) -> Generator[Batch]:
-        """Give the batches of an epoch; the disk is asked for the next while one is learned from.
+        """Yield the batches of an epoch; the next one is read while one is used.
 
         Args:
-            order: indices into the store, as the epoch shows them.
+            order: rows of the cache in the order of the epoch, ``int64``.
             epoch: from 0.
-            first: the batch to begin with, where an epoch goes on.
+            first: index of the first batch, for an epoch that is resumed.
         """
-        size, steps = (
-            self.recipe.train.batch_size,
-            count_steps(self.recipe.train, len(order), self.devices),
-        )
-        batches = np.split(np.arange(len(order)), size * np.arange(1, steps))
+        steps = count_steps(self.recipe.train, len(order), self.devices)
+        starts = self.recipe.train.batch_size * np.arange(1, steps)
+        batches = np.split(np.arange(len(order)), starts)
 
-        def read(places: Indices) -> Pixels:
-            return read_rows(self.cache.context_pixels, order[self._mine(places)])
+        def read(positions: Indices) -> Pixels:
+            return read_rows(self.cache.context_pixels, order[self._own(positions)])
 
         ahead: deque[tuple[Indices, Future[Pixels]]] = deque()
         with ThreadPoolExecutor(1) as pool:
-            for places in batches[first:]:
-                ahead.append((places, pool.submit(read, places)))
+            for positions in batches[first:]:
+                ahead.append((positions, pool.submit(read, positions)))
                 if len(ahead) > 1:
-                    yield self._make(order, epoch, *ahead.popleft())
+                    yield self._make_batch(order, epoch, *ahead.popleft())
             for last in ahead:
-                yield self._make(order, epoch, *last)
+                yield self._make_batch(order, epoch, *last)
 
-    def _make(self, order: Indices, epoch: int, places: Indices, pixels: Future[Pixels]) -> Batch:
-        mine = self._mine(places)
-        rows = order[mine]
+    def _make_batch(
+        self, order: Indices, epoch: int, positions: Indices, pixels: Future[Pixels]
+    ) -> Batch:
+        own = self._own(positions)
+        rows = order[own]
         crop_matrices = self.cache.crop_matrices[rows]
-        x = training_batch(pixels.result(), crop_matrices, mine, self.recipe, epoch, self.device)
+        x = training_batch(pixels.result(), crop_matrices, own, self.recipe, epoch, self.device)
         labels, targets = self.labels[rows].to(self.device), self.targets[rows].to(self.device)
-        return Batch(x, labels, targets, len(places))
+        return Batch(x, labels, targets, len(positions))
 
-    def _mine(self, places: Indices) -> Indices:
-        return places[self.rank :: self.devices]
+    def _own(self, positions: Indices) -> Indices:
+        """Select the positions of this device."""
+        return positions[self.rank :: self.devices]
 
 
 def training_batch(
     pixels: Pixels,
     crop_matrices: NDArray[np.float32],
-    places: Indices,
+    positions: Indices,
     recipe: Recipe,
     epoch: int,
     device: torch.device,
 ) -> Tensor:
-    """Move pictures to the device, cut, augment and normalise them for a place in an epoch.
+    """Move images to the device, then crop, augment and normalize them.
 
     Args:
-        pixels: rows of a store's ``wide``, ``uint8 [n, h, w, 3]``.
-        crop_matrices: the same rows of its ``frames``, ``float32 [n, 2, 3]``.
-        places: where in the epoch each is shown, ``int64 [n]``; with seed and epoch they decide
-            every random number.
-        recipe: how.
+        pixels: rows of a cache's ``context_pixels``, ``uint8 [n, h, w, 3]``.
+        crop_matrices: the same rows of its ``crop_matrices``, ``float32 [n, 2, 3]``.
+        positions: of the images in the epoch, ``int64 [n]``; together with seed and epoch they
+            determine all random numbers.
+        recipe: all settings.
         epoch: from 0.
-        device: where the work is done.
+        device: where images are augmented.
 
     Returns:
-        ``float32 [n, 3, H, W]``, channels last in memory: what the network is given.
+        ``float32 [n, 3, H, W]``, channels last in memory.
     """
     x = augment(
         torch.from_numpy(pixels).to(device),
-        torch.from_numpy(random_numbers(recipe.train.seed, epoch, places)).to(device),
+        torch.from_numpy(random_numbers(recipe.train.seed, epoch, positions)).to(device),
         recipe.augment,
         crop_matrices=torch.from_numpy(crop_matrices).to(device),
         size=(recipe.input.height, recipe.input.width),
@@ -133,11 +137,15 @@ def training_batch(
 
 
 def target_probabilities(cache: ImageCache, options: TrainOptions) -> Tensor:
-    """What the loss asks for: each picture's label, mixed with its teacher's answer if it has one.
+    """Return the targets of the loss: labels, mixed with a teacher's predictions if there are any.
 
-    The teacher is another network that answered once for every picture as it is; the same answer
-    is asked for however the picture is turned, covered or made worse (G. Hinton, O. Vinyals and
-    J. Dean, "Distilling the knowledge in a neural network", 2015, at temperature 1).
+    The teacher has predicted every image once, without augmentation; an image has the same target
+    however it is augmented (G. Hinton, O. Vinyals and J. Dean, "Distilling the knowledge in a
+    neural network", 2015, at temperature 1).
+
+    Args:
+        cache: its labels and teacher.
+        options: its ``distillation_weight``.
 
     Returns:
         ``float32 [N, 2]`` in the order of ``LABELS``, each row's sum 1.
@@ -146,6 +154,6 @@ def target_probabilities(cache: ImageCache, options: TrainOptions) -> Tensor:
     if cache.teacher is None or not options.distillation_weight:
         return label
     p_male = torch.from_numpy(cache.teacher)
-    taught = torch.stack([1 - p_male, p_male], 1)
-    mixed = torch.lerp(label, taught, options.distillation_weight)
+    prediction = torch.stack([1 - p_male, p_male], 1)
+    mixed = torch.lerp(label, prediction, options.distillation_weight)
     return torch.where(p_male.isfinite()[:, None], mixed, label)

@@ -1,4 +1,4 @@
-"""What an audit leaves for a training: which pictures are copies, and which to leave out."""
+"""Duplicate groups: the images that an audit found to be copies, and those to leave out."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ from facegender.files import atomic_write
 from facegender.training.data.samples import Sample
 
 DUPLICATE_GROUPS_NAME = "duplicate_groups.csv"
-"""What the list is called in an audit's folder."""
+"""The file's name in an audit's folder."""
 
 Key = tuple[str, str, str]
+"""Archive, file, SHA-256 of the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroups:
-    """What ``duplicate_groups.csv`` says: groups of copies, and what to leave out.
+    """The content of ``duplicate_groups.csv``.
 
-    Both by archive, file, and SHA-256 of the file.
+    Attributes:
+        groups: the group of each copy.
+        left_out: why an image is left out of training and validation.
     """
 
     groups: dict[Key, str]
     left_out: dict[Key, str]
 
     def of(self, samples: Sequence[Sample], digests: Sequence[str]) -> list[str]:
-        """Give each sample's group of copies, "" where it has none."""
+        """Return each sample's group, "" if it has no copies."""
         return [self.groups.get(key, "") for key in _keys(samples, digests)]
 
     def keeps(self, samples: Sequence[Sample], digests: Sequence[str]) -> list[bool]:
-        """Tell which samples stay."""
+        """Return which samples are not left out."""
         return [key not in self.left_out for key in _keys(samples, digests)]
 
     def is_of(self, samples: Sequence[Sample], digests: Sequence[str]) -> bool:
-        """Tell whether it names any of the samples, or nothing at all."""
+        """Return whether any of the samples is in the file, or the file is empty."""
         named = {*self.groups, *self.left_out}
         return not named or not named.isdisjoint(_keys(samples, digests))
 
@@ -49,10 +52,13 @@ def _keys(samples: Sequence[Sample], digests: Sequence[str]) -> list[Key]:
 
 
 def read_duplicate_groups(folder: Path) -> DuplicateGroups:
-    """Read the groups that an audit left in a folder.
+    """Read the duplicate groups of an audit.
+
+    Args:
+        folder: of the audit.
 
     Raises:
-        InputError: the folder holds no audit, or its file is damaged.
+        InputError: the folder contains no audit, or its file is damaged.
     """
     path = folder / DUPLICATE_GROUPS_NAME
     groups: dict[Key, str] = {}
@@ -67,7 +73,8 @@ def read_duplicate_groups(folder: Path) -> DuplicateGroups:
                     left_out[key] = row["left_out"]
     except (OSError, KeyError, csv.Error) as error:
         raise InputError(
-            f"{folder} holds no audit ({error}): make one with facegender audit ARCHIVE -o {folder}"
+            f"{folder} contains no audit ({error}). To make one:  "
+            f"facegender audit ARCHIVE -o {folder}"
         ) from error
     return DuplicateGroups(groups, left_out)
 
@@ -79,22 +86,22 @@ def write_duplicate_groups(
     groups: Mapping[int, str],
     left_out: Mapping[int, str],
 ) -> None:
-    """Write the list.
+    """Write duplicate groups.
 
     Args:
-        path: where to.
-        samples: all pictures.
-        digests: SHA-256 of each one's file.
-        groups: each copy's group, by its place among the samples.
-        left_out: why a picture should be left out, likewise.
+        path: the file.
+        samples: all samples.
+        digests: SHA-256 of their files.
+        groups: the group of each copy, by its index among the samples.
+        left_out: why an image is left out, by its index.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with atomic_write(path, "surrogateescape") as stream:
         writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(["archive", "file", "sha256", "group", "left_out"])
         for row in sorted({*groups, *left_out}):
             sample = samples[row]
-            facts = [sample.archive, sample.file, digests[row]]
-            writer.writerow([*facts, groups.get(row, ""), left_out.get(row, "")])
+            key = [sample.archive, sample.file, digests[row]]
+            writer.writerow([*key, groups.get(row, ""), left_out.get(row, "")])

@@ -1,4 +1,4 @@
-"""Samples -> pixels at the network's size, decoded once and kept memory-mapped where they fit."""
+"""The image cache: images of archives, decoded and aligned once, memory-mapped for training."""
 
 from __future__ import annotations
 
@@ -6,56 +6,65 @@ import csv
 import hashlib
 import json
 import os
-import secrets
-import shutil
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facegender.errors import InputError, OutputError, UnreadableImageError
+from facegender.errors import InputError, UnreadableImageError
 from facegender.faces.alignment import Crop, estimate_similarity
-from facegender.faces.face_aligner import FaceAligner, FaceCrop
+from facegender.faces.face_aligner import FaceAligner
 from facegender.images.decode import decode
 from facegender.images.pixels import Pixels, Resize, resize
 from facegender.model.model_file import LABELS
+from facegender.training.data.cache_writer import (
+    CONTEXT_NAME,
+    ENDS_NAME,
+    FILES_NAME,
+    MATRICES_NAME,
+    PIXELS_NAME,
+    SAMPLES_NAME,
+    CachedImage,
+    DecodedSample,
+    DiskFullError,
+    write_cache,
+)
 from facegender.training.data.image_rows import EncodedImages, ImageRows
+from facegender.training.data.label_folders import LABEL_FOLDERS
 from facegender.training.data.samples import Sample, stream_samples
 
-_STORE_VERSION = 2
-_WIDE = 1.25
-_PIXELS, _WIDE_PIXELS, _FRAMES = "pixels.u8", "wide.u8", "frames.f32"
-_FILES, _ENDS = "files.bin", "ends.i64"
-_SPARE_BYTES = 1 << 30
-_STALE_SECONDS = 86_400
+_VERSION = 3
+_CONTEXT_SCALE = 1.25
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCache:
-    """Every picture of some archives at the network's size, as a ``Framer`` brings it there.
+    """All images of some archives, preprocessed by a ``FaceAligner``.
 
-    ``samples``, ``digests`` (SHA-256 of the files) and ``errors`` ("" where readable) run parallel
-    to ``pixels``, ``uint8 [N, H, W, 3]``, memory-mapped; an unreadable picture's pixels are zeros.
+    All attributes have one row per sample. If the disk has no room for pixels, ``pixels`` and
+    ``context_pixels`` are :class:`EncodedImages`; read both kinds with
+    :func:`facegender.training.data.image_rows.read_rows`.
 
-    Where faces are cut out, ``wide`` holds the whole pictures to cut from anew in training,
-    ``uint8 [N, 1.25 H, 1.25 W, 3]``, and ``frames`` where each crop lies in them: ``float32 [N, 2,
-    3]``, taking places in the crop to places in the picture, both from -1 to 1; NaN where no face
-    was found. By the rule ``whole``, ``wide`` is ``pixels`` and all frames are NaN.
-
-    Where the disk has no room for pixels, ``pixels`` and ``wide`` are :class:`Encoded`: read them
-    by :func:`facegender.training.data.image_rows.read_rows`, which gives the same.
-
-    ``teacher`` is what another network answered, its probability for ``male``, ``float32 [N]``; NaN
-    where it was not asked. None: there is no teacher.
+    Attributes:
+        samples: the samples.
+        digests: SHA-256 of their files.
+        errors: why each is unreadable, or "".
+        pixels: ``uint8 [N, H, W, 3]``, cropped and resized as the network is given them;
+            unreadable images are zeros.
+        context_pixels: if faces are cropped, the full images, ``uint8 [N, 1.25 H, 1.25 W, 3]``,
+            which augmentation crops; otherwise ``pixels``.
+        crop_matrices: where each crop lies in ``context_pixels``, ``float32 [N, 2, 3]``: from
+            places in the crop to places in the image, both from -1 to 1. NaN if there is no face,
+            or if faces are not cropped.
+        teacher: another network's P(male), ``float32 [N]``, NaN if it has none; None without a
+            teacher.
     """
 
     samples: list[Sample]
@@ -71,308 +80,270 @@ class ImageCache:
         """Index into ``LABELS`` of every sample, ``int64 [N]``."""
         return np.array([LABELS.index(sample.label) for sample in self.samples], np.int64)
 
+    @property
+    def unreadable(self) -> list[tuple[str, str]]:
+        """File and reason of every unreadable sample."""
+        return [
+            (sample.file, error)
+            for sample, error in zip(self.samples, self.errors, strict=True)
+            if error
+        ]
+
 
 def cache_folder(run: Path) -> Path:
-    """Folder of the stores that all runs beside ``run`` share; it may be deleted at any time."""
+    """Return the folder of the caches that all runs beside ``run`` share; it may be deleted."""
     return run.absolute().parent / ".store"
 
 
 def cache_path(
-    inputs: Sequence[Path], table: Path | None, aligner: FaceAligner, folder: Path
+    inputs: Sequence[Path],
+    metadata: Path | None,
+    aligner: FaceAligner,
+    folder: Path,
+    classes: Mapping[str, str] = LABEL_FOLDERS,
 ) -> Path:
-    """Say where the store of some archives is, or would be, in the folder of the stores."""
-    return folder / _fingerprint(inputs, table, aligner)
+    """Return where the cache of some inputs is, or would be, in the folder of the caches.
+
+    Its name is a fingerprint of the inputs (names, sizes, times), the content of the metadata
+    table, the aligner's settings, and the folder names of the labels.
+
+    Raises:
+        InputError: an input or the table is missing.
+    """
+    settings: list[Any] = [_VERSION, asdict(aligner.resize), asdict(aligner.crop)]
+    for path in inputs:
+        if not path.exists():
+            raise InputError(f"Not found: {path}")
+        paths = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for item in paths:
+            stat = item.stat() if item == path else item.lstat()  # links inside are not followed
+            name = str(item.relative_to(path.parent))
+            settings.append([name, stat.st_size, stat.st_mtime_ns])
+    if classes != LABEL_FOLDERS:
+        settings.append(sorted(classes.items()))
+    if metadata is not None:
+        try:
+            settings.append(hashlib.sha256(metadata.read_bytes()).hexdigest())
+        except OSError as error:
+            raise InputError(
+                f"Cannot read the metadata table {metadata}: {error.strerror}"
+            ) from error
+    digest = hashlib.blake2b(json.dumps(settings).encode("utf-8", "surrogatepass"), digest_size=8)
+    return folder / digest.hexdigest()
 
 
 def open_image_cache(
     inputs: Sequence[Path],
-    table: Path | None,
+    metadata: Path | None,
     aligner: FaceAligner,
     folder: Path,
     *,
     on_image: Callable[[int], None] | None = None,
     on_skip: Callable[[str, str], None] | None = None,
+    classes: Mapping[str, str] = LABEL_FOLDERS,
 ) -> ImageCache:
-    """Decode all pictures of some archives into a store, or open the one made before.
+    """Decode all images of some inputs to a cache, or open the one that exists.
 
-    Where the disk has no room for the pixels, the files themselves are kept, and decoded anew
-    whenever they are read.
-
-    The store's name is a fingerprint of the inputs (names, sizes, times), the table's content and
-    the framer's rules, so another input makes another store.
+    If the disk has no room for the pixels, the cache has the files themselves, which are decoded
+    again whenever they are read.
 
     Args:
         inputs: archives or folders.
-        table: CSV joined on the path inside the archive, or None.
-        framer: how pictures are brought before the network.
-        folder: where stores are kept; made when missing.
-        on_image: called with the number of pictures done so far.
-        on_skip: called with the name and reason of a member that was passed over.
+        metadata: metadata table, or None.
+        aligner: how images are cropped and resized.
+        folder: folder of the caches; created if it is missing.
+        on_image: called with the number of images done so far.
+        on_skip: called with the name and reason of each file that is not a sample.
+        classes: labels by folder name.
 
     Raises:
         InputError: no samples, a damaged archive, a wrong table.
         OutputError: not enough space even for the files.
     """
-    found = cache_path(inputs, table, aligner, folder)
-    told: set[str] = set()
+    path = cache_path(inputs, metadata, aligner, folder, classes)
+    reported: set[str] = set()
 
     def skip_once(name: str, reason: str) -> None:
-        if on_skip and name not in told:
-            told.add(name)
+        if on_skip and name not in reported:
+            reported.add(name)
             on_skip(name, reason)
 
-    if not found.is_dir():
+    if not path.is_dir():
         try:
-            stream = stream_samples(inputs, table, on_skip=skip_once)
-            _build_cache(found, stream, aligner, on_image)
-        except _FullError:
-            stream = stream_samples(inputs, table, on_skip=skip_once)
-            _build_cache(found, stream, aligner, on_image, is_encoded=True)
-    with (found / "samples.csv").open(
-        encoding="utf-8", errors="surrogateescape", newline=""
-    ) as file:
-        rows = list(csv.DictReader(file))
-    names = [item.name for item in fields(Sample)]
-
-    def mapped(name: str, size: Resize) -> Pixels:
-        shape = (len(rows), size.height, size.width, 3)
-        return np.memmap(found / name, np.uint8, "r", shape=shape)
-
-    pixels: ImageRows
-    context_pixels: ImageRows
-    if (found / _FILES).exists():
-        pixels, context_pixels = _encoded(found, aligner)
-    else:
-        pixels = mapped(_PIXELS, aligner.resize)
-        context_pixels = mapped(_WIDE_PIXELS, _widened(aligner)) if _is_cut(aligner) else pixels
-    return ImageCache(
-        [Sample(**{name: row[name] for name in names}) for row in rows],
-        [row["sha256"] for row in rows],
-        [row["error"] for row in rows],
-        pixels,
-        context_pixels,
-        np.fromfile(found / _FRAMES, np.float32).reshape(-1, 2, 3),
-    )
+            stream = stream_samples(inputs, metadata, on_skip=skip_once, classes=classes)
+            _write(path, stream, aligner, on_image)
+        except DiskFullError:
+            stream = stream_samples(inputs, metadata, on_skip=skip_once, classes=classes)
+            _write(path, stream, aligner, on_image, is_encoded=True)
+    return _open(path, aligner)
 
 
-def _encoded(found: Path, aligner: FaceAligner) -> tuple[EncodedImages, EncodedImages]:
-    """Open a store of files, for its ``pixels`` and its ``wide``."""
-    path, size = found / _FILES, _widened(aligner)
-    is_empty = not path.stat().st_size  # which cannot be mapped
-    files = np.zeros(0, np.uint8) if is_empty else np.memmap(path, np.uint8, "r")
-    ends = np.fromfile(found / _ENDS, np.int64)
-    pixels = EncodedImages(files, ends, aligner.resize, lambda image: aligner(image).pixels)
-    if not _is_cut(aligner):
-        return pixels, pixels
-    return pixels, EncodedImages(files, ends, size, lambda image: resize(image, size))
-
-
-def cache_in_memory(samples: Sequence[tuple[Sample, bytes]], aligner: FaceAligner) -> ImageCache:
-    """Decode some pictures into a store without a folder; unreadable ones are left out."""
-    kept = [
-        (sample, digest, entry)
-        for sample, digest, entry, _ in decode_samples(iter(samples), lambda it: _keep(it, aligner))
-        if entry is not None
-    ]
-    if not kept:
-        raise InputError("none of the pictures could be read")
-    return ImageCache(
-        [sample for sample, _, _ in kept],
-        [digest for _, digest, _ in kept],
-        [""] * len(kept),
-        np.stack([entry.pixels for _, _, entry in kept]),
-        np.stack([entry.context_pixels for _, _, entry in kept]),
-        np.stack([entry.align for _, _, entry in kept]),
-    )
-
-
-def _is_cut(aligner: FaceAligner) -> bool:
-    return aligner.crop.rule != "whole"
-
-
-def _widened(aligner: FaceAligner) -> Resize:
-    """How the whole pictures are kept that crops are taken from in training."""
-    size = aligner.resize
-    return replace(size, height=round(size.height * _WIDE), width=round(size.width * _WIDE))
-
-
-def _fingerprint(inputs: Sequence[Path], table: Path | None, aligner: FaceAligner) -> str:
-    """Name a store by what went into it."""
-    digest = hashlib.blake2b(digest_size=8)
-    facts: list[Any] = [_STORE_VERSION, asdict(aligner.resize), asdict(aligner.crop)]
-    for path in inputs:
-        if not path.exists():
-            raise InputError(f"there is no {path}")
-        paths = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for item in paths:
-            stat = item.stat() if item == path else item.lstat()  # links inside are not followed
-            facts.append([str(item.relative_to(path.parent)), stat.st_size, stat.st_mtime_ns])
-    if table is not None:
-        try:
-            facts.append(hashlib.sha256(table.read_bytes()).hexdigest())
-        except OSError as error:
-            raise InputError(f"cannot read the table {table}: {error.strerror}") from error
-    digest.update(json.dumps(facts).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One picture of a store; see :class:`ImageCache`."""
-
-    pixels: Pixels
-    context_pixels: Pixels
-    align: NDArray[np.float32]
-
-
-_Put: TypeAlias = Callable[[_Entry | None, bytes], None]
-
-
-class _FullError(OutputError):
-    """The disk is full."""
-
-
-@contextmanager
-def build_atomically(place: Path) -> Iterator[Path]:
-    """Give a new folder that becomes ``place`` at a clean end, where no other run was quicker.
-
-    It vanishes at any other end.
-    """
-    unfinished = place.with_name(f"{place.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        unfinished.mkdir()
-        yield unfinished
-        try:
-            unfinished.rename(place)
-        except OSError:
-            if not place.is_dir():
-                raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _build_cache(
-    place: Path,
+def _write(
+    path: Path,
     stream: Iterator[tuple[Sample, bytes]],
     aligner: FaceAligner,
     on_image: Callable[[int], None] | None,
     *,
     is_encoded: bool = False,
 ) -> None:
-    """Write a store under a temporary name and rename it when it is whole.
+    """Write the cache of a stream of samples."""
+    size, context = aligner.resize, _context_size(aligner)
+    write_cache(
+        path,
+        _decode_for_cache(stream, aligner),
+        shape=(size.height, size.width),
+        context_shape=(context.height, context.width) if _is_cropped(aligner) else None,
+        on_image=on_image,
+        is_encoded=is_encoded,
+    )
+
+
+def _open(path: Path, aligner: FaceAligner) -> ImageCache:
+    """Open a cache."""
+    with (path / SAMPLES_NAME).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [item.name for item in fields(Sample)]
+
+    def mapped(name: str, size: Resize) -> Pixels:
+        shape = (len(rows), size.height, size.width, 3)
+        return np.memmap(path / name, np.uint8, "r", shape=shape)
+
+    pixels: ImageRows
+    context_pixels: ImageRows
+    if (path / FILES_NAME).exists():
+        pixels, context_pixels = _open_encoded(path, aligner)
+    else:
+        pixels = context_pixels = mapped(PIXELS_NAME, aligner.resize)
+        if _is_cropped(aligner):
+            context_pixels = mapped(CONTEXT_NAME, _context_size(aligner))
+    return ImageCache(
+        [Sample(**{name: row[name] for name in names}) for row in rows],
+        [row["sha256"] for row in rows],
+        [row["error"] for row in rows],
+        pixels,
+        context_pixels,
+        np.fromfile(path / MATRICES_NAME, np.float32).reshape(-1, 2, 3),
+    )
+
+
+def _open_encoded(path: Path, aligner: FaceAligner) -> tuple[EncodedImages, EncodedImages]:
+    """Open a cache of files, as its ``pixels`` and its ``context_pixels``."""
+    size = _context_size(aligner)
+    is_empty = not (path / FILES_NAME).stat().st_size  # which cannot be mapped
+    files = np.zeros(0, np.uint8) if is_empty else np.memmap(path / FILES_NAME, np.uint8, "r")
+    ends = np.fromfile(path / ENDS_NAME, np.int64)
+    pixels = EncodedImages(files, ends, aligner.resize, lambda image: aligner(image).pixels)
+    if not _is_cropped(aligner):
+        return pixels, pixels
+    return pixels, EncodedImages(files, ends, size, lambda image: resize(image, size))
+
+
+def cache_in_memory(samples: Sequence[tuple[Sample, bytes]], aligner: FaceAligner) -> ImageCache:
+    """Decode some images to a cache in memory; unreadable ones are left out.
+
+    Args:
+        samples: with the bytes of their files.
+        aligner: how images are cropped and resized.
 
     Raises:
-        _FullError: there is not enough space.
+        InputError: none of them is readable.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    for stale in place.parent.glob("*.tmp"):  # of processes that were killed
-        with suppress(OSError):  # gone meanwhile
-            newest = max(each.stat().st_mtime for each in (stale, *stale.iterdir()))
-            if time.time() - newest > _STALE_SECONDS:
-                shutil.rmtree(stale, ignore_errors=True)
-    nowhere = np.full((2, 3), np.nan, np.float32)
-    held: deque[bytes] = deque()
-    with (
-        build_atomically(place) as unfinished,
-        ExitStack() as stack,
-        (unfinished / _FRAMES).open("wb") as crop_matrices,
-        (unfinished / "samples.csv").open(
-            "w", encoding="utf-8", errors="surrogateescape", newline=""
-        ) as table,
+    decoded = _decode_for_cache(iter(samples), aligner)
+    readable = [(item, item.image) for item in decoded if item.image is not None]
+    if not readable:
+        raise InputError("None of the images could be read.")
+    return ImageCache(
+        [item.sample for item, _ in readable],
+        [item.sha256 for item, _ in readable],
+        [""] * len(readable),
+        np.stack([image.pixels for _, image in readable]),
+        np.stack([image.context_pixels for _, image in readable]),
+        np.stack([image.crop_matrix for _, image in readable]),
+    )
+
+
+def _is_cropped(aligner: FaceAligner) -> bool:
+    return aligner.crop.rule != "none"
+
+
+def _context_size(aligner: FaceAligner) -> Resize:
+    """Return the size of the full images from which augmentation crops."""
+    size = aligner.resize
+    return replace(
+        size,
+        height=round(size.height * _CONTEXT_SCALE),
+        width=round(size.width * _CONTEXT_SCALE),
+    )
+
+
+def _decode_for_cache(
+    stream: Iterator[tuple[Sample, bytes]], aligner: FaceAligner
+) -> Iterator[DecodedSample]:
+    """Decode and align samples in threads, in the order of the stream."""
+    files: deque[bytes] = deque()  # of the samples that are being decoded
+
+    def noted() -> Iterator[tuple[Sample, bytes]]:
+        for sample, data in stream:
+            files.append(data)
+            yield sample, data
+
+    for sample, digest, image, error in decode_samples(
+        noted(), lambda it: to_cached_image(it, aligner)
     ):
-        put = (_put_files if is_encoded else _put_pixels)(unfinished, aligner, stack)
-        rows = csv.writer(table)
-        rows.writerow([*(item.name for item in fields(Sample)), "sha256", "error"])
-        kept = decode_samples(_holding(stream, held), lambda image: _keep(image, aligner))
-        for done, (sample, digest, entry, error) in enumerate(kept, 1):
-            values = [getattr(sample, item.name) for item in fields(Sample)]
-            rows.writerow([*values, digest, error])
-            crop_matrices.write((entry.align if entry else nowhere).tobytes())
-            put(entry, held.popleft())
-            if done % 256 == 0:
-                if on_image:
-                    on_image(done)
-                if shutil.disk_usage(unfinished).free < _SPARE_BYTES:
-                    raise _FullError(
-                        f"less than 1 GiB is free at {place.parent}, where the pictures are "
-                        "kept: free some space or use another output folder"
-                    )
+        yield DecodedSample(sample, digest, files.popleft(), image, error)
 
 
-def _put_pixels(folder: Path, aligner: FaceAligner, stack: ExitStack) -> _Put:
-    """Open the files of a store of pixels; give what writes a picture into them."""
-    size, wide_size, is_cut = aligner.resize, _widened(aligner), _is_cut(aligner)
-    blank = np.zeros((size.height, size.width, 3), np.uint8)
-    wide_blank = np.zeros((wide_size.height, wide_size.width, 3), np.uint8)
-    pixels = stack.enter_context((folder / _PIXELS).open("wb"))
-    context_pixels = stack.enter_context((folder / _WIDE_PIXELS).open("wb"))
-
-    def put(entry: _Entry | None, _: bytes) -> None:
-        pixels.write((entry.pixels if entry else blank).tobytes())
-        if is_cut:
-            context_pixels.write((entry.context_pixels if entry else wide_blank).tobytes())
-
-    return put
-
-
-def _put_files(folder: Path, _: FaceAligner, stack: ExitStack) -> _Put:
-    """Open the files of a store of files; give what writes a picture's own into them."""
-    files = stack.enter_context((folder / _FILES).open("wb"))
-    ends = stack.enter_context((folder / _ENDS).open("wb"))
-
-    def put(entry: _Entry | None, data: bytes) -> None:
-        files.write(data if entry else b"")
-        ends.write(np.int64(files.tell()).tobytes())
-
-    return put
-
-
-def _holding(
-    stream: Iterator[tuple[Sample, bytes]], held: deque[bytes]
-) -> Iterator[tuple[Sample, bytes]]:
-    """Pass a stream on, and hold its bytes until they are taken from the left."""
-    for sample, data in stream:
-        held.append(data)
-        yield sample, data
-
-
-def _keep(image: Pixels, aligner: FaceAligner) -> _Entry:
-    """Bring one picture into the shape that a store keeps."""
-    framed: FaceCrop = aligner(image)
-    frame = np.full((2, 3), np.nan, np.float32)
-    if framed.face:
-        frame = to_crop_matrix(framed.face.landmarks, aligner.crop, image.shape)
-    context_pixels = resize(image, _widened(aligner)) if _is_cut(aligner) else framed.pixels
-    return _Entry(framed.pixels, context_pixels, frame)
+def to_cached_image(image: Pixels, aligner: FaceAligner) -> CachedImage:
+    """Crop and resize one image, ``uint8 [H, W, 3]``, to the form in which a cache has it."""
+    crop = aligner(image)
+    matrix = np.full((2, 3), np.nan, np.float32)
+    if crop.face:
+        matrix = to_crop_matrix(crop.face.landmarks, aligner.crop, image.shape)
+    is_cropped = _is_cropped(aligner)
+    context_pixels = resize(image, _context_size(aligner)) if is_cropped else crop.pixels
+    return CachedImage(crop.pixels, context_pixels, matrix)
 
 
 def to_crop_matrix(
     landmarks: NDArray[np.floating], crop: Crop, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Find where a crop lies in a picture of that shape, as :class:`ImageCache` has it: ``[2, 3]``."""
+    """Return where a crop lies in an image, in the form of ``ImageCache.crop_matrices``.
+
+    Args:
+        landmarks: ``float [5, 2]``, in pixels of the image.
+        crop: the crop rule.
+        shape: of the image, height and width first.
+
+    Returns:
+        ``float32 [2, 3]``.
+    """
     matrix = estimate_similarity(landmarks, crop)
     half = matrix[:, :2] / 2
-    middle = matrix[:, 2] + half.sum(1)
+    center = matrix[:, 2] + half.sum(1)
     size = np.array([[shape[1]], [shape[0]]])
-    normal = np.column_stack([half, middle]) * 2 / size
-    normal[:, 2] -= 1.0
-    return np.asarray(normal, np.float32)
+    normalized = np.column_stack([half, center]) * 2 / size
+    normalized[:, 2] -= 1.0
+    return np.asarray(normalized, np.float32)
 
 
 def decode_samples(
-    stream: Iterator[tuple[Sample, bytes]], work: Callable[[Pixels], T]
+    stream: Iterator[tuple[Sample, bytes]], transform: Callable[[Pixels], T]
 ) -> Iterator[tuple[Sample, str, T | None, str]]:
-    """Decode and work on pictures in threads, a few ahead, in the stream's order.
+    """Decode images and apply a function to them, in threads, a few images ahead.
 
-    Returns:
-        For each sample: itself, the SHA-256 of its bytes, what ``work`` made of its pixels or None,
-        and why it cannot be read or "".
+    Args:
+        stream: samples with the bytes of their files.
+        transform: applied to the pixels, ``uint8 [H, W, 3]``, of each image.
+
+    Yields:
+        For each sample, in order: itself, the SHA-256 of its bytes, the result of ``transform`` or
+        None, and why it is unreadable or "".
     """
 
     def prepare(data: bytes) -> tuple[str, T | None, str]:
         digest = hashlib.sha256(data).hexdigest()
         try:
-            return digest, work(decode(data)), ""
+            return digest, transform(decode(data)), ""
         except UnreadableImageError as error:
             return digest, None, str(error)
 

@@ -1,4 +1,4 @@
-"""Kept pictures: in memory, as pixels in a file, or as the files that they came in; read alike."""
+"""Rows of images: arrays in memory, memory-mapped files, or encoded images decoded on access."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ Number = TypeVar("Number", bound=np.generic)
 
 @dataclass(frozen=True, slots=True)
 class EncodedImages:
-    """Stands for pixels ``uint8 [N, H, W, 3]`` that are decoded whenever rows of them are read.
+    """Images that are decoded when they are read, in place of pixels ``uint8 [N, H, W, 3]``.
 
     Attributes:
-        files: the bytes of all files, one behind the other, ``uint8``; may be memory-mapped.
-        ends: where each ends, ``int64 [N]``; of an unreadable picture nothing is kept.
+        files: the bytes of all files, concatenated, ``uint8``; may be memory-mapped.
+        ends: the end of each file in ``files``, ``int64 [N]``; unreadable images have no bytes.
         size: H and W.
-        work: brings a decoded picture to that size.
+        transform: brings a decoded image to that size.
     """
 
     files: NDArray[np.uint8]
     ends: NDArray[np.int64]
     size: Resize
-    work: Callable[[Pixels], Pixels]
+    transform: Callable[[Pixels], Pixels]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of the pixels that it stands for."""
+        """Shape of the decoded pixels."""
         return len(self.ends), self.size.height, self.size.width, 3
 
     @property
@@ -47,27 +47,27 @@ class EncodedImages:
         return int(self.files.nbytes)
 
     def __len__(self) -> int:
-        """How many pictures it holds."""
+        """Number of images."""
         return len(self.ends)
 
     def read(self, rows: NDArray[np.int64]) -> Pixels:
-        """Decode some pictures, on all cores: ``uint8 [n, H, W, 3]``; unreadable ones are zeros."""
-        some = np.zeros((len(rows), *self.shape[1:]), np.uint8)
+        """Decode some images on all cores: ``uint8 [n, H, W, 3]``; unreadable ones are zeros."""
+        pixels = np.zeros((len(rows), *self.shape[1:]), np.uint8)
 
-        def make(place: int) -> None:
-            row = int(rows[place])
+        def decode_row(index: int) -> None:
+            row = int(rows[index])
             data = self.files[self.ends[row - 1] if row else 0 : self.ends[row]].tobytes()
             if data:
-                some[place] = self.work(decode(data))
+                pixels[index] = self.transform(decode(data))
 
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            for _ in pool.map(make, range(len(rows))):
+            for _ in pool.map(decode_row, range(len(rows))):
                 pass
-        return some
+        return pixels
 
 
 ImageRows: TypeAlias = Pixels | EncodedImages
-"""Pixels ``uint8 [N, H, W, 3]``, in memory or memory-mapped, or what stands for them."""
+"""Pixels ``uint8 [N, H, W, 3]``: in memory, memory-mapped, or encoded."""
 
 
 @overload
@@ -79,35 +79,37 @@ def read_rows(values: NDArray[Number], rows: NDArray[np.int64]) -> NDArray[Numbe
 
 
 def read_rows(values: NDArray[Any] | EncodedImages, rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Copy some rows of an array; one that is memory-mapped is read as a file, row by row.
+    """Copy some rows of an array; a memory-mapped one is read as a file, row by row.
 
-    Through the mapping every page of 4 kB would be asked for singly, count as the process's own
-    memory for as long as it is mapped, and hold up the other threads while the disk answers.
+    Access through the mapping would load each page of 4 kB on its own, count as memory of the
+    process as long as it is mapped, and block the other threads while the disk is read.
 
     Args:
-        values: ``[N, ...]``, for instance a store's ``pixels``: in memory, a whole ``np.memmap``
-            (not a part of one), in C order, or encoded.
+        values: ``[N, ...]``, for instance a cache's ``pixels``: in memory, a whole ``np.memmap``
+            (not a slice of one) in C order, or encoded.
         rows: indices from 0, ``int64 [n]``.
 
     Returns:
         ``[n, ...]``, in memory.
 
     Raises:
-        InputError: the file has become shorter.
+        InputError: the file is shorter than the array.
     """
     if isinstance(values, EncodedImages):
         return values.read(rows)
     if isinstance(values, np.memmap) and values.filename is not None:
-        with suppress(FileNotFoundError):  # deleted meanwhile: what is mapped is still there
-            return _rows_of_file(values, rows)
+        with suppress(FileNotFoundError):  # the file was deleted; its mapping still works
+            return _read_file_rows(values, rows)
     return np.asarray(values)[rows]
 
 
-def _rows_of_file(mapped: np.memmap[Any, Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    some = np.empty((len(rows), *mapped.shape[1:]), mapped.dtype)
+def _read_file_rows(mapped: np.memmap[Any, Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    copied = np.empty((len(rows), *mapped.shape[1:]), mapped.dtype)
     with Path(str(mapped.filename)).open("rb", buffering=0) as file:
-        for into, row in zip(some, rows, strict=True):
-            file.seek(mapped.offset + int(row) * into.nbytes)
-            if file.readinto(into.data) != into.nbytes:
-                raise InputError(f"{mapped.filename} ends too early: delete its folder, run again")
-    return some
+        for target, row in zip(copied, rows, strict=True):
+            file.seek(mapped.offset + int(row) * target.nbytes)
+            if file.readinto(target.data) != target.nbytes:
+                raise InputError(
+                    f"{mapped.filename} is too short. Delete its folder and run again."
+                )
+    return copied

@@ -1,4 +1,4 @@
-"""Which images an epoch shows, in which order and batches: pure functions of recipe and seed."""
+"""The order and number of images in an epoch: pure functions of recipe and seed."""
 
 from __future__ import annotations
 
@@ -14,32 +14,56 @@ Indices = NDArray[np.int64]
 
 
 def count_steps(options: TrainOptions, images: int, devices: int = 1) -> int:
-    """How many batches an epoch has; what would leave a device one picture joins the batch before.
+    """Return the number of batches of an epoch.
 
-    Normalisation over a batch of one is not defined.
+    A last batch that would leave a device a single image is joined to the batch before it, because
+    batch normalization of one image is not defined.
+
+    Args:
+        options: its batch size.
+        images: of an epoch.
+        devices: that share each batch.
     """
     left_over = 2 * devices - 1
     return max(1, math.ceil((images - left_over) / options.batch_size))
 
 
 def sampling_weights(cache: ImageCache, train: Indices, balance: float) -> NDArray[np.float64]:
-    """How often each training picture is shown in an epoch on average, ``float64 [len(train)]``.
+    """Return how often each training image is sampled in an epoch, on average.
 
-    Groups are (source, label). At 0 every picture is shown once; at 1 every group as often as any
-    other; between, a group's share goes with its size to the power of ``1 - balance``.
+    Groups are (source, label). With a balance of 0 every image is sampled once, with 1 every group
+    equally often; between, a group's part is proportional to its size to the power of
+    ``1 - balance``.
+
+    Args:
+        cache: its samples have source and label.
+        train: rows of the cache to train on, ``int64 [N]``.
+        balance: from 0 to 1.
+
+    Returns:
+        ``float64 [N]`` with a sum of ``N``.
     """
-    keys = [(cache.samples[i].source, cache.samples[i].label) for i in train]
-    _, which, counts = np.unique(
-        np.array(["\0".join(key) for key in keys]), return_inverse=True, return_counts=True
+    groups = [(cache.samples[row].source, cache.samples[row].label) for row in train]
+    _, group_of_row, counts = np.unique(
+        np.array(["\0".join(group) for group in groups]), return_inverse=True, return_counts=True
     )
-    weights = counts[which].astype(np.float64) ** -balance
+    weights = counts[group_of_row].astype(np.float64) ** -balance
     return np.asarray(weights * (len(train) / weights.sum()))
 
 
 def epoch_order(train: Indices, weights: NDArray[np.float64], seed: int, epoch: int) -> Indices:
-    """Order in which an epoch shows pictures, as many as ``train`` has; keyed by seed and epoch.
+    """Return the rows of an epoch in order, as many as ``train`` has; keyed by seed and epoch.
 
-    A picture with weight 2.3 comes twice, and a third time in three epochs out of ten.
+    An image with a weight of 2.3 is sampled twice, and a third time in three of ten epochs.
+
+    Args:
+        train: rows of the cache to train on, ``int64 [N]``.
+        weights: what :func:`sampling_weights` returned, ``float64 [N]``.
+        seed: of the recipe.
+        epoch: from 0.
+
+    Returns:
+        ``int64 [N]``.
     """
     rng = np.random.default_rng([seed, epoch])
     times = np.floor(weights + rng.random(len(train))).astype(np.int64)

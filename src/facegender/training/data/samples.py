@@ -1,46 +1,35 @@
-"""Labelled samples, streamed out of folders, tar and zip archives without unpacking them to disk.
+"""Labeled samples, streamed from folders, tar and zip archives without unpacking them to disk.
 
-Every input is read once, front to back, and a picture's bytes exist only in memory, so no name in
-an archive can lead outside it. Whatever is no picture of ours is reported and never read.
+Every input is read once, from start to end, and an image's bytes exist only in memory, so no name
+in an archive can lead outside of it. Files that are not samples are reported and not read.
 """
 
 from __future__ import annotations
 
-import csv
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from facegender.errors import InputError
-from facegender.inputs.archives import (
-    ENCRYPTED,
-    FOLDER,
-    LAYOUT,
-    list_members,
-    name_problem,
-    read_member,
-)
-from facegender.model.model_file import LABELS
-
-_GENDERS = {
-    **dict.fromkeys(("female", "f", "woman"), "female"),
-    **dict.fromkeys(("male", "m", "man"), "male"),
-    "": "",
-}
-
-
-_FACTS = ("person", "source", "age", "race")
-_NOT_MORE = frozenset({"", "archive", "file", "gender", *_FACTS})
+from facegender.inputs.archives import LAYOUT, list_members, name_problem, read_member
+from facegender.inputs.member import ENCRYPTED, FOLDER
+from facegender.training.data.label_folders import LABEL_FOLDERS, FolderCounts, folder_label
+from facegender.training.data.metadata import Key, Metadata, plain_name, read_metadata
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled picture: where it came from and what is known of it; (archive, file) is unique.
+    """One labeled image; (archive, file) is unique.
 
-    `archive` is the name (not the path) of the archive or folder, `file` the "/"-separated name in
-    it, `label` one of LABELS; the rest is the table's and empty where it says nothing.
+    Attributes:
+        archive: name (not path) of the archive or folder.
+        file: name in it, separated by "/".
+        label: one of ``LABELS``.
+        person: from the metadata table, as all that follow; "" if it is not known.
+        source: dataset that the image is from.
+        age: in years, or a band such as ``(25, 32)``.
+        race: any group that the table names.
     """
 
     archive: str
@@ -54,10 +43,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What else a table says of samples, in their order.
+    """The columns of a metadata table that are not fields of :class:`Sample`, in samples' order.
 
-    `lines` are the lines of the table that they stand on (0: on none), `values` the texts of every
-    column that no Sample has.
+    Attributes:
+        lines: line of each sample in the table, 0 if it has none.
+        values: each column's texts, by name.
     """
 
     lines: list[int]
@@ -66,7 +56,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """How much is read before an input is taken for an archive bomb, over all inputs together."""
+    """How much is read, over all inputs together, before an input counts as an archive bomb."""
 
     members: int = 5_000_000
     member_bytes: int = 256 << 20
@@ -78,19 +68,29 @@ DEFAULT_ARCHIVE_LIMITS = ArchiveLimits()
 
 def stream_samples(
     inputs: Sequence[Path],
-    table: Path | None = None,
+    metadata: Path | None = None,
     limits: ArchiveLimits = DEFAULT_ARCHIVE_LIMITS,
     on_skip: Callable[[str, str], None] | None = None,
+    classes: Mapping[str, str] = LABEL_FOLDERS,
 ) -> Iterator[tuple[Sample, bytes]]:
-    """Yield each labelled picture's sample and file bytes, so that nothing is unpacked to disk.
+    """Yield each labeled image's sample and file bytes.
 
-    The label is the innermost folder named male or female, unless the table's `gender` says
-    otherwise. `on_skip(name, reason)` hears of every file that came to nothing, and at the end how
-    many rows of the table did. Bytes are not decoded here: a sample may turn out to be no picture.
+    The label is that of the innermost folder named male or female (or as ``classes`` says), unless
+    the metadata table has another one. Bytes are not decoded here: a sample may turn out to be
+    unreadable.
 
-    Raises InputError: for a missing input, two inputs of one name, or a wrong table at the call;
-    for a damaged or encrypted archive, a passed limit, no sample at all, or a table of which no
-    row matched, while iterating.
+    Args:
+        inputs: archives or folders with different names.
+        metadata: metadata table, or None.
+        limits: when to stop reading.
+        on_skip: called with the name and reason of each file that is not a sample, and at the end
+            with the number of rows of the table that match no file.
+        classes: labels by folder name, from ``parse_classes``.
+
+    Raises:
+        InputError: at the call, an input is missing, two inputs have one name, or the table is
+            wrong; while iterating, an archive is damaged or encrypted, a limit is exceeded, there
+            is no sample, or no row of the table matches.
     """
     if not inputs:
         raise InputError(f"No input was given. {LAYOUT}")
@@ -101,59 +101,49 @@ def stream_samples(
         name = _input_name(path)
         if name in paths:
             raise InputError(
-                f"{paths[name]} and {path} have the same name, {name}, which must tell samples "
-                "apart. Rename one of them, or give it once."
+                f"{paths[name]} and {path} have the same name, {name}, which must identify their "
+                "samples. Rename one of them, or give it once."
             )
         paths[name] = path
-    rows = {} if table is None else _read_table(table)
-    return _stream(paths, table, rows, limits, on_skip or (lambda _name, _reason: None))
+    table = read_metadata(metadata, paths)
+    on_skip = on_skip or (lambda _name, _reason: None)
+    return _stream(paths, metadata, table, limits, on_skip, classes)
 
 
-def read_columns(table: Path, samples: Sequence[Sample]) -> Columns:
-    """Read the columns of a table that no Sample has, whatever they are called.
+def read_columns(metadata: Path, samples: Sequence[Sample]) -> Columns:
+    """Read the columns of a metadata table that are not fields of :class:`Sample`.
 
-    Raises InputError if the table is wrong.
+    Raises:
+        InputError: the table is wrong.
     """
-    rows = _read_table(table)
-    strays = _strays(rows, {sample.archive for sample in samples})
-    found = [rows.get(_row_key(sample.archive, sample.file, rows, strays)) for sample in samples]
-    names = {name: None for row in found if row for name in row.more}
+    table = read_metadata(metadata, {sample.archive for sample in samples})
+    found = [table.rows.get(table.key(sample.archive, sample.file)) for sample in samples]
+    names = {name: None for row in found if row for name in row.extra}
     return Columns(
         [row.line if row else 0 for row in found],
-        {name: [row.more.get(name, "") if row else "" for row in found] for name in names},
+        {name: [row.extra.get(name, "") if row else "" for row in found] for name in names},
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One line of the table.
-
-    `facts` are person, source, age and race, as in a Sample; `more` the columns besides.
-    """
-
-    line: int
-    gender: str
-    facts: tuple[str, ...]
-    more: dict[str, str]
 
 
 def _stream(
     paths: dict[str, Path],
-    table: Path | None,
-    rows: dict[tuple[str, str], _Row],
+    metadata: Path | None,
+    table: Metadata,
     limits: ArchiveLimits,
     on_skip: Callable[[str, str], None],
+    classes: Mapping[str, str],
 ) -> Iterator[tuple[Sample, bytes]]:
-    """Do the work of `stream_samples` once its arguments are known to be good."""
-    matched: set[tuple[str, str]] = set()
-    strays = _strays(rows, paths)
+    """Yield the samples of inputs that were checked."""
+    matched: set[Key] = set()
+    folders = FolderCounts()
+    unlabeled = f"not in a folder named {' or '.join(sorted(classes, reverse=True))}"
     found = members = total_bytes = 0
     for archive, path in paths.items():
         seen: set[str] = set()
         for member in list_members(archive, path):
             members += 1
             total_bytes += member.size
-            shown = f"{archive}/{member.name}"
+            full_name = f"{archive}/{member.name}"
             if members > limits.members:
                 raise _limit_error(archive, "members", limits.members, "files and folders")
             if total_bytes > limits.total_bytes:
@@ -166,65 +156,48 @@ def _stream(
                     "and give the folder, or pack it again without a password."
                 )
             if reason := member.problem or name_problem(member.name):
-                on_skip(shown, reason)
+                on_skip(full_name, reason)
                 continue
-            file = _plain_name(member.name)
-            key = _row_key(archive, file, rows, strays)
-            row = rows.get(key)
-            label = (row.gender if row else "") or _folder_label(file)
+            file = plain_name(member.name)
+            key = table.key(archive, file)
+            row = table.rows.get(key)
+            label = (row.label if row else "") or folder_label(file, classes)
             if row:
                 matched.add(key)
             if not label:
-                on_skip(shown, "not in a folder named male or female, and no gender in a table")
+                folders.add(file)
+                on_skip(full_name, f"{unlabeled}, and no label in a table")
                 continue
             if file in seen:
-                on_skip(shown, "a second file of this name; the first one counts")
+                on_skip(full_name, "a second file of this name; the first one counts")
                 continue
             seen.add(file)
             if member.size > limits.member_bytes:
-                raise _limit_error(shown, "member_bytes", limits.member_bytes, "bytes in a file")
+                raise _limit_error(
+                    full_name, "member_bytes", limits.member_bytes, "bytes in a file"
+                )
             data = read_member(archive, member)
             found += 1
-            yield Sample(archive, file, label, *(row.facts if row else ())), data
+            yield Sample(archive, file, label, *(row.groups if row else ())), data
     if not found:
         given = ", ".join(map(str, paths.values()))
-        hint = f" No row of {table} matched a file either." if rows and not matched else ""
-        raise InputError(f"No labelled picture in {given}.{hint} {LAYOUT}")
-    if rows and not matched:
+        hint = f" No row of {metadata} matched a file either." if table.rows and not matched else ""
+        advice = f"{LAYOUT} {folders.describe()}".rstrip()
+        raise InputError(f"No labeled image in {given}.{hint} {advice}")
+    if table.rows and not matched:
         raise InputError(
-            f"Not one row of {table} matches a file. Its `file` must be the name inside the "
+            f"Not one row of {metadata} matches a file. Its `file` must be the name inside the "
             f"archive or folder, and its `archive` empty or one of: {', '.join(paths)}."
         )
-    if unmatched := [row.line for key, row in rows.items() if key not in matched]:
+    if unmatched := [row.line for key, row in table.rows.items() if key not in matched]:
         on_skip(
-            str(table), f"rows that match no file: {len(unmatched):,} (first: line {unmatched[0]})"
+            str(metadata),
+            f"rows that match no file: {len(unmatched):,} (first: line {unmatched[0]})",
         )
-
-
-def _row_key(
-    archive: str,
-    file: str,
-    rows: dict[tuple[str, str], _Row],
-    strays: dict[str, tuple[str, str]],
-) -> tuple[str, str]:
-    """Say under which key a file would stand in the table."""
-    return (archive, file) if (archive, file) in rows else strays.get(file, ("", file))
-
-
-def _strays(
-    rows: dict[tuple[str, str], _Row], archives: Iterable[str]
-) -> dict[str, tuple[str, str]]:
-    """Rows for archives that were not given, by file: those of a set that was unpacked or renamed.
-
-    Only a file named once in the table can be told without its archive.
-    """
-    given = {"", *archives}
-    times = Counter(file for _, file in rows)
-    return {key[1]: key for key in rows if key[0] not in given and times[key[1]] == 1}
 
 
 def _limit_error(where: str, limit: str, value: int, unit: str) -> InputError:
-    """Say which limit was passed, and how to go on if the input is to be trusted."""
+    """Name the limit that was exceeded, and how to go on if the input can be trusted."""
     return InputError(
         f"{where}: more than {value:,} {unit}, which looks like an archive bomb. If the data is "
         f"sound, raise the limit `{limit}`."
@@ -232,87 +205,22 @@ def _limit_error(where: str, limit: str, value: int, unit: str) -> InputError:
 
 
 def _input_name(path: Path) -> str:
-    """Give the last part of a path, also for "." and ".."."""
+    """Return the last part of a path, also for "." and ".."."""
     name = path.absolute().name
     return name if name not in ("", "..") else path.resolve().name or "/"
-
-
-def _plain_name(name: str) -> str:
-    """Drop a leading "./" and other empty steps, so that table and archive spell names alike."""
-    return "/".join(subset for subset in name.split("/") if subset not in ("", "."))
-
-
-def _folder_label(file: str) -> str:
-    """Find the innermost folder that is named as a label; empty if none is."""
-    folders = (subset.lower() for subset in reversed(file.split("/")[:-1]))
-    return next((subset for subset in folders if subset in LABELS), "")
-
-
-def _read_table(path: Path) -> dict[tuple[str, str], _Row]:
-    """Read the table of corrections, keyed by (archive or "", file)."""
-    rows: dict[tuple[str, str], _Row] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            columns = [column.strip().lower() for column in next(reader, [])]
-            if "file" not in columns:
-                raise InputError(
-                    f"{path}, line 1: no column named `file` among {columns}. Give a "
-                    "comma-separated table with a heading; its `file` is the name in the archive."
-                )
-            for values in reader:
-                if values:
-                    key, row = _parse_row(path, reader.line_num, columns, values)
-                    if key in rows:
-                        raise InputError(
-                            f"{path}, line {row.line}: {key[1]} was already on line "
-                            f"{rows[key].line}. Keep one of the two."
-                        )
-                    rows[key] = row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"The table {path} cannot be read ({error}). Give a CSV file in UTF-8."
-        ) from error
-    return rows
-
-
-def _parse_row(
-    path: Path, line: int, columns: list[str], values: list[str]
-) -> tuple[tuple[str, str], _Row]:
-    """Check one line of the table and give its key and content."""
-    if len(values) > len(columns):
-        raise InputError(
-            f"{path}, line {line}: {len(values)} values for {len(columns)} columns. Put values "
-            "with commas in double quotes."
-        )
-    cells = dict(zip(columns, values, strict=False))
-    file = _plain_name(cells.get("file", ""))
-    if not file:
-        raise InputError(f"{path}, line {line}: `file` is empty. Fill it in or remove the line.")
-    said = cells.get("gender", "").strip()
-    gender = _GENDERS.get(said.lower())
-    if gender is None:
-        raise InputError(
-            f"{path}, line {line}: gender {said!r} is not known. Write male or female, or leave "
-            "it empty to keep the folder's label."
-        )
-    facts = tuple(cells.get(name, "").strip() for name in _FACTS)
-    more = {name: text.strip() for name, text in cells.items() if name not in _NOT_MORE}
-    archive = cells.get("archive", "").strip()
-    return (archive, file), _Row(line, gender, facts, more)
 
 
 _AGES = ((0, 3), (4, 12), (13, 20), (21, 60), (61, 150))
 
 
 def age_in_years(age: str) -> float | None:
-    """Read an age in years, or the middle of a band such as ``(25, 32)``; None if there is none."""
+    """Return an age in years, or the middle of a band such as ``(25, 32)``; None if it has none."""
     numbers = [float(text) for text in re.findall(r"\d+(?:\.\d+)?", age)[:2]]
     return sum(numbers) / len(numbers) if numbers else None
 
 
 def age_group(age: str) -> str:
-    """Name the group of an age as a table says it; "" where it says none."""
+    """Return the age group of an age in a metadata table, such as ``21-60``; "" if it has none."""
     years = age_in_years(age)
     if years is None:
         return ""
