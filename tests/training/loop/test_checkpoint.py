@@ -1,4 +1,4 @@
-"""Checkpoints hold all that a run needs, whole or not at all, and no code."""
+"""Checkpoints have everything that a run needs, are written atomically, and contain no code."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def test_one_file_and_nothing_unfinished(tmp_path: Path, recipe: Recipe) -> None
     assert {key.split(".")[0] for key in keys} == {"network", "average"}
 
 
-def test_without_a_checkpoint_a_run_begins_at_the_start(tmp_path: Path, recipe: Recipe) -> None:
+def test_without_a_checkpoint_a_run_starts_from_the_beginning(
+    tmp_path: Path, recipe: Recipe
+) -> None:
     assert load_checkpoint(tmp_path, recipe, *subsets(1)) == (TrainingState(), [])
 
 
@@ -96,7 +98,7 @@ def test_another_recipe_is_refused_and_nothing_is_loaded(tmp_path: Path, recipe:
     assert all(map(torch.equal, network.state_dict().values(), before))
 
 
-def test_weights_are_loaded_every_one(tmp_path: Path) -> None:
+def test_all_weights_are_loaded(tmp_path: Path) -> None:
     network, *_ = subsets(1)
     other, *_ = subsets(2)
     write_tensors(tmp_path / "best.safetensors", network.state_dict(), {"epoch": 3})
@@ -109,5 +111,5 @@ def test_weights_are_loaded_every_one(tmp_path: Path) -> None:
         load_weights(other, tmp_path / "short.safetensors")
 
 
-def test_figures_are_plain_values() -> None:
+def test_metrics_are_plain_values() -> None:
     assert EpochMetrics(**asdict(FIGURES)) == FIGURES

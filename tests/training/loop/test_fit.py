@@ -1,4 +1,4 @@
-"""The loop counts over pictures, learns, and ends the same whether it was stopped or not."""
+"""The loop counts images, trains, and ends the same whether it was stopped or not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made import store_of
+from made import make_image_cache
 from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -33,8 +33,9 @@ from facegender.training.loop.checkpoint import (
     write_tensors,
 )
 from facegender.training.loop.devices import make_fabric
-from facegender.training.loop.fit import accuracy, compute_logits, fit_network
+from facegender.training.loop.fit import fit_network
 from facegender.training.loop.history import EpochMetrics, StepProgress
+from facegender.training.loop.logits import accuracy, compute_logits
 from facegender.training.loop.lr_schedule import learning_rate
 from facegender.training.models.networks import build_network
 from facegender.training.recipe import (
@@ -77,7 +78,7 @@ def built(recipe: Recipe, seed: int = 0) -> nn.Module:
 
 
 class Fitter:
-    """A store and its parts; calling it trains a network on them in a folder."""
+    """A cache and its subsets; a call trains a network on them in a folder."""
 
     def __init__(self, cache: ImageCache, train: Indices, validation: Indices) -> None:
         self.cache, self.train, self.validation = cache, train, validation
@@ -111,8 +112,8 @@ class Fitter:
 
 
 @pytest.fixture
-def fitter(cache: ImageCache, train_part: Indices, validation_part: Indices) -> Fitter:
-    return Fitter(cache, train_part, validation_part)
+def fitter(cache: ImageCache, train_rows: Indices, validation_rows: Indices) -> Fitter:
+    return Fitter(cache, train_rows, validation_rows)
 
 
 def same_weights(first: nn.Module, second: nn.Module) -> bool:
@@ -142,7 +143,7 @@ def test_accuracy_by_hand(logits: list[list[float]], labels: list[int], expected
 
 
 class FirstPixel(nn.Module):
-    """Says how red and how green the first pixel is: a network whose answers are known."""
+    """Returns red and green of the first pixel: a network whose logits are known."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :2, 0, 0]
@@ -151,20 +152,20 @@ class FirstPixel(nn.Module):
 PLAIN = InputOptions(height=2, width=2, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-def coloured(reds: list[int], labels: str) -> ImageCache:
-    """Pictures with a given red, and 100 of green, labelled ``f`` or ``m``."""
+def colored(reds: list[int], labels: str) -> ImageCache:
+    """Images with the given red and 100 of green, labeled ``f`` or ``m``."""
     pixels = np.zeros((len(reds), 2, 2, 3), np.uint8)
     pixels[..., 0] = np.array(reds)[:, None, None]
     pixels[..., 1] = 100
     names = {"f": "female", "m": "male"}
     samples = [Sample("a", f"{i}.png", names[letter]) for i, letter in enumerate(labels)]
-    return store_of(samples, [""] * len(reds), pixels)
+    return make_image_cache(samples, [""] * len(reds), pixels)
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 600])
 def test_logits_of_every_image_in_order_whatever_the_last_batch(count: int) -> None:
     reds = [(7 * i) % 256 for i in range(count)]
-    cache = coloured(reds, "f" * count)
+    cache = colored(reds, "f" * count)
     order = np.random.default_rng(0).permutation(count)
     for fabric in (None, make_fabric(Recipe("r", train=TrainOptions(precision="32")), 1)):
         logits = compute_logits(FirstPixel(), cache, order, PLAIN, fabric=fabric)
@@ -175,13 +176,13 @@ def test_logits_of_every_image_in_order_whatever_the_last_batch(count: int) -> N
 
 def test_accuracy_is_counted_over_images_not_over_batches() -> None:
     # 256 right and 2 wrong: the mean over batches of 256 and 2 would be 0.5.
-    cache = coloured([200] * 256 + [200, 200], "f" * 256 + "mm")
+    cache = colored([200] * 256 + [200, 200], "f" * 256 + "mm")
     logits = compute_logits(FirstPixel(), cache, np.arange(258), PLAIN)
     assert accuracy(logits, torch.from_numpy(cache.labels)) == 256 / 258
 
 
 def test_logits_leave_a_network_in_its_mode() -> None:
-    cache = coloured([1, 2], "fm")
+    cache = colored([1, 2], "fm")
     for mode in (True, False):
         network = FirstPixel().train(mode)
         compute_logits(network, cache, np.arange(2), PLAIN)
@@ -232,10 +233,10 @@ def test_progress_counts_images_of_uneven_batches(
 # Order and rate
 
 
-def test_history_tells_the_rate_of_each_epochs_last_step(
+def test_history_has_the_learning_rate_of_each_epochs_last_step(
     fitter: Fitter, recipe: Recipe, tmp_path: Path
 ) -> None:
-    options = replace(SGD, schedule="cosine", min_steps=11)
+    options = replace(SGD, lr_schedule="cosine", min_steps=11)
     _, history = fitter(replace(recipe, train=options), tmp_path / "run")
     assert [metrics.learning_rate for metrics in history] == [
         learning_rate(options, step, 15) for step in (4, 9, 14)
@@ -248,7 +249,7 @@ def test_history_tells_the_rate_of_each_epochs_last_step(
 @pytest.mark.parametrize(
     "options", [replace(ALL_ON, epochs=5), replace(SGD, epochs=4)], ids=["adamw", "sgd"]
 )
-def test_a_tiny_network_learns_what_can_be_told(
+def test_a_tiny_network_can_be_trained(
     fitter: Fitter, recipe: Recipe, tmp_path: Path, options: TrainOptions
 ) -> None:
     _, history = fitter(replace(recipe, train=options), tmp_path / "run")
@@ -277,14 +278,14 @@ STOPPED = {"adamw": ALL_ON, "sgd": SGD, "bf16": replace(ALL_ON, precision="bf16"
 
 
 @pytest.fixture(scope="module", params=STOPPED)
-def unbroken(
+def uninterrupted(
     request: pytest.FixtureRequest,
     cache: ImageCache,
-    train_part: Indices,
-    validation_part: Indices,
+    train_rows: Indices,
+    validation_rows: Indices,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Recipe, Path, nn.Module, list[EpochMetrics]]:
-    """A recipe, and what a run that nobody stopped gives."""
+    """A recipe, and the result of an uninterrupted run."""
     recipe = Recipe(
         "stopped",
         network=NetworkOptions("test_resnet", dropout=0.3),
@@ -293,17 +294,17 @@ def unbroken(
         train=STOPPED[request.param],
     )
     folder = tmp_path_factory.mktemp("whole")
-    return recipe, folder, *Fitter(cache, train_part, validation_part)(recipe, folder)
+    return recipe, folder, *Fitter(cache, train_rows, validation_rows)(recipe, folder)
 
 
 @pytest.mark.parametrize("stop_after", [3, 5, 8, 10])  # 5 steps an epoch
-def test_a_stopped_run_ends_bit_for_bit_as_an_unbroken_one(
+def test_a_stopped_run_ends_bit_for_bit_as_an_uninterrupted_one(
     fitter: Fitter,
-    unbroken: tuple[Recipe, Path, nn.Module, list[EpochMetrics]],
+    uninterrupted: tuple[Recipe, Path, nn.Module, list[EpochMetrics]],
     tmp_path: Path,
     stop_after: int,
 ) -> None:
-    recipe, folder, whole, history = unbroken
+    recipe, folder, whole, history = uninterrupted
     with pytest.raises(StoppedError, match="--resume"):
         fitter(recipe, tmp_path / "broken", stop_after=stop_after)
     resumed, again = fitter(recipe, tmp_path / "broken", resume=True, seed=99)
@@ -334,12 +335,12 @@ def test_resume_after_the_end_changes_nothing(
 ) -> None:
     recipe = replace(recipe, train=replace(SGD, epochs=1))
     whole, history = fitter(recipe, tmp_path / "run")
-    again, told = fitter(recipe, tmp_path / "run", resume=True, seed=3)
-    assert told == history
+    again, same = fitter(recipe, tmp_path / "run", resume=True, seed=3)
+    assert same == history
     assert same_weights(again, whole)
 
 
-def test_resume_before_the_first_checkpoint_begins_at_the_start(
+def test_resume_before_the_first_checkpoint_starts_from_the_beginning(
     fitter: Fitter, recipe: Recipe, tmp_path: Path
 ) -> None:
     recipe = replace(recipe, train=replace(SGD, epochs=1))
@@ -370,7 +371,7 @@ def test_patience_by_hand(accuracies: list[float], patience: int, expected: bool
 def test_a_run_that_ends_early_does_so_after_a_resume_too(
     fitter: Fitter, recipe: Recipe, tmp_path: Path, stop_after: int
 ) -> None:
-    options = replace(SGD, epochs=40, learning_rate=1e-9, patience=2)  # learns nothing
+    options = replace(SGD, epochs=40, learning_rate=1e-9, patience=2)  # too small to train
     recipe = replace(recipe, augment=NOISY, train=options)
     whole, history = fitter(recipe, tmp_path / "whole")
     assert len(history) < 40
@@ -384,7 +385,7 @@ def test_a_run_that_ends_early_does_so_after_a_resume_too(
     assert same == again and same_weights(further, whole)
 
 
-def test_a_checkpoint_from_before_a_key_was_known_is_taken(
+def test_a_checkpoint_from_before_a_recipe_key_existed_is_accepted(
     fitter: Fitter, recipe: Recipe, tmp_path: Path
 ) -> None:
     with pytest.raises(StoppedError):
@@ -393,7 +394,7 @@ def test_a_checkpoint_from_before_a_key_was_known_is_taken(
     with safe_open(path, framework="pt") as file:
         facts = {key: json.loads(text) for key, text in file.metadata().items()}
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    del facts["recipe"]["fit"]["patience"]
+    del facts["recipe"]["train"]["patience"]
     write_tensors(path, tensors, facts)
     _, history = fitter(replace(recipe, train=SGD), tmp_path / "run", resume=True)
     assert len(history) == SGD.epochs
@@ -410,27 +411,25 @@ def test_resume_with_another_recipe_is_refused(
     assert (tmp_path / "run" / CHECKPOINT_NAME).read_bytes() == before
 
 
-def test_a_loss_that_is_no_number_stops_the_run(
-    fitter: Fitter, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_a_nan_loss_stops_the_run(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
     wild = replace(recipe, train=replace(SGD, learning_rate=1e30))
-    with pytest.raises(FacegenderError, match=r"no longer a number.*lower fit\.learning_rate"):
+    with pytest.raises(FacegenderError, match=r"NaN or infinite.*Lower train\.learning_rate"):
         fitter(wild, tmp_path / "run")
     assert not (tmp_path / "run" / CHECKPOINT_NAME).exists()
 
 
-def test_weights_that_break_at_the_last_step_are_not_kept(
+def test_weights_of_a_nan_loss_are_not_written(
     fitter: Fitter, recipe: Recipe, tmp_path: Path
 ) -> None:
-    wild = replace(recipe, train=replace(SGD, epochs=1, batch=128, learning_rate=1e38))
-    with pytest.raises(FacegenderError, match="loss is no longer a number"):
+    wild = replace(recipe, train=replace(SGD, epochs=1, batch_size=128, learning_rate=1e38))
+    with pytest.raises(FacegenderError, match="loss is NaN or infinite"):
         fitter(wild, tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_one_image_is_too_few(fitter: Fitter, recipe: Recipe, tmp_path: Path) -> None:
     alone = Fitter(fitter.cache, fitter.train[:1], fitter.validation)
-    with pytest.raises(InputError, match="1 pictures to learn from are too few for 1 device"):
+    with pytest.raises(InputError, match="1 training images are too few for 1 device"):
         alone(recipe, tmp_path / "run")
 
 
@@ -442,14 +441,15 @@ from dataclasses import asdict
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
-from facegender.model_file import LABELS
-from facegender.training import fit, loader
+from facegender.model.model_file import LABELS
+from facegender.training.data import dataloader
+from facegender.training.loop import fit
+from facegender.training.loop.logits import compute_logits
 from facegender.training.loop.devices import make_fabric
 from facegender.training.models.networks import build_network
 from facegender.training.recipe import read_recipe
 from facegender.training.data.samples import Sample
-from facegender.training.schedule import learning_rate
-from facegender.training.data.image_cache import Store
+from facegender.training.data.image_cache import ImageCache
 torch.set_num_threads(1)
 
 def main():
@@ -459,33 +459,33 @@ def main():
     samples = [Sample("a", str(n), LABELS[label]) for n, label in enumerate(labels)]
     blank = [""] * len(samples)
     pixels = np.load(folder.parent / "pixels.npy")
-    nowhere = np.full((len(samples), 2, 3), np.nan, np.float32)
-    store = Store(samples, blank, blank, pixels, pixels, nowhere)
+    no_crop = np.full((len(samples), 2, 3), np.nan, np.float32)
+    cache = ImageCache(samples, blank, blank, pixels, pixels, no_crop)
     torch.manual_seed(0)
     network = build_network(recipe.network.name)
     if what == "logits":
         fabric = make_fabric(recipe, 2)
         fabric.launch()
-        logits = fit.compute_logits(network, store, np.arange(99), recipe.input, fabric=fabric)
+        logits = compute_logits(network, cache, np.arange(99), recipe.input, fabric=fabric)
         np.save(folder / f"{fabric.global_rank}.npy", logits.numpy())
         torch.distributed.destroy_process_group()
         return
-    if what in ("plain", "normalised"):
+    if what in ("plain", "normalized"):
         fabric = make_fabric(recipe, 2)
         fabric.launch()
         shown = []
-        batch_of = loader.training_batch
-        def noted(pixels, frames, places, recipe, epoch, device):
+        batch_of = dataloader.training_batch
+        def noted(pixels, matrices, places, recipe, epoch, device):
             shown.append((epoch, places.tolist()))
-            return batch_of(pixels, frames, places, recipe, epoch, device)
-        loader.training_batch = noted
+            return batch_of(pixels, matrices, places, recipe, epoch, device)
+        dataloader.training_batch = noted
         torch.manual_seed(0)
         layers = [nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         if what == "plain":
             network = nn.Sequential(*layers, nn.Linear(8, 2))
-        history = fit.fit_network(network, store, np.arange(70), np.arange(70, 100), recipe, folder,
+        history = fit.fit_network(network, cache, np.arange(70), np.arange(70, 100), recipe, folder,
             fabric=fabric)
-        facts = {"shown": shown, "history": [asdict(figures) for figures in history]}
+        facts = {"shown": shown, "history": [asdict(metrics) for metrics in history]}
         (folder / f"{fabric.global_rank}.json").write_text(json.dumps(facts))
         torch.distributed.destroy_process_group()
         return
@@ -495,7 +495,7 @@ def main():
         steps.append(progress)
         if len(steps) == 8:
             os.kill(os.getpid(), signal.SIGKILL)
-    fit.fit_network(network, store, np.arange(70), np.arange(70, 100), recipe, folder,
+    fit.fit_network(network, cache, np.arange(70), np.arange(70, 100), recipe, folder,
         fabric=make_fabric(recipe, 1), on_step=step)
 
 main()
@@ -557,7 +557,7 @@ def test_two_processes_give_the_same_logits_as_one(
 
 
 def plain_network() -> nn.Module:
-    """A network without batch statistics, which each process would take of its own share."""
+    """A network without batch normalization, which each process would compute on its own."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(8, 2))
@@ -566,7 +566,7 @@ def plain_network() -> nn.Module:
 def trained_by_two(
     start_script: Callable[..., subprocess.CompletedProcess[str]], what: str, folder: Path
 ) -> list[dict[str, Any]]:
-    """Train in two processes; what each of them wrote down."""
+    """Train in two processes, and return what each of them wrote."""
     folder.mkdir()
     done = start_script(what, folder)
     assert done.returncode == 0, done.stderr
@@ -579,7 +579,7 @@ def test_training_by_two_processes_is_training_by_one(
     tmp_path: Path,
     start_script: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    """Every picture is shown once an epoch, by one of the two, and counts as it does alone."""
+    """Every image is used once per epoch, by one of the two, with the same metrics."""
     one, two = trained_by_two(start_script, "plain", tmp_path / "two")
     for epoch in range(recipe.train.epochs):
         places = [set(some) for facts in (one, two) for at, some in facts["shown"] if at == epoch]
@@ -604,15 +604,15 @@ def test_training_by_two_processes_is_training_by_one(
     assert history[-1].loss < history[0].loss
 
 
-def test_what_two_processes_judge_is_what_they_keep(
+def test_two_processes_write_the_weights_that_they_evaluated(
     fitter: Fitter,
     recipe: Recipe,
     tmp_path: Path,
     start_script: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    """Each has running statistics of its own share; the figures are of those that are saved."""
+    """Running statistics differ between them; the metrics are of those that are written."""
     folder = tmp_path / "two"
-    history = trained_by_two(start_script, "normalised", folder)[0]["history"]
+    history = trained_by_two(start_script, "normalized", folder)[0]["history"]
     best = max(history, key=lambda metrics: metrics["validation_accuracy"])
     network = built(recipe)
     load_weights(network, folder / BEST_NAME)
@@ -623,7 +623,7 @@ def test_what_two_processes_judge_is_what_they_keep(
     assert loss == pytest.approx(best["validation_loss"], rel=1e-4)
 
 
-def test_checkpoints_are_written_now_and_then(
+def test_checkpoints_are_written_within_an_epoch(
     fitter: Fitter, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0.0)

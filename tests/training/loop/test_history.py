@@ -1,4 +1,4 @@
-"""history.csv, written epoch by epoch, and TensorBoard's event files, read back by TensorBoard."""
+"""history.csv, and TensorBoard's event files, read back by TensorBoard."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_history_is_read_back_bit_for_bit(tmp_path: Path) -> None:
     assert read_history(tmp_path / "none.csv") == []
 
 
-def test_epochs_come_one_by_one_and_a_resume_overwrites_what_came_later(tmp_path: Path) -> None:
+def test_epochs_are_added_and_a_resume_replaces_later_ones(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     for epoch in range(3):
         add_to_history(path, metrics(epoch))
@@ -37,9 +37,18 @@ def test_epochs_come_one_by_one_and_a_resume_overwrites_what_came_later(tmp_path
 
 
 @pytest.mark.parametrize("text", ["epoch,loss\n0,0.5\n", "epoch\nx\n"])
-def test_a_damaged_history_is_said(tmp_path: Path, text: str) -> None:
+def test_a_damaged_history_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "history.csv").write_text(text)
     with pytest.raises(InputError, match="is damaged"):
+        read_history(tmp_path / "history.csv")
+
+
+def test_a_history_of_an_earlier_version_is_refused_with_the_present_name(tmp_path: Path) -> None:
+    write_history(tmp_path / "history.csv", [metrics(0)])
+    text = (tmp_path / "history.csv").read_text()
+    old = text.replace("images_per_second", "pictures_per_second")
+    (tmp_path / "history.csv").write_text(old)
+    with pytest.raises(InputError, match="pictures_per_second -> images_per_second"):
         read_history(tmp_path / "history.csv")
 
 
@@ -56,6 +65,6 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(one.step, one.value) for one in events.Scalars("loss/train")] == [(1, 0.5), (2, 0.25)]
     assert [one.step for one in events.Scalars("running/loss")] == [100, 200]
-    assert {"accuracy/validation", "rate/learning_rate", "speed/pictures_per_second"} <= set(
+    assert {"accuracy/validation", "rate/learning_rate", "speed/images_per_second"} <= set(
         events.Tags()["scalars"]
     )

@@ -1,4 +1,4 @@
-"""What is shown when, and at which rate, against tables made by hand."""
+"""The order of images and the learning rate, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from made import store_of
+from made import make_image_cache
 from numpy.typing import NDArray
 
 from facegender.training.data.image_cache import ImageCache
@@ -27,14 +27,14 @@ def grouped(sizes: dict[tuple[str, str], int]) -> tuple[ImageCache, Indices]:
         for i in range(size)
     ]
     blank = [""] * len(samples)
-    cache = store_of(samples, blank, np.zeros((len(samples), 1, 1, 3), np.uint8))
+    cache = make_image_cache(samples, blank, np.zeros((len(samples), 1, 1, 3), np.uint8))
     return cache, np.arange(len(samples), dtype=np.int64)
 
 
 SIZES = {("web", "male"): 60, ("web", "female"): 25, ("film", "male"): 10, ("", "female"): 5}
 
 
-def test_without_balance_each_image_comes_once() -> None:
+def test_without_balance_each_image_is_sampled_once() -> None:
     cache, train = grouped(SIZES)
     weights = sampling_weights(cache, train[::2], 0.0)
     np.testing.assert_array_equal(weights, np.ones(50))
@@ -44,7 +44,7 @@ def test_without_balance_each_image_comes_once() -> None:
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
-def test_balance_evens_groups_out(balance: float) -> None:
+def test_sampling_balance(balance: float) -> None:
     cache, train = grouped(SIZES)
     weights = sampling_weights(cache, train, balance)
     assert weights.sum() == pytest.approx(100)
@@ -76,7 +76,7 @@ def test_epoch_order_is_keyed_by_seed_and_epoch() -> None:
     assert len(epoch_order(train, weights, 2, 1)) == len(train)
 
 
-def test_epoch_order_is_full_where_weights_fall_short() -> None:
+def test_epoch_order_is_full_if_weights_are_too_small() -> None:
     train = np.arange(10, dtype=np.int64)
     order = epoch_order(train, np.full(10, 0.05), 0, 0)
     assert len(order) == 10
@@ -86,15 +86,15 @@ def test_epoch_order_is_full_where_weights_fall_short() -> None:
 def test_learning_rate() -> None:
     level = TrainOptions(learning_rate=0.4)
     assert {learning_rate(level, step, 10) for step in range(10)} == {0.4}
-    warm = replace(level, warmup=0.3)
+    warm = replace(level, warmup_fraction=0.3)
     assert [learning_rate(warm, step, 10) for step in range(5)] == pytest.approx(
         [0.1, 0.2, 0.3, 0.4, 0.4]
     )
-    cosine = replace(level, schedule="cosine")
+    cosine = replace(level, lr_schedule="cosine")
     assert [learning_rate(cosine, step, 4) for step in range(5)] == pytest.approx(
         [0.4, 0.4 * (1 + 0.5**0.5) / 2, 0.2, 0.4 * (1 - 0.5**0.5) / 2, 0.0]
     )
-    both = [learning_rate(replace(warm, schedule="cosine"), step, 100) for step in range(101)]
+    both = [learning_rate(replace(warm, lr_schedule="cosine"), step, 100) for step in range(101)]
     assert max(both) == both[30] == 0.4
     assert both[100] == pytest.approx(0)
     assert all(later < sooner for sooner, later in pairwise(both[30:]))
@@ -104,7 +104,5 @@ def test_learning_rate() -> None:
     ("min_steps", "steps", "expected"),
     [(0, 5, 2), (10, 5, 2), (11, 5, 3), (12, 5, 3), (100, 1, 100), (100, 1000, 2)],
 )
-def test_a_small_archive_is_gone_through_more_often(
-    min_steps: int, steps: int, expected: int
-) -> None:
+def test_min_steps_add_epochs(min_steps: int, steps: int, expected: int) -> None:
     assert count_epochs(TrainOptions(epochs=2, min_steps=min_steps), steps) == expected

@@ -1,4 +1,4 @@
-"""The check before a run: what can be learned passes, what cannot is said, nothing else changes."""
+"""The checks before training: what can be overfitted passes, and nothing changes."""
 
 from __future__ import annotations
 
@@ -30,38 +30,38 @@ def fabric(recipe: Recipe) -> Fabric:
     return make_fabric(recipe, 1)
 
 
-def test_faces_and_even_noise_are_learned_by_heart(
-    cache: ImageCache, train_part: Train, recipe: Recipe, fabric: Fabric
+def test_faces_and_noise_can_be_overfitted(
+    cache: ImageCache, train_rows: Train, recipe: Recipe, fabric: Fabric
 ) -> None:
     rng = np.random.default_rng(0)
     noise = replace(cache, pixels=rng.integers(0, 256, cache.pixels.shape).astype(np.uint8))
     for images in (cache, noise):
-        told: list[int] = []
+        reported: list[int] = []
         network = build_network(recipe.network.name)
-        learned = overfit_small_batch(
-            network, images, train_part, recipe, fabric, on_image=told.append
+        result = overfit_small_batch(
+            network, images, train_rows, recipe, fabric, on_image=reported.append
         )
-        assert learned.images == 16 and learned.steps < sanity_check.STEPS
-        assert learned.after < 0.2 < learned.before
-        assert told == [16 * (step + 1) for step in range(learned.steps)]
+        assert result.images == 16 and result.steps < sanity_check.STEPS
+        assert result.after < 0.2 < result.before
+        assert reported == [16 * (step + 1) for step in range(result.steps)]
 
 
-def test_images_that_are_all_alike_are_not(
-    cache: ImageCache, train_part: Train, recipe: Recipe, fabric: Fabric
+def test_images_that_are_all_alike_cannot_be_overfitted(
+    cache: ImageCache, train_rows: Train, recipe: Recipe, fabric: Fabric
 ) -> None:
     blank = replace(cache, pixels=np.full_like(cache.pixels, 90))
-    with pytest.raises(FacegenderError, match=r"could not be learned by heart.*--no-sanity-check"):
-        overfit_small_batch(build_network(recipe.network.name), blank, train_part, recipe, fabric)
+    with pytest.raises(FacegenderError, match=r"could not overfit.*--no-sanity-check"):
+        overfit_small_batch(build_network(recipe.network.name), blank, train_rows, recipe, fabric)
 
 
-def test_numbers_that_are_none_are_said(
-    cache: ImageCache, train_part: Train, recipe: Recipe, fabric: Fabric
+def test_nan_weights_are_reported(
+    cache: ImageCache, train_rows: Train, recipe: Recipe, fabric: Fabric
 ) -> None:
     network = build_network(recipe.network.name)
     with torch.no_grad():
         next(network.parameters()).fill_(float("nan"))
-    with pytest.raises(FacegenderError, match="the loss is no number in step 1"):
-        overfit_small_batch(network, cache, train_part, recipe, fabric)
+    with pytest.raises(FacegenderError, match="the loss is NaN or infinite in step 1"):
+        overfit_small_batch(network, cache, train_rows, recipe, fabric)
 
 
 def test_two_images_are_enough(cache: ImageCache, recipe: Recipe, fabric: Fabric) -> None:
@@ -71,13 +71,13 @@ def test_two_images_are_enough(cache: ImageCache, recipe: Recipe, fabric: Fabric
 
 
 def test_neither_weights_nor_random_numbers_change(
-    cache: ImageCache, train_part: Train, recipe: Recipe, fabric: Fabric
+    cache: ImageCache, train_rows: Train, recipe: Recipe, fabric: Fabric
 ) -> None:
     torch.manual_seed(3)
     network = build_network(recipe.network.name).eval()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     state = torch.get_rng_state()
-    overfit_small_batch(network, cache, train_part, recipe, fabric)
+    overfit_small_batch(network, cache, train_rows, recipe, fabric)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert not network.training
@@ -85,8 +85,8 @@ def test_neither_weights_nor_random_numbers_change(
 
 
 @pytest.mark.parametrize(("optimizer", "momentum"), [("adamw", 0.9), ("sgd", 0.9), ("sgd", 0.0)])
-def test_a_checkpoint_is_as_large_as_foretold(
-    cache: ImageCache, train_part: Train, tmp_path: Path, optimizer: str, momentum: float
+def test_the_size_of_a_checkpoint(
+    cache: ImageCache, train_rows: Train, tmp_path: Path, optimizer: str, momentum: float
 ) -> None:
     recipe = Recipe(
         "one",
@@ -99,19 +99,19 @@ def test_a_checkpoint_is_as_large_as_foretold(
     network = build_network("test_resnet")
     foretold = checkpoint_bytes(network, recipe.train)
     one_device = make_fabric(recipe, 1)
-    fit_network(network, cache, train_part, train_part, recipe, tmp_path, fabric=one_device)
+    fit_network(network, cache, train_rows, train_rows, recipe, tmp_path, fabric=one_device)
     size = (tmp_path / CHECKPOINT_NAME).stat().st_size
     assert foretold <= size < 1.05 * foretold + 50_000
 
 
-def test_a_full_disk_is_said_before_any_work(
+def test_a_full_disk_is_reported_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, options = build_network("test_resnet"), TrainOptions()
     check_disk_space(tmp_path, network, options)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(sanity_check.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 10**6))
-    with pytest.raises(OutputError, match=r"take up to \d+ MB and 1 MB are free"):
+    with pytest.raises(OutputError, match=r"need up to \d+ MB, and 1 MB are free"):
         check_disk_space(tmp_path, network, options)
     # a resume writes over what is there
     (tmp_path / CHECKPOINT_NAME).write_bytes(b"0" * 30_000_000)

@@ -1,4 +1,4 @@
-"""Arithmetic is chosen by what is possible, sound, and measured to be faster."""
+"""Precision is chosen by what is possible, stable, and measured to be faster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from facegender.training import train as run
+from facegender.training import prepare
 from facegender.training.console import Console
 from facegender.training.loop import precision
 from facegender.training.loop.devices import is_one_process, make_fabric
@@ -21,7 +21,7 @@ from facegender.training.train import train
 
 
 class Slow(nn.Module):
-    """A network that takes its time in one arithmetic, or gives what is no number."""
+    """A network that is slow in one precision, or returns NaN."""
 
     def __init__(self, in_half: Callable[[], float], in_whole: Callable[[], float]) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Slow(nn.Module):
 
 
 def waiting(steps: int) -> Callable[[], float]:
-    """Work that takes a time that goes with ``steps``."""
+    """Work that takes a time proportional to ``steps``."""
 
     def work() -> float:
         for _ in range(steps):
@@ -70,7 +70,7 @@ def test_the_ratio_of_two_speeds(
 
 
 @pytest.mark.parametrize(("times", "expected"), [(1.7, "bf16"), (0.9, "32"), (0.0, "32")])
-def test_a_run_keeps_what_was_chosen(
+def test_a_run_stores_the_precision_that_was_chosen(
     request_of_run: TrainRequest,
     recipe: Recipe,
     tmp_path: Path,
@@ -84,8 +84,8 @@ def test_a_run_keeps_what_was_chosen(
         asked.append(recipe.network.name)
         return times
 
-    monkeypatch.setattr(run, "half_may_be_faster", lambda recipe: True)
-    monkeypatch.setattr(run, "speed_of_half", measured)
+    monkeypatch.setattr(prepare, "bf16_may_be_faster", lambda recipe: True)
+    monkeypatch.setattr(prepare, "measure_bf16_speedup", measured)
     auto = replace(recipe, train=replace(recipe.train, epochs=1, precision="auto"))
     train(request_of_run, auto, tmp_path / "run", sanity_check=False, console=Console(quiet=True))
     assert asked == ["test_resnet"]
@@ -95,14 +95,18 @@ def test_a_run_keeps_what_was_chosen(
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["validation"]
 
 
-def test_what_is_asked_for_is_not_measured(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "half_may_be_faster", lambda recipe: True)
+def test_an_explicit_precision_is_not_measured(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "bf16_may_be_faster", lambda recipe: True)
     network = nn.Linear(1, 1)
-    assert run._resolve_precision(network, recipe, Console(quiet=True)) is recipe  # asks for "32"
+    assert (
+        prepare.resolve_precision(network, recipe, Console(quiet=True)) is recipe
+    )  # asks for "32"
     auto = replace(recipe, train=replace(recipe.train, precision="auto"))
-    monkeypatch.setattr(run, "half_may_be_faster", lambda recipe: False)
-    settled = run._resolve_precision(network, auto, Console(quiet=True))
-    assert settled.train.precision == "32"  # for good: a resume elsewhere does not change it
+    monkeypatch.setattr(prepare, "bf16_may_be_faster", lambda recipe: False)
+    resolved = prepare.resolve_precision(network, auto, Console(quiet=True))
+    assert resolved.train.precision == "32"  # for good: a resume elsewhere does not change it
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about CPUs")
@@ -110,7 +114,7 @@ def test_what_is_asked_for_is_not_measured(recipe: Recipe, monkeypatch: pytest.M
     ("name", "has_bf16", "expected"),
     [("dlib_resnet", True, True), ("dlib_resnet", False, False), ("mobilenetv3", True, False)],
 )
-def test_on_a_cpu_it_takes_instructions_and_a_network_known_to_be_stable(
+def test_bf16_on_a_cpu_needs_instructions_and_a_stable_network(
     recipe: Recipe,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -124,7 +128,7 @@ def test_on_a_cpu_it_takes_instructions_and_a_network_known_to_be_stable(
     assert make_fabric(named, 1)._precision.precision == ("bf16-mixed" if expected else "32-true")
 
 
-def test_processes_that_could_not_agree_do_not_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_do_not_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert is_one_process(None) and is_one_process(1) and not is_one_process(2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)

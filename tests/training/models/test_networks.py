@@ -1,4 +1,4 @@
-"""Networks are built by name, and start from weights that belong to them or not at all."""
+"""Networks are built by name, and load only weights that are theirs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def dlib_network() -> nn.Module:
 
 
 @pytest.mark.parametrize("side", [96, 103, 112, 128, 150])
-def test_dlib_resnet_takes_these_sizes(dlib_network: nn.Module, side: int) -> None:
+def test_dlib_resnet_accepts_these_sizes(dlib_network: nn.Module, side: int) -> None:
     with torch.inference_mode():
         logits = dlib_network(torch.rand((2, 3, side, side)))
     assert logits.shape == (2, 2)
@@ -50,12 +50,12 @@ def test_dlib_resnet_takes_these_sizes(dlib_network: nn.Module, side: int) -> No
     assert not torch.equal(logits[0], logits[1])
 
 
-def test_dlib_resnet_takes_oblongs(dlib_network: nn.Module) -> None:
+def test_dlib_resnet_accepts_rectangles(dlib_network: nn.Module) -> None:
     with torch.inference_mode():
         assert dlib_network(torch.rand((1, 3, 128, 96))).shape == (1, 2)
 
 
-def test_dlib_resnet_is_the_size_it_says(dlib_network: nn.Module) -> None:
+def test_dlib_resnet_has_the_documented_size(dlib_network: nn.Module) -> None:
     assert isinstance(dlib_network, DlibResNet)
     assert len(list(dlib_network.convolutions())) == 29
     assert sum(p.numel() for p in dlib_network.parameters()) == pytest.approx(5.6e6, rel=0.02)
@@ -77,35 +77,35 @@ def test_dropout_is_used_in_training_only(name: str) -> None:
 
 
 def test_no_network_of_that_name() -> None:
-    with pytest.raises(InputError, match="no network 'resnet181'"):
+    with pytest.raises(InputError, match="No network 'resnet181'"):
         build_network("resnet181")
 
 
-def test_a_size_too_small_is_refused_before_work_starts(dlib_network: nn.Module) -> None:
+def test_a_size_that_is_too_small_is_refused(dlib_network: nn.Module) -> None:
     check_input_size(dlib_network, "dlib_resnet", 96, 96)
-    with pytest.raises(InputError, match="'dlib_resnet' cannot take 40x40 pixels"):
+    with pytest.raises(InputError, match="'dlib_resnet' does not accept 40x40 pixels"):
         check_input_size(dlib_network, "dlib_resnet", 40, 40)
-    with pytest.raises(InputError, match=r"set another input\.height"):
+    with pytest.raises(InputError, match=r"Set another input\.height"):
         check_input_size(build_network("test_vit"), "test_vit", 50, 50)
 
 
-def test_random_start_changes_nothing() -> None:
+def test_random_weights_change_nothing() -> None:
     network = build_network(TINY)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    assert load_pretrained(network, TINY, None).text == "random weights"
+    assert load_pretrained(network, TINY, None).description == "random weights"
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
 @needs_dlib
-def test_dlib_start_recognises_structure() -> None:
+def test_dlib_weights_are_loaded() -> None:
     torch.manual_seed(0)
     network = build_network("dlib_resnet")
     assert isinstance(network, DlibResNet)
     head = network.head.weight.clone()
     before = [layer.weight.clone() for layer in network.convolutions()]
     start = load_pretrained(network, "dlib_resnet", "dlib")
-    assert "dlib" in start.text
-    assert start.fitted == 58
+    assert "dlib" in start.description
+    assert start.loaded == 58
     assert torch.equal(network.head.weight, head)
     for layer, old in zip(network.convolutions(), before, strict=True):
         assert torch.isfinite(layer.weight).all()
@@ -119,12 +119,12 @@ def test_dlib_start_recognises_structure() -> None:
 
 
 @needs_dlib
-def test_dlib_start_belongs_to_its_network() -> None:
-    with pytest.raises(InputError, match="belongs to the network 'dlib_resnet'"):
+def test_dlib_weights_need_their_network() -> None:
+    with pytest.raises(InputError, match="needs the network 'dlib_resnet'"):
         load_pretrained(build_network(TINY), TINY, "dlib")
 
 
-def test_dlib_start_without_its_package(
+def test_dlib_weights_without_their_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dlib_network: nn.Module
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path)])  # where nothing is installed
@@ -132,14 +132,14 @@ def test_dlib_start_without_its_package(
         load_pretrained(dlib_network, "dlib_resnet", "dlib")
 
 
-def test_timm_start_without_connection_says_what_to_do() -> None:
+def test_timm_weights_without_connection() -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1"
-    began = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(InputError, match="--pretrained") as caught:
         load_pretrained(build_network(TINY), TINY, "timm")
-    assert "cannot be had" in str(caught.value)
+    assert "cannot be downloaded" in str(caught.value)
     assert "--pretrained none" in str(caught.value)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - started < 5
 
 
 def save_torch(weights: dict[str, Tensor], path: Path) -> None:
@@ -162,7 +162,7 @@ def other_network(head: int) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", SAVERS)
 @pytest.mark.parametrize("head", [2, 1000])
-def test_a_file_of_weights_is_loaded_but_for_a_head_of_another_size(
+def test_a_weight_file_is_loaded_except_a_head_of_another_size(
     tmp_path: Path, name: str, head: int
 ) -> None:
     weights = other_network(head)
@@ -170,13 +170,13 @@ def test_a_file_of_weights_is_loaded_but_for_a_head_of_another_size(
     network = build_network(TINY)
     own_head = network.state_dict()["fc.weight"].clone()
     start = load_pretrained(network, TINY, str(tmp_path / name))
-    assert start.text == f"weights from {name}"
-    assert str(tmp_path) not in start.text
+    assert start.description == f"weights from {name}"
+    assert str(tmp_path) not in start.description
     for key, value in network.state_dict().items():
         if not key.startswith("fc.") or head == 2:
             assert torch.equal(value, weights[key])
     assert start.missing == (() if head == 2 else ("fc.bias", "fc.weight"))
-    assert start.fitted == len(weights) - len(start.missing)
+    assert start.loaded == len(weights) - len(start.missing)
     assert torch.equal(network.state_dict()["fc.weight"], own_head) == (head != 2)
 
 
@@ -193,10 +193,10 @@ def test_weights_of_another_network_are_refused_with_counts(tmp_path: Path, name
     SAVERS[name](other_network(2), tmp_path / name)
     network = build_network("dlib_resnet")
     before = [value.clone() for value in network.state_dict().values()]
-    with pytest.raises(InputError, match="do not belong to this network: 58 of its tensors") as e:
+    with pytest.raises(InputError, match="weights of another network: 58 tensors are missing") as e:
         load_pretrained(network, "dlib_resnet", str(tmp_path / name))
     counts = sum(not key.startswith("fc.") for key in other_network(2))
-    assert f"{counts} are unknown to it" in str(e.value)
+    assert f"{counts} are not expected" in str(e.value)
     assert all(map(torch.equal, network.state_dict().values(), before))
 
 
@@ -204,7 +204,7 @@ def test_one_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
     weights = other_network(2)
     weights["conv1.0.weight"] = torch.zeros((1, 3, 3, 3))
     torch.save(weights, tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"1 of its tensors .* \(conv1\.0\.weight\), 0 are unkn"):
+    with pytest.raises(InputError, match=r"1 tensors .* \(conv1\.0\.weight\), 0 are not exp"):
         load_pretrained(build_network(TINY), TINY, str(tmp_path / "w.pth"))
 
 
@@ -221,22 +221,22 @@ class Evil:
 @pytest.mark.parametrize("name", ["w.pth", "w.pkl", "saved_model"])
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, name: str) -> None:
     torch.save({"fc.weight": Evil(tmp_path / "proof")}, tmp_path / name)
-    with pytest.raises(InputError, match="cannot read weights"):
+    with pytest.raises(InputError, match="Cannot read weights"):
         load_pretrained(build_network(TINY), TINY, str(tmp_path / name))
     assert not (tmp_path / "proof").exists()
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
 @pytest.mark.parametrize("content", [None, b"", b"no weights"])
-def test_files_that_hold_no_weights(tmp_path: Path, name: str, content: bytes | None) -> None:
+def test_files_without_weights(tmp_path: Path, name: str, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=f"cannot read weights from .*{name}"):
+    with pytest.raises(InputError, match=f"Cannot read weights from .*{name}"):
         load_pretrained(build_network(TINY), TINY, str(tmp_path / name))
 
 
 @pytest.mark.parametrize("content", [torch.zeros(3), {"epoch": 3}, [torch.zeros(2)]])
-def test_torch_files_that_are_no_state_dict(tmp_path: Path, content: object) -> None:
+def test_torch_files_that_are_not_a_state_dict(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(InputError, match="no state dict"):
+    with pytest.raises(InputError, match="not a state dict"):
         load_pretrained(build_network(TINY), TINY, str(tmp_path / "w.pth"))

@@ -1,1 +1,1 @@
-"""The training loop, its schedule, checkpoints and checks."""
+"""The training loop: steps and epochs, schedule, devices, checkpoints, checks."""

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a stopped run needs to go on, in one file without pickle."""
+"""Checkpoints: everything that a stopped run needs to continue, in one file without pickle."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BEST_NAME = "best.safetensors"
 
 @dataclass(slots=True)
 class TrainingState:
-    """What a checkpoint holds besides tensors: where the run is and its running sums."""
+    """The part of a checkpoint that is not a tensor: position of the run and sums of its epoch."""
 
     epoch: int = 0
     step: int = 0
@@ -37,17 +37,17 @@ class TrainingState:
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a state dict that this program wrote (safetensors), every tensor of it."""
+    """Load all tensors of a network from a safetensors file that :func:`write_tensors` wrote."""
     with safe_open(path, framework="pt") as file:
         network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
 
 
 def checkpoint_bytes(network: nn.Module, options: TrainOptions) -> int:
-    """How large a checkpoint of a network will be: weights, their averages, the optimiser's state.
+    """Return the size of a checkpoint: weights, their average, the optimizer's state.
 
     Args:
-        network: built.
-        options: its optimiser counts.
+        network: the network in training.
+        options: its optimizer.
     """
     weights = sum(int(value.nbytes) for value in network.state_dict().values())
     parameters = sum(int(value.nbytes) for value in network.parameters())
@@ -64,7 +64,7 @@ def save_checkpoint(
     state: TrainingState,
     history: Sequence[EpochMetrics],
 ) -> None:
-    """Write weights, averages, optimiser and place into one file, without pickle."""
+    """Write weights, average, optimizer, position and history to one file, without pickle."""
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
     tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
     for number, values in optimizer.state_dict()["state"].items():
@@ -83,7 +83,7 @@ def save_checkpoint(
 
 
 def _is_recipe(stored: dict[str, Any], recipe: Recipe) -> bool:
-    """Tell whether a stored recipe is this one; a key that came later has its default."""
+    """Return whether a stored recipe is this one; a key that is newer has its default."""
     try:
         return recipe_from(stored) == recipe
     except ValueError:
@@ -97,20 +97,27 @@ def load_checkpoint(
     average: AveragedModel,
     optimizer: torch.optim.Optimizer,
 ) -> tuple[TrainingState, list[EpochMetrics]]:
-    """Read back what :func:`save_checkpoint` wrote."""
+    """Restore what :func:`save_checkpoint` wrote into network, average and optimizer.
+
+    Returns:
+        Position and history; those of a new run if the folder has no checkpoint.
+
+    Raises:
+        InputError: the checkpoint is damaged, or is of another recipe.
+    """
     path = folder / CHECKPOINT_NAME
     if not path.is_file():
         return TrainingState(), []
     try:
         with safe_open(path, framework="pt") as file:
-            facts = {key: json.loads(text) for key, text in file.metadata().items()}
+            values = {key: json.loads(text) for key, text in file.metadata().items()}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
         raise InputError(
-            f"the checkpoint {path} is damaged ({error}): begin again in another output folder"
+            f"The checkpoint {path} is damaged ({error}). Start again in another output folder."
         ) from error
-    if not _is_recipe(facts["recipe"], recipe):
-        raise InputError(f"{path} was trained by another recipe: choose another output folder")
+    if not _is_recipe(values["recipe"], recipe):
+        raise InputError(f"{path} is of another recipe. Choose another output folder.")
     own: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}}
     states: dict[int, dict[str, Tensor]] = {}
     parameters = [item for group in optimizer.param_groups for item in group["params"]]
@@ -119,7 +126,7 @@ def load_checkpoint(
         if kind == "optimizer":
             number, _, name = rest.partition(".")
             parameter = parameters[int(number)]
-            if value.shape == parameter.shape:  # laid out in memory as its parameter is
+            if value.shape == parameter.shape:  # same memory format as the parameter
                 value = torch.empty_like(parameter).copy_(value)
             states.setdefault(int(number), {})[name] = value
         else:
@@ -129,15 +136,15 @@ def load_checkpoint(
     optimizer.load_state_dict(
         {"state": states, "param_groups": optimizer.state_dict()["param_groups"]}
     )
-    history = [EpochMetrics(**metrics) for metrics in facts["history"]]
-    return TrainingState(**facts["state"]), history
+    history = [EpochMetrics(**metrics) for metrics in values["history"]]
+    return TrainingState(**values["state"]), history
 
 
-def write_tensors(path: Path, tensors: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Write a safetensors file whole or not at all."""
+def write_tensors(path: Path, tensors: dict[str, Any], values: dict[str, Any]) -> None:
+    """Write tensors and JSON values to a safetensors file atomically."""
     data = save(
         {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-        {key: json.dumps(value) for key, value in facts.items()},
+        {key: json.dumps(value) for key, value in values.items()},
     )
     with atomic_write(path) as file:
         file.buffer.write(data)

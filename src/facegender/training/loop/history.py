@@ -1,4 +1,4 @@
-"""How a run went, epoch by epoch: ``history.csv``, and TensorBoard where it is asked for."""
+"""The metrics of a run by epoch: ``history.csv``."""
 
 from __future__ import annotations
 
@@ -10,52 +10,16 @@ from typing import Any
 
 from facegender.errors import InputError
 from facegender.files import atomic_write
+from facegender.training.renamed import HISTORY_COLUMNS, refuse_renamed
 
 HISTORY_NAME = "history.csv"
 
 _COUNTS = ("epoch", "validation_count")
 
 
-def write_history(path: Path, history: Sequence[EpochMetrics]) -> None:
-    """Write a row for each epoch, whole or not at all."""
-    with atomic_write(path) as file:
-        rows = csv.DictWriter(file, [item.name for item in fields(EpochMetrics)])
-        rows.writeheader()
-        rows.writerows(asdict(metrics) for metrics in history)
-
-
-def read_history(path: Path) -> list[EpochMetrics]:
-    """Read what :func:`write_history` wrote; nothing where there is no such file.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    if not path.is_file():
-        return []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [_figures(row) for row in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error})") from error
-
-
-def _figures(row: Mapping[str, str]) -> EpochMetrics:
-    values: dict[str, Any] = {
-        name: int(text) if name in _COUNTS else float(text) for name, text in row.items()
-    }
-    return EpochMetrics(**values)
-
-
-def add_to_history(path: Path, metrics: EpochMetrics) -> list[EpochMetrics]:
-    """Put an epoch behind those before it; what a stopped run wrote of later ones goes."""
-    history = [row for row in read_history(path) if row.epoch < metrics.epoch] + [metrics]
-    write_history(path, history)
-    return history
-
-
 @dataclass(frozen=True, slots=True)
 class EpochMetrics:
-    """What one epoch gave; accuracies are shares of pictures, whatever the batches were."""
+    """Metrics of one epoch, from 0; accuracies are correct images over images."""
 
     epoch: int
     loss: float
@@ -69,7 +33,7 @@ class EpochMetrics:
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """Where the loop is, told after every step; counts are of pictures in this epoch."""
+    """Progress after a step: images of this epoch done and in total, running loss and accuracy."""
 
     epoch: int
     epochs: int
@@ -77,3 +41,46 @@ class StepProgress:
     total: int
     loss: float
     accuracy: float
+
+
+def write_history(path: Path, history: Sequence[EpochMetrics]) -> None:
+    """Write a row for each epoch atomically."""
+    with atomic_write(path) as file:
+        rows = csv.DictWriter(file, [item.name for item in fields(EpochMetrics)])
+        rows.writeheader()
+        rows.writerows(asdict(metrics) for metrics in history)
+
+
+def read_history(path: Path) -> list[EpochMetrics]:
+    """Read what :func:`write_history` wrote; an empty list if there is no such file.
+
+    Raises:
+        InputError: the file is damaged, or an earlier version wrote it.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            refuse_renamed(path, rows.fieldnames or (), HISTORY_COLUMNS)
+            return [_parse_row(row) for row in rows]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error})") from error
+
+
+def add_to_history(path: Path, metrics: EpochMetrics) -> list[EpochMetrics]:
+    """Add an epoch to the file; rows of it and of later epochs, from before a resume, are removed.
+
+    Returns:
+        All rows.
+    """
+    history = [row for row in read_history(path) if row.epoch < metrics.epoch] + [metrics]
+    write_history(path, history)
+    return history
+
+
+def _parse_row(row: Mapping[str, str]) -> EpochMetrics:
+    values: dict[str, Any] = {
+        name: int(text) if name in _COUNTS else float(text) for name, text in row.items()
+    }
+    return EpochMetrics(**values)

@@ -1,4 +1,4 @@
-"""How many steps and epochs a run has, and the learning rate of each step."""
+"""The number of epochs of a run, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -8,15 +8,27 @@ from facegender.training.recipe import TrainOptions
 
 
 def count_epochs(options: TrainOptions, steps: int) -> int:
-    """How many epochs of so many steps: the recipe's, or more where its ``least_steps`` asks so."""
+    """Return the number of epochs: the recipe's, or more if its ``min_steps`` needs more.
+
+    Args:
+        options: of the recipe.
+        steps: steps per epoch.
+    """
     return max(options.epochs, math.ceil(options.min_steps / steps))
 
 
 def learning_rate(options: TrainOptions, step: int, steps: int) -> float:
-    """Rate at a step: a straight rise over the warm-up, then level or half a cosine down to 0."""
-    warm = options.warmup_fraction * steps
-    if step < warm:
-        return options.learning_rate * (step + 1) / (warm + 1)
+    """Return the learning rate of a step: a linear warmup, then constant or a half cosine to 0.
+
+    Args:
+        options: of the recipe.
+        step: from 0.
+        steps: of the whole run.
+    """
+    warmup = options.warmup_fraction * steps
+    if step < warmup:
+        return options.learning_rate * (step + 1) / (warmup + 1)
     if options.lr_schedule == "constant":
         return options.learning_rate
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+    angle = math.pi * (step - warmup) / (steps - warmup)
+    return options.learning_rate * 0.5 * (1 + math.cos(angle))

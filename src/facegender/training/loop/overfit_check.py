@@ -1,4 +1,4 @@
-"""Before hours of work: can this network learn at all, and will the disk hold what it leaves?"""
+"""Checks before training: the network can overfit a few images, and the disk is large enough."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from facegender.training.loop.checkpoint import checkpoint_bytes
 from facegender.training.recipe import Recipe, TrainOptions
 
 STEPS = 60
-"""Most steps of the check; it ends as soon as the pictures are known by heart."""
+"""Maximum number of steps; the check ends as soon as the images are learned."""
 
 IMAGES = 16
-"""Most pictures that it learns by heart, half of each label."""
+"""Maximum number of images, half of each label."""
 
-_RATE, _WARM_STEPS = 1e-3, 10
-_LEARNED = 0.2 * math.log(2)  # a fifth of what guessing gives
+_LEARNING_RATE, _WARMUP_STEPS = 1e-3, 10
+_LEARNED = 0.2 * math.log(2)  # a fifth of the loss of guessing
 
 
 @dataclass(frozen=True, slots=True)
 class OverfitResult:
-    """How the check went: losses without augmentation, before and after."""
+    """Result of the check; the losses are without augmentation, at the start and at the end."""
 
     images: int
     steps: int
@@ -53,84 +53,93 @@ def overfit_small_batch(
     *,
     on_image: Callable[[int], None] = lambda done: None,
 ) -> OverfitResult:
-    """Let a copy of the network learn one small batch by heart, without augmentation.
+    """Overfit a copy of the network to one small batch, without augmentation.
 
-    Where that fails, so will the run: pictures that are all alike, a wrong normalisation, weights
-    or an arithmetic that gives no numbers. The step is AdamW's, not the recipe's, so that a rate
-    meant for hours does not decide. The network, and all random numbers after it, stay as they are.
+    If that fails, so will the run: images that are all alike, a wrong normalization, bad weights,
+    or a precision that gives NaN. The optimizer is AdamW, not the recipe's, so that a learning
+    rate for a long run does not decide. Neither the network nor the random state changes.
 
     Args:
-        network: built and started.
-        cache: the pictures.
-        train: indices of the training part; both labels are in it.
-        recipe: its input and precision count.
+        network: with its initial weights.
+        cache: decoded images.
+        train: rows of the training subset, of both labels.
+        recipe: its input and seed are used.
         fabric: device and precision.
-        on_image: called with the number of pictures shown so far.
+        on_image: called with the number of images shown so far.
 
     Raises:
-        FacegenderError: the loss is no number, or does not come down.
+        FacegenderError: the loss is NaN or infinite, or does not fall.
     """
     labels = cache.labels
-    halves = [train[labels[train] == index] for index in range(len(LABELS))]
-    chosen = np.concatenate(
-        [
-            half[np.linspace(0, len(half) - 1, min(len(half), IMAGES // 2)).astype(np.int64)]
-            for half in halves
-        ]
-    )
-    pixels = torch.from_numpy(read_rows(cache.pixels, np.sort(chosen)))
-    y = torch.from_numpy(labels[np.sort(chosen)]).to(fabric.device)
+    rows = _select_rows(train, labels)
+    pixels = torch.from_numpy(read_rows(cache.pixels, rows))
+    y = torch.from_numpy(labels[rows]).to(fabric.device)
     x = normalize(to_float(pixels.to(fabric.device), recipe.input.grayscale), recipe.input)
     losses: list[float] = []
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(cuda):
         torch.manual_seed(recipe.train.seed)
-        learner = copy.deepcopy(network).to(fabric.device).train()
-        optimizer = torch.optim.AdamW(learner.parameters(), _RATE, weight_decay=0.0)
+        copied = copy.deepcopy(network).to(fabric.device).train()
+        optimizer = torch.optim.AdamW(copied.parameters(), _LEARNING_RATE, weight_decay=0.0)
         for step in range(STEPS):
             for group in optimizer.param_groups:
-                group["lr"] = _RATE * min(1.0, (step + 1) / _WARM_STEPS)
+                group["lr"] = _LEARNING_RATE * min(1.0, (step + 1) / _WARMUP_STEPS)
             with fabric.autocast():
-                logits = learner(x)
+                logits = copied(x)
             loss = functional.cross_entropy(logits.float(), y)
             losses.append(float(loss.detach()))
             if not math.isfinite(losses[-1]):
                 raise FacegenderError(
-                    f"self check: the loss is no number in step {step + 1}, before anything is "
-                    "learned: look at input.mean and input.std and at the starting weights, or set "
-                    "train.precision = '32' in the recipe"
+                    f"Sanity check: the loss is NaN or infinite in step {step + 1}. Check "
+                    "input.mean, input.std and the initial weights, or set train.precision = '32' "
+                    "in the recipe."
                 )
-            on_image(len(losses) * len(chosen))
+            on_image(len(losses) * len(rows))
             if max(losses[-3:]) < _LEARNED and step >= 2:
                 break
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(copied.parameters(), 1.0)
             optimizer.step()
     before, after = losses[0], min(losses[-5:])
     if after > max(0.7 * before, _LEARNED):
         raise FacegenderError(
-            f"self check: {len(chosen)} training pictures could not be learned by heart in {STEPS} "
-            f"steps (loss {before:.3f}, then {after:.3f}; guessing gives {math.log(2):.3f}). Look "
-            "at the pictures with 'facegender show-batch', at input.mean, input.std and dropout in "
-            "the recipe, and at the labels; --no-sanity-check trains all the same"
+            f"Sanity check: the network could not overfit {len(rows)} training images in {STEPS} "
+            f"steps (loss {before:.3f}, then {after:.3f}; guessing has {math.log(2):.3f}). Look "
+            "at the images with 'facegender show-batch', and check the labels and input.mean, "
+            "input.std and dropout in the recipe. --no-sanity-check trains without this check."
         )
-    return OverfitResult(len(chosen), len(losses), before, after)
+    return OverfitResult(len(rows), len(losses), before, after)
+
+
+def _select_rows(train: Indices, labels: Indices) -> Indices:
+    """Select up to :data:`IMAGES` rows of the training subset, half of each label."""
+    selected = []
+    for label in range(len(LABELS)):
+        rows = train[labels[train] == label]
+        count = min(len(rows), IMAGES // 2)
+        selected.append(rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)])
+    return np.sort(np.concatenate(selected))
 
 
 def check_disk_space(folder: Path, network: nn.Module, options: TrainOptions) -> None:
-    """See that the disk will hold checkpoints, weights and model file; old ones are replaced.
+    """Check that the disk has room for checkpoints, weights and model file.
+
+    Args:
+        folder: the run folder; files in it count as free, because they are replaced.
+        network: its size is used.
+        options: its optimizer.
 
     Raises:
-        OutputError: it will not; with how much is needed and free.
+        OutputError: it does not; with the space that is needed and free.
     """
     weights = sum(value.nbytes for value in network.state_dict().values())
-    # a file is written beside the one that it replaces; best, saved_model and model.onnx follow
+    # a new checkpoint is written beside the old one; best, saved_model and model.onnx follow
     needed = 2 * checkpoint_bytes(network, options) + 4 * weights
-    there = sum(item.stat().st_size for item in folder.iterdir() if item.is_file())
+    replaced = sum(item.stat().st_size for item in folder.iterdir() if item.is_file())
     free = shutil.disk_usage(folder).free
-    if free + there < needed:
+    if free + replaced < needed:
         raise OutputError(
-            f"checkpoints and weights of this run take up to {needed / 1e6:,.0f} MB and "
-            f"{free / 1e6:,.0f} MB are free at {folder}: free some space, or name another --output"
+            f"Checkpoints and weights of this run need up to {needed / 1e6:,.0f} MB, and "
+            f"{free / 1e6:,.0f} MB are free at {folder}. Free some space, or name another --output."
         )

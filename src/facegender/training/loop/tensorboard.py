@@ -15,15 +15,15 @@ _EVERY_STEPS = 20
 
 
 class TensorBoard:
-    """Writes a run's curves for TensorBoard; leaves what was written before a resume in place.
+    """Writes the curves of a run for TensorBoard; curves from before a resume stay.
 
     Example:
         >>> with TensorBoard(folder / "tensorboard") as board:  # doctest: +SKIP
-        ...     board.epoch(figures)
+        ...     board.epoch(metrics)
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open the event file.
+        """Create the event file.
 
         Raises:
             MissingExtraError: the package ``tensorboard`` is not installed.
@@ -36,7 +36,7 @@ class TensorBoard:
         self._steps = 0
 
     def __enter__(self) -> TensorBoard:
-        """Begin."""
+        """Return itself."""
         return self
 
     def __exit__(
@@ -45,11 +45,11 @@ class TensorBoard:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write what is left."""
+        """Write all that is pending and close the file."""
         self._writer.close()
 
     def step(self, at: StepProgress) -> None:
-        """Write the running loss and accuracy of an epoch, now and then, by pictures seen."""
+        """Write running loss and accuracy every 20 steps, by the number of images seen."""
         self._steps += 1
         if self._steps % _EVERY_STEPS == 0 or at.done == at.total:
             seen = at.epoch * at.total + at.done
@@ -57,12 +57,12 @@ class TensorBoard:
             self._writer.add_scalar("running/accuracy", at.accuracy, seen)
 
     def epoch(self, metrics: EpochMetrics) -> None:
-        """Write an epoch's figures, numbered from 1 as the console does."""
+        """Write the metrics of an epoch, numbered from 1 as on the console."""
         values = asdict(metrics)
         for group, names in {
             "loss": {"train": "loss", "validation": "validation_loss"},
             "accuracy": {"train": "accuracy", "validation": "validation_accuracy"},
-            "speed": {"pictures_per_second": "pictures_per_second"},
+            "speed": {"images_per_second": "images_per_second"},
             "rate": {"learning_rate": "learning_rate"},
         }.items():
             for shown, name in names.items():

@@ -1,1 +1,1 @@
-"""Network architectures and the weights that they start from."""
+"""Network architectures and their initial weights."""
