@@ -25,7 +25,7 @@ def test_exact_temperature_of_a_small_table() -> None:
     assert find_temperature(logits, labels) == pytest.approx(4 / np.log(2), rel=1e-4)
 
 
-def test_two_right_answers_do_not_prove_certainty() -> None:
+def test_two_correct_answers_do_not_prove_certainty() -> None:
     logits = np.array([[0.0, 1.0], [1.0, 0.0]])
     # labels are 3/4 certain, so margin / T = ln 3
     assert find_temperature(logits, np.array([1, 0])) == pytest.approx(1 / np.log(3), rel=1e-4)
@@ -41,30 +41,30 @@ def test_temperature_keeps_huge_logits_finite() -> None:
     assert np.isfinite(find_temperature(logits, np.array([1, 1, 0, 1])))
 
 
-def table(certainties: list[float], right: list[bool]) -> tuple[np.ndarray, np.ndarray]:
-    """Answers that all say male, right where the label is male."""
-    male = np.array(certainties)
+def table(confidences: list[float], right: list[bool]) -> tuple[np.ndarray, np.ndarray]:
+    """Answers that are all male, correct where the label is male."""
+    male = np.array(confidences)
     return np.stack([1 - male, male], 1), np.array(right).astype(np.int64)
 
 
 @pytest.mark.parametrize(
-    ("certainties", "right", "bins", "expected"),
+    ("confidences", "right", "bins", "expected"),
     [
-        ([0.75] * 4, [True, True, True, False], 1, 0.0),  # as sure as right
+        ([0.75] * 4, [True, True, True, False], 1, 0.0),  # perfect calibration
         ([0.6] * 5 + [0.8] * 5, [True] * 3 + [False] * 2 + [True] * 4 + [False], 2, 0.0),
         ([1.0] * 4, [True, True, False, False], 1, 0.5),  # wholly overconfident
         ([0.9] * 10, [True] * 7 + [False] * 3, 1, 0.2),
         ([0.6] * 4, [True] * 4, 1, 0.4),  # underconfident
         ([0.6] * 5 + [0.9] * 5, [True] * 5 + [False] * 5, 2, (0.4 + 0.9) / 2),
         ([0.6, 0.9, 0.9], [True, True, False], 2, (abs(0.75 - 1) * 2 + 0.9) / 3),  # uneven bins
-        ([0.7], [True], 15, 0.3),  # fewer pictures than bins
+        ([0.7], [True], 15, 0.3),  # fewer images than bins
         ([], [], 15, 0.0),
     ],
 )
 def test_calibration_error_by_hand(
-    certainties: list[float], right: list[bool], bins: int, expected: float
+    confidences: list[float], right: list[bool], bins: int, expected: float
 ) -> None:
-    probabilities, labels = table(certainties, right)
+    probabilities, labels = table(confidences, right)
     assert calibration_error(probabilities.reshape(-1, 2), labels, bins) == pytest.approx(expected)
 
 

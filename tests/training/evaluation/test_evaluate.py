@@ -1,4 +1,4 @@
-"""Figures by hand, and which pictures of an archive they are about."""
+"""Evaluation: which images are in which subset, and the same metrics as the run's own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_write_json(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["m.json"]
 
 
-def test_parts_are_told_by_content_and_test_only_on_request(
+def test_subsets_are_identified_by_content_and_test_only_on_request(
     run_folder: Path, request_of_run: TrainRequest
 ) -> None:
     inputs = [Path(item) for item in request_of_run.inputs]
@@ -43,61 +43,62 @@ def test_parts_are_told_by_content_and_test_only_on_request(
     }
     result = evaluate(run_folder, inputs)
     assert {
-        subset: result.scores.subsets.count(subset) for subset in ("train", "validation", "test")
+        subset: result.predictions.subsets.count(subset)
+        for subset in ("train", "validation", "test")
     } == sizes | {"test": 0}
     assert {file for file, _ in result.unreadable} == {"deep/male/empty.png"}
     metrics = result.metrics()
-    assert {name: subset["accuracy"]["count"] for name, subset in metrics.items()} == {
+    assert {name: subset.accuracy.count for name, subset in metrics.items()} == {
         "train": sizes["train"],
         "validation": sizes["validation"],
     }
-    test = evaluate(run_folder, inputs, Path(request_of_run.table or ""), subset="test")
-    assert set(test.scores.subsets) == {"test"}
-    assert len(test.scores.samples) == sizes["test"]
-    assert "sources" in test.metrics()["test"]
+    test = evaluate(run_folder, inputs, Path(request_of_run.metadata or ""), subset="test")
+    assert set(test.predictions.subsets) == {"test"}
+    assert len(test.predictions.samples) == sizes["test"]
+    assert "sources" in test.metrics()["test"].groups
 
 
-def test_validation_figures_are_those_of_the_run(
+def test_validation_metrics_are_those_of_the_run(
     run_folder: Path, request_of_run: TrainRequest
 ) -> None:
     result = evaluate(
         run_folder,
         [Path(item) for item in request_of_run.inputs],
-        Path(request_of_run.table or ""),
+        Path(request_of_run.metadata or ""),
         subset="validation",
     )
     stored = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
-    assert result.metrics()["validation"] == stored["validation"]
+    assert result.metrics()["validation"].to_dict() == stored["validation"]
 
 
-def test_a_model_file_alone_knows_no_parts(
+def test_a_model_file_alone_has_no_subsets(
     run_folder: Path, request_of_run: TrainRequest, tmp_path: Path
 ) -> None:
     folder = Path(request_of_run.inputs[2])
     model = tmp_path / "model.onnx"
     model.write_bytes((run_folder / "model.onnx").read_bytes())
-    assert evaluate(model, [folder]).scores.subsets == ["new"] * 41
-    with pytest.raises(InputError, match="no picture to evaluate on: none is in the part 'train'"):
+    assert evaluate(model, [folder]).predictions.subsets == ["new"] * 41
+    with pytest.raises(InputError, match="No image to evaluate: none is in the subset 'train'"):
         evaluate(model, [folder], subset="train")
-    # beside its split it knows them, and leaves the test part alone
-    subsets = evaluate(run_folder / "model.onnx", [folder]).scores.subsets
+    # with the split of its run beside it, it has them, and leaves out the test subset
+    subsets = evaluate(run_folder / "model.onnx", [folder]).predictions.subsets
     assert (
         set(subsets) <= {"train", "validation"}
-        and subsets == evaluate(run_folder, [folder]).scores.subsets
+        and subsets == evaluate(run_folder, [folder]).predictions.subsets
     )
 
 
-def test_score_is_what_predict_says(
+def test_cached_probabilities_are_those_of_predict(
     run_folder: Path, request_of_run: TrainRequest, tmp_path: Path
 ) -> None:
     folder = Path(request_of_run.inputs[2])
     classifier = Classifier.load(run_folder)
     cache = open_image_cache([folder], None, classifier.aligner, tmp_path)
     rows = np.arange(0, len(cache.samples), 7)
-    told: list[int] = []
-    scores = predict_cached(classifier, cache, rows, on_image=told.append)
-    assert told == [len(rows)]
-    for row, pair in zip(rows, scores, strict=True):
+    calls: list[int] = []
+    probabilities = predict_cached(classifier, cache, rows, on_image=calls.append)
+    assert calls == [len(rows)]
+    for row, pair in zip(rows, probabilities, strict=True):
         answer = classifier.predict(folder / cache.samples[row].file)
         assert answer.label == ("female", "male")[pair.argmax()]
         assert answer.probability == round(float(pair.max()), 4)

@@ -1,4 +1,4 @@
-"""The page: whole, by itself, with every figure and picture, and safe whatever names files have."""
+"""The report: self-contained, with all metrics and images, and safe for any file name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ from facegender.training.evaluation.evaluation_report import (
 from facegender.training.evaluation.gallery import Gallery
 from facegender.training.evaluation.metrics import table_metrics
 from facegender.training.evaluation.predictions_table import PredictionsTable, read_predictions
-from facegender.training.evaluation.robustness import CORRUPTIONS
+from facegender.training.evaluation.robustness import (
+    CORRUPTIONS,
+    Robustness,
+    RobustnessCurve,
+    RobustnessPoint,
+)
 from facegender.training.loop.history import EpochMetrics
 from facegender.training.run_folder import TrainRequest
 
@@ -32,7 +37,7 @@ VOID = {"meta", "img", "br", "use", "path"}
 
 
 class Page(HTMLParser):
-    """Reads a page, and sees that every element that was opened is closed."""
+    """Parses a page, and checks that every element that is opened is closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -77,39 +82,44 @@ def read(path: Path) -> tuple[str, Page]:
     return text, page
 
 
-def test_figures_plots_and_images_are_on_it_and_nothing_is_fetched(tmp_path: Path) -> None:
-    scores = table(200)
-    metrics = table_metrics(scores)
+def test_metrics_plots_and_images_are_on_it_and_nothing_is_fetched(tmp_path: Path) -> None:
+    predictions = table(200)
+    metrics = table_metrics(predictions)
     gallery = Gallery(count=3)
     gallery.add(
-        scores, np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3)).astype(np.uint8)
+        predictions, np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3)).astype(np.uint8)
     )
-    heats = {kind: [np.zeros((16, 16, 3), np.uint8)] * 3 for kind in gallery.kinds}
-    share = metrics["accuracy"]
-    worse = {"clean": share} | {
-        one.name: {"unit": one.unit, "points": [{"at": at, "accuracy": share} for at in one.steps]}
-        for one in CORRUPTIONS
-    }
+    heatmaps = {kind: [np.zeros((16, 16, 3), np.uint8)] * 3 for kind in gallery.kinds}
+    accuracy = metrics.accuracy
+    corrupted = Robustness(
+        accuracy,
+        tuple(
+            RobustnessCurve(
+                one.name, one.unit, tuple(RobustnessPoint(at, accuracy) for at in one.steps)
+            )
+            for one in CORRUPTIONS
+        ),
+    )
     history = [EpochMetrics(i, 0.5, 0.8, 0.4, 0.85, 200, 1e-3, 90.0) for i in range(3)]
     report = EvaluationReport(
         "a title",
         {"new": metrics},
         {"fact": "value & more"},
         {"new": gallery},
-        {"new": heats},
-        worse,
+        {"new": heatmaps},
+        corrupted,
         history,
     )
     write_evaluation_report(tmp_path / "page.html", report)
     text, page = read(tmp_path / "page.html")
     for said in (
-        f"{100 * share['share']:.2f} %",
-        f"{share['correct']} of 200",
-        f"{metrics['roc_auc']:.4f}",
-        f"{metrics['brier']:.4f}",
-        f"{100 * metrics['gaps']['sources']['gap']:.2f} points",
+        f"{100 * accuracy.value:.2f}%",
+        f"{accuracy.correct} of 200",
+        f"{metrics.ranking.roc_auc:.4f}",
+        f"{metrics.brier:.4f}",
+        f"{100 * metrics.disparities['sources'].value:.2f} points",
         "{:.2f} to {:.2f}".format(
-            *(100 * end for end in metrics["sources"]["film"]["bootstrap"]["accuracy"])
+            *(100 * end for end in metrics.groups["sources"]["film"].bootstrap["accuracy"])
         ),
         "value & more",
         "film",
@@ -138,10 +148,10 @@ def test_figures_plots_and_images_are_on_it_and_nothing_is_fetched(tmp_path: Pat
 
 
 def test_names_cannot_break_the_page(tmp_path: Path) -> None:
-    scores = table(6, name="<script>alert({})</script>\udcff\"'.png")
+    predictions = table(6, name="<script>alert({})</script>\udcff\"'.png")
     gallery = Gallery(count=2)
-    gallery.add(scores, np.zeros((6, 8, 8, 3), np.uint8))
-    metrics = {"new": table_metrics(scores)}
+    gallery.add(predictions, np.zeros((6, 8, 8, 3), np.uint8))
+    metrics = {"new": table_metrics(predictions)}
     report = EvaluationReport("<b>t</b>", metrics, {"f": "<i>"}, {"new": gallery})
     write_evaluation_report(tmp_path / "page.html", report)
     text, page = read(tmp_path / "page.html")
@@ -151,9 +161,9 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["$x_^{$", "亚洲", "a\udcffb", "<&>", "-" * 300])
 def test_groups_of_any_name_are_plotted(tmp_path: Path, source: str) -> None:
-    scores = table(8)
-    samples = [replace(one, source=source) for one in scores.samples]
-    metrics = {"new": table_metrics(replace(scores, samples=samples))}
+    predictions = table(8)
+    samples = [replace(one, source=source) for one in predictions.samples]
+    metrics = {"new": table_metrics(replace(predictions, samples=samples))}
     write_evaluation_report(tmp_path / "page.html", EvaluationReport("odd", metrics))
     _, page = read(tmp_path / "page.html")
     shown = source.replace("\udcff", "?")
@@ -174,7 +184,7 @@ def test_a_run_leaves_its_report(run_folder: Path) -> None:
     metrics = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
     accuracy = metrics["validation"]["accuracy"]
     assert f"{accuracy['correct']} of {accuracy['count']}" in page.text
-    assert "Learning" in page.text and "made by code" in page.text
+    assert "Learning curves" in page.text and "made by code" in page.text
     split = (run_folder / "split.csv").read_text(encoding="utf-8").splitlines()
     tested = {line.split(",")[1] for line in split if ",test," in line}
     names = {value for tag, name, value in page.attributes if name == "title"}
@@ -187,26 +197,26 @@ def test_evaluate_writes_a_folder_that_agrees_with_itself(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    judged = tmp_path / "judged"
+    report_folder = tmp_path / "report_folder"
     common = ["evaluate", str(run_folder), *request_of_run.inputs]
-    common += ["--metadata", str(request_of_run.table), "--part", "validation"]
+    common += ["--metadata", str(request_of_run.metadata), "--subset", "validation"]
     with pytest.raises(SystemExit) as done:
-        main([*common, "--report", str(judged), "--robustness", "4", "--grad-cam"])
+        main([*common, "--report", str(report_folder), "--robustness", "4", "--grad-cam"])
     out = capsys.readouterr().out
     assert done.value.code == 0, out
-    assert "4 pictures as they are" in out
-    assert sorted(path.name for path in judged.iterdir()) == [
-        "figures.json",
-        "report.html",
+    assert "4 images without corruption" in out
+    assert sorted(path.name for path in report_folder.iterdir()) == [
+        "metrics.json",
         "predictions.csv",
+        "report.html",
     ]
-    metrics = json.loads((judged / "figures.json").read_text(encoding="utf-8"))
-    assert metrics["validation"] == table_metrics(read_predictions(judged))
-    assert (judged / "predictions.csv").read_bytes() == (
+    metrics = json.loads((report_folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["validation"] == table_metrics(read_predictions(report_folder)).to_dict()
+    assert (report_folder / "predictions.csv").read_bytes() == (
         run_folder / "predictions.csv"
     ).read_bytes()
     assert metrics["robustness"]["clean"]["count"] == 4
-    _, page = read(judged / "report.html")
+    _, page = read(report_folder / "report.html")
     assert "Grad-CAM" in page.text and "Robustness" in page.text
 
 
@@ -214,9 +224,9 @@ def test_evaluate_writes_a_folder_that_agrees_with_itself(
     ("options", "said"),
     [
         (("--report", "RUN"), "is a run folder"),
-        (("--grad-cam",), "say by --report"),
-        (("--report", "absent/deep"), "cannot make the folder"),
-        (("--report", "absent/page.html"), "is not there"),
+        (("--grad-cam",), "add --report"),
+        (("--report", "absent/deep"), "Cannot create the folder"),
+        (("--report", "absent/page.html"), "folder not found: absent"),
         (("--report", "a.html", "--output", "a.html"), "same file"),
     ],
 )

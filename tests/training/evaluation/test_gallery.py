@@ -1,4 +1,4 @@
-"""Which pictures are shown, and that a stream gives the same ones as the whole."""
+"""Which example images are selected, and that a stream gives the same ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from facegender.training.evaluation.gallery import Gallery, contact_sheet, selec
 from facegender.training.evaluation.predictions_table import PredictionsTable
 
 
-def scores(rows: list[tuple[str, float]]) -> PredictionsTable:
+def table_of(rows: list[tuple[str, float]]) -> PredictionsTable:
     samples = [Sample("a", f"{i}.png", label) for i, (label, _) in enumerate(rows)]
     return PredictionsTable(samples, ["new"] * len(rows), np.array([p for _, p in rows]))
 
@@ -28,17 +28,21 @@ ROWS = [
 
 
 def test_chosen_by_hand() -> None:
-    assert select_examples(scores(ROWS), 2) == {"wrong": [1, 2], "unsure": [4, 3], "right": [5, 7]}
-    everything = select_examples(scores(ROWS), 100)
-    assert everything["wrong"] == [1, 2, 6]
-    assert sorted(everything["unsure"]) == list(range(8))
-    assert everything["right"] == [5, 3, 7, 0, 4]
+    assert select_examples(table_of(ROWS), 2) == {
+        "errors": [1, 2],
+        "uncertain": [4, 3],
+        "correct": [5, 7],
+    }
+    everything = select_examples(table_of(ROWS), 100)
+    assert everything["errors"] == [1, 2, 6]
+    assert sorted(everything["uncertain"]) == list(range(8))
+    assert everything["correct"] == [5, 3, 7, 0, 4]
 
 
 @pytest.mark.parametrize("step", [1, 3, 100])
 def test_a_stream_gives_the_same_images(step: int) -> None:
     rng = np.random.default_rng(0)
-    table = scores([(("male", "female")[i % 2], float(rng.random())) for i in range(60)])
+    table = table_of([(("male", "female")[i % 2], float(rng.random())) for i in range(60)])
     pixels = np.arange(60, dtype=np.uint8)[:, None, None, None] * np.ones((2, 2, 3), np.uint8)
     gallery = Gallery(count=6)
     for start in range(0, 60, step):
@@ -50,11 +54,11 @@ def test_a_stream_gives_the_same_images(step: int) -> None:
         assert [int(one.pixels[0, 0, 0]) for one in shown] == chosen
 
 
-def test_answer_and_certainty() -> None:
+def test_answer_and_confidence() -> None:
     gallery = Gallery()
-    gallery.add(scores([("male", 0.2), ("male", 0.7)]), np.zeros((2, 2, 2, 3), np.uint8))
-    (wrong,) = gallery.kinds["wrong"]
-    assert (wrong.answer, wrong.confidence) == ("female", 0.8)
+    gallery.add(table_of([("male", 0.2), ("male", 0.7)]), np.zeros((2, 2, 2, 3), np.uint8))
+    (error,) = gallery.kinds["errors"]
+    assert (error.answer, error.confidence) == ("female", 0.8)
 
 
 def test_sheet_holds_every_image_in_order_with_ink_under_it() -> None:

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from facegender.errors import InputError
-from facegender.training.evaluation.grad_cam import explain, find_layer, heat, load_network, overlay
+from facegender.training.evaluation.grad_cam import (
+    compute_heatmaps,
+    explain,
+    find_layer,
+    load_network,
+    overlay,
+)
 from facegender.training.models.networks import build_network
 from facegender.training.recipe import InputOptions
 
@@ -43,12 +49,12 @@ def images() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 
 def test_heat_lies_where_the_answer_is_from() -> None:
-    found = heat(RedIsMale().eval(), images(), PLAIN)
+    found = compute_heatmaps(RedIsMale().eval(), images(), PLAIN)
     assert found.shape == (2, 64, 64) and found.dtype == np.float32
     assert found.min() >= 0 and found.max() <= 1
     for one, (top, left) in zip(found, ((8, 8), (40, 8)), strict=True):
         inside = one[top : top + 16, left : left + 16].sum() / one.sum()
-        assert inside > 0.6  # a sixteenth of the picture; the map is 8 cells wide
+        assert inside > 0.6  # a sixteenth of the image; the map is 8 cells wide
         row, column = np.unravel_index(one.argmax(), one.shape)
         assert top <= row < top + 16 and left <= column < left + 16
     assert found[0, 40:48, 40:48].max() < 0.2  # blue speaks against red
@@ -68,7 +74,7 @@ def test_the_deepest_layer_that_still_has_places() -> None:
 
 
 def test_a_network_without_places() -> None:
-    with pytest.raises(InputError, match="no Grad-CAM"):
+    with pytest.raises(InputError, match="Grad-CAM is not possible"):
         find_layer(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 2)), PLAIN)
 
 

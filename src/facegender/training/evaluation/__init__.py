@@ -1,1 +1,1 @@
-"""The judgement: one score table, and every figure, plot and page made from it."""
+"""Evaluation of networks: predictions, metrics, comparison, robustness, and the report."""

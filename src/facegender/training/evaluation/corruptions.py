@@ -1,8 +1,8 @@
-"""Worse pictures made of good ones: turned, small, blurred, compressed.
+"""Image corruptions: rotation, low resolution, blur, JPEG compression.
 
-Every condition takes an upright picture, ``uint8 [H, W, 3]``, the landmarks of its face or None,
-and a random generator, and gives another picture. Nothing here is shared with the augmentation
-that networks are trained with. ``benchmarks/accuracy`` has more of them.
+Each takes an upright image, ``uint8 [H, W, 3]``, the landmarks of its face or None, and a random
+generator, and returns an image. Nothing here is used by the training augmentation.
+``benchmarks/accuracy`` has more of them.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ QUALITIES = (50, 30, 20, 10)
 
 
 def rotated(degrees: float, fill: str) -> CorruptFunction:
-    """Turn by ``degrees`` to either side; the corners are filled by ``fill``.
+    """Rotate by ``degrees`` to either side.
 
-    ``black``, ``grey``, ``edge`` (the border's mean colour), or ``photo``: the picture is turned
-    as part of a wider one, which is then cut to the same frame (its surroundings are mirrored, for
-    the archive has no wider picture).
+    Args:
+        degrees: 0 to 45.
+        fill: what the corners show: ``black``, ``gray``, ``edge`` (mean color of the border), or
+            ``photo`` (the image mirrored at its border, as if it had been cut from a larger
+            photo).
     """
 
     def change(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
         angle = degrees * rng.choice((-1, 1))
         if fill == "photo":
             height, width = pixels.shape[:2]
-            context_pixels = np.pad(
-                pixels, ((height // 2,) * 2, (width // 2,) * 2, (0, 0)), "symmetric"
-            )
-            image = Image.fromarray(context_pixels).rotate(angle, Image.Resampling.BICUBIC)
+            padding = ((height // 2,) * 2, (width // 2,) * 2, (0, 0))
+            padded = Image.fromarray(np.pad(pixels, padding, "symmetric"))
             left, top = width // 2, height // 2
+            image = padded.rotate(angle, Image.Resampling.BICUBIC)
             return np.asarray(image.crop((left, top, left + width, top + height)))
-        color = {"black": (0, 0, 0), "grey": (128, 128, 128)}.get(fill) or _border(pixels)
+        color = {"black": (0, 0, 0), "gray": (128, 128, 128)}.get(fill) or _border_color(pixels)
         image = Image.fromarray(pixels)
         return np.asarray(image.rotate(angle, Image.Resampling.BICUBIC, fillcolor=color))
 
@@ -52,7 +53,7 @@ def rotated(degrees: float, fill: str) -> CorruptFunction:
 
 
 def downscaled(side: int) -> CorruptFunction:
-    """Bring the longer side down to ``side`` pixels."""
+    """Resize the longer side to ``side`` pixels, if it is larger."""
 
     def change(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
         image = Image.fromarray(pixels)
@@ -65,18 +66,18 @@ def downscaled(side: int) -> CorruptFunction:
     return change
 
 
-def blurred(share: float) -> CorruptFunction:
-    """Blur by a Gaussian whose sigma is ``share`` of the longer side."""
+def blurred(fraction: float) -> CorruptFunction:
+    """Apply a Gaussian blur with a sigma of ``fraction`` times the longer side."""
 
     def change(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
-        blur = ImageFilter.GaussianBlur(share * max(pixels.shape[:2]))
+        blur = ImageFilter.GaussianBlur(fraction * max(pixels.shape[:2]))
         return np.asarray(Image.fromarray(pixels).filter(blur))
 
     return change
 
 
 def compressed(quality: int) -> CorruptFunction:
-    """Save as JPEG of that quality and read again."""
+    """Encode as JPEG of this quality, and decode."""
 
     def change(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
         file = io.BytesIO()
@@ -87,11 +88,11 @@ def compressed(quality: int) -> CorruptFunction:
 
 
 def clean(pixels: Pixels, _: Landmarks | None, rng: np.random.Generator) -> Pixels:
-    """The picture as it is."""
+    """Return the image unchanged."""
     return pixels
 
 
-def _border(pixels: Pixels) -> tuple[int, int, int]:
+def _border_color(pixels: Pixels) -> tuple[int, int, int]:
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     red, green, blue = (int(value) for value in border.mean(0))
     return red, green, blue

@@ -1,4 +1,4 @@
-"""Plots of figures as SVG that takes its colours from the page: light and dark alike."""
+"""Plots of metrics as SVG with the colors of the page, in light and dark mode."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from facegender.model.model_file import LABELS
+from facegender.training.evaluation.calibration import ReliabilityBin
+from facegender.training.evaluation.metrics import CoverageRow, Proportion, Ranking
+from facegender.training.evaluation.robustness import RobustnessCurve
 from facegender.training.loop.history import EpochMetrics
 
-# Colours that stand for the page's own: what matplotlib writes -> what the page reads.
+# Placeholder colors that matplotlib writes -> CSS variables of the page.
 _INK, _FAINT, _FIRST, _SECOND = "#010101", "#020202", "#030303", "#040404"
 _VARIABLES = {
     _INK: "var(--ink)",
@@ -48,31 +51,31 @@ _SHADE = 0.15
 _NAME = 24
 
 
-def roc(metrics: Mapping[str, Any]) -> str:
-    """Plot true against false answers "male", with the area under the curve."""
+def roc(ranking: Ranking) -> str:
+    """Plot the ROC curve with male as the positive class, with the area under it."""
 
     def draw(axes: Axes) -> None:
-        curve = metrics["curves"]["roc"]
+        curve = ranking.roc_curve
         axes.plot([0, 1], [0, 1], ":", color=_INK, linewidth=0.8)
-        label = f"area {metrics['roc_auc']:.4f}"
-        axes.plot(curve["false_positive"], curve["true_positive"], color=_FIRST, label=label)
-        axes.set_xlabel("share of female pictures answered male")
-        axes.set_ylabel("share of male pictures answered male")
+        label = f"AUC {ranking.roc_auc:.4f}"
+        axes.plot(curve.false_positive_rate, curve.true_positive_rate, color=_FIRST, label=label)
+        axes.set_xlabel("false positive rate (female answered male)")
+        axes.set_ylabel("true positive rate (male answered male)")
         axes.legend(loc="lower right")
 
     return _svg(draw)
 
 
-def precision_recall(metrics: Mapping[str, Any]) -> str:
-    """Plot precision against recall of each label, with average precision."""
+def precision_recall(ranking: Ranking) -> str:
+    """Plot precision against recall of each label, with the average precision."""
 
     def draw(axes: Axes) -> None:
         lowest = 1.0
         for name, color in zip(LABELS, (_SECOND, _FIRST), strict=True):
-            curve = metrics["curves"][f"precision_recall {name}"]
-            label = f"{name}, average {metrics['average_precision'][name]:.4f}"
-            axes.plot(curve["recall"], curve["precision"], color=color, label=label)
-            lowest = min(lowest, *curve["precision"])
+            curve = ranking.precision_recall_curves[name]
+            label = f"{name}, AP {ranking.average_precision[name]:.4f}"
+            axes.plot(curve.recall, curve.precision, color=color, label=label)
+            lowest = min(lowest, *curve.precision)
         axes.set_ylim(max(0.0, lowest - 0.05), 1.01)
         axes.set_xlabel("recall")
         axes.set_ylabel("precision")
@@ -81,71 +84,68 @@ def precision_recall(metrics: Mapping[str, Any]) -> str:
     return _svg(draw)
 
 
-def reliability(metrics: Mapping[str, Any]) -> str:
-    """Plot the share right against what the answers said of themselves."""
+def reliability(bins: Sequence[ReliabilityBin]) -> str:
+    """Plot accuracy against confidence (a reliability diagram)."""
 
     def draw(axes: Axes) -> None:
-        bins = metrics["reliability"]
-        axes.plot([0.5, 1], [0.5, 1], ":", color=_INK, linewidth=0.8, label="as sure as right")
+        axes.plot([0.5, 1], [0.5, 1], ":", color=_INK, linewidth=0.8, label="perfect calibration")
         axes.plot(
-            [one["confidence"] for one in bins],
-            [one["accuracy"] for one in bins],
+            [one.confidence for one in bins],
+            [one.accuracy for one in bins],
             "o-",
             color=_FIRST,
             markersize=4,
             label=f"{len(bins)} bins of equal mass",
         )
-        axes.set_xlabel("probability of the answer")
-        axes.set_ylabel("share right")
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("accuracy")
         axes.legend(loc="lower right")
 
     return _svg(draw)
 
 
-def coverage(metrics: Mapping[str, Any]) -> str:
-    """Plot accuracy of the surest answers against how many are given."""
+def coverage(rows: Sequence[CoverageRow]) -> str:
+    """Plot the accuracy of the most confident answers against their fraction of all."""
 
     def draw(axes: Axes) -> None:
-        rows = metrics["coverage"]
-        _band(axes, [100 * row["answered"] for row in rows], [row["accuracy"] for row in rows])
+        _band(axes, [100 * row.answered for row in rows], [row.accuracy for row in rows])
         axes.xaxis.set_major_locator(MultipleLocator(5))
-        axes.set_xlabel("answered: the surest so many per cent")
-        axes.set_ylabel("accuracy of these, %")
+        axes.set_xlabel("coverage (%)")
+        axes.set_ylabel("accuracy (%)")
 
     return _svg(draw)
 
 
-def groups(shares: Mapping[str, Mapping[str, Any]]) -> str:
-    """Plot the accuracy of groups as points with their intervals, counts beside the names."""
+def groups(accuracies: Mapping[str, Proportion]) -> str:
+    """Plot the accuracy of groups with intervals; names have the counts beside them."""
 
     def draw(axes: Axes) -> None:
-        names = list(shares)
-        values = [100 * shares[name]["value"] for name in names]
-        low, high = ([100 * shares[name]["interval"][end] for name in names] for end in (0, 1))
-        below = [value - end for value, end in zip(values, low, strict=True)]
-        above = [end - value for value, end in zip(values, high, strict=True)]
-        places = range(len(names))
-        reach = [below, above]
-        axes.errorbar(values, places, xerr=reach, fmt="o", capsize=2, markersize=4, color=_FIRST)
-        axes.set_yticks(places, [f"{_short(name)}  ({shares[name]['count']:,})" for name in names])
+        members = accuracies.values()
+        values = [100 * one.value for one in members]
+        below = [100 * (one.value - one.interval[0]) for one in members]
+        above = [100 * (one.interval[1] - one.value) for one in members]
+        positions = range(len(members))
+        axes.errorbar(
+            values, positions, xerr=[below, above], fmt="o", capsize=2, markersize=4, color=_FIRST
+        )
+        names = [f"{_short(name)}  ({one.count:,})" for name, one in accuracies.items()]
+        axes.set_yticks(positions, names)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("accuracy, %, with 95 % interval")
+        axes.set_xlabel("accuracy (%), 95% interval")
 
-    return _svg(draw, height=0.8 + 0.24 * max(3, len(shares)))
+    return _svg(draw, height=0.8 + 0.24 * max(3, len(accuracies)))
 
 
-def robustness(result: Mapping[str, Any], name: str) -> str:
-    """Plot accuracy against the strength of one damage, the clean pictures first."""
+def robustness(clean: Proportion, curve: RobustnessCurve) -> str:
+    """Plot accuracy against the strength of one corruption, clean images first."""
 
     def draw(axes: Axes) -> None:
-        points = [{"at": "clean", "accuracy": result["clean"]}, *result[name]["points"]]
-        places = list(range(len(points)))
-        _band(axes, places, [point["accuracy"] for point in points])
-        ticks = [one["at"] if isinstance(one["at"], str) else f"{one['at']:g}" for one in points]
-        axes.set_xticks(places, ticks)
-        axes.set_xlabel(f"{name}: {result[name]['unit']}")
-        axes.set_ylabel("accuracy, %")
+        positions = list(range(1 + len(curve.points)))
+        _band(axes, positions, [clean, *(point.accuracy for point in curve.points)])
+        axes.set_xticks(positions, ["clean", *(f"{point.strength:g}" for point in curve.points)])
+        axes.set_xlabel(f"{curve.name}: {curve.unit}")
+        axes.set_ylabel("accuracy (%)")
 
     return _svg(draw)
 
@@ -164,29 +164,29 @@ def history(rows: Sequence[EpochMetrics], what: str) -> str:
             axes.plot(epochs, values, "o-", color=color, markersize=3, label=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
-        axes.set_ylabel("accuracy, %" if what == "accuracy" else "loss")
+        axes.set_ylabel("accuracy (%)" if what == "accuracy" else "loss")
         axes.legend()
 
     return _svg(draw)
 
 
-def _band(axes: Axes, x: Sequence[float], shares: Sequence[Mapping[str, Any]]) -> None:
-    """Draw shares in per cent as a line within the band of their intervals."""
-    low, high = ([100 * one["interval"][end] for one in shares] for end in (0, 1))
+def _band(axes: Axes, x: Sequence[float], accuracies: Sequence[Proportion]) -> None:
+    """Draw accuracies in percent as a line within the band of their intervals."""
+    low, high = ([100 * one.interval[end] for one in accuracies] for end in (0, 1))
     axes.fill_between(x, low, high, color=_FIRST, alpha=_SHADE, linewidth=0)
-    axes.plot(x, [100 * one["value"] for one in shares], "o-", color=_FIRST, markersize=4)
+    axes.plot(x, [100 * one.value for one in accuracies], "o-", color=_FIRST, markersize=4)
 
 
 def _short(name: str) -> str:
-    """Make any name of a group fit beside its plot."""
+    """Shorten the name of a group to fit beside its plot."""
     name = name.encode("utf-8", "replace").decode("utf-8")
     return name if len(name) <= _NAME else name[: _NAME - 1] + "…"
 
 
 def _svg(draw: Callable[[Axes], None], height: float = _SIZE[1]) -> str:
-    """Draw one plot as an SVG element without a size of its own."""
+    """Draw one plot as an SVG element without a fixed size."""
     with rc_context(_STYLE), warnings.catch_warnings():
-        # letters that matplotlib cannot measure; the page's own font has them
+        # characters that matplotlib's font lacks; the browser's fonts have them
         warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure = Figure(figsize=(_SIZE[0], height), layout="constrained")
         draw(figure.add_subplot())
@@ -197,6 +197,6 @@ def _svg(draw: Callable[[Axes], None], height: float = _SIZE[1]) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg [^>]*?) ?width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg [^>]*?) ?height="[^"]*"', r"\1", text, count=1)
-    for written, read in _VARIABLES.items():
-        text = text.replace(written, read)
+    for placeholder, variable in _VARIABLES.items():
+        text = text.replace(placeholder, variable)
     return text

@@ -1,9 +1,9 @@
-"""Accuracy against how bad a picture is: turned, small, blurred, compressed."""
+"""Accuracy against image corruption: rotation, low resolution, blur and JPEG compression."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from facegender.images.pixels import Pixels
 from facegender.inference.classifier import Classifier
 from facegender.training.data.image_cache import decode_samples
+from facegender.training.data.label_folders import LABEL_FOLDERS
 from facegender.training.data.samples import stream_samples
 from facegender.training.evaluation.corruptions import (
     BLURS,
@@ -26,100 +27,144 @@ from facegender.training.evaluation.corruptions import (
     downscaled,
     rotated,
 )
-from facegender.training.evaluation.metrics import proportion
+from facegender.training.evaluation.metrics import Proportion, proportion
 from facegender.training.evaluation.predictions_table import PredictionsTable
 
 
 @dataclass(frozen=True, slots=True)
 class Corruption:
-    """One way to make pictures worse: its name, its unit, and how strongly (mildest first)."""
+    """One kind of corruption; ``steps`` maps strengths in ``unit`` to functions, mildest first."""
 
     name: str
     unit: str
-    steps: dict[float, CorruptFunction]
+    steps: Mapping[float, CorruptFunction]
 
 
 CORRUPTIONS = (
     Corruption(
-        "turn",
-        "degrees to either side, surroundings mirrored",
+        "rotation",
+        "degrees to either side, borders mirrored",
         {degrees: rotated(degrees, "photo") for degrees in DEGREES},
     ),
-    Corruption("size", "pixels of the longer side", {side: downscaled(side) for side in SIZES}),
-    Corruption("blur", "sigma, share of the longer side", {size: blurred(size) for size in BLURS}),
+    Corruption(
+        "downscaling", "pixels of the longer side", {side: downscaled(side) for side in SIZES}
+    ),
+    Corruption(
+        "blur", "sigma as a fraction of the longer side", {size: blurred(size) for size in BLURS}
+    ),
     Corruption("JPEG", "quality", {quality: compressed(quality) for quality in QUALITIES}),
 )
 
 
-def choose_samples(scores: PredictionsTable, count: int, seed: int = 0) -> PredictionsTable:
-    """Draw pictures to make worse: those not learned from, where there are any.
+@dataclass(frozen=True, slots=True)
+class RobustnessPoint:
+    """Accuracy at one strength of a corruption."""
+
+    strength: float
+    accuracy: Proportion
+
+
+@dataclass(frozen=True, slots=True)
+class RobustnessCurve:
+    """Accuracy at every strength of one of :data:`CORRUPTIONS`, mildest first."""
+
+    name: str
+    unit: str
+    points: tuple[RobustnessPoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Robustness:
+    """Accuracy on the images as they are, and under every corruption."""
+
+    clean: Proportion
+    curves: tuple[RobustnessCurve, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the JSON form: ``clean``, and each corruption by its name."""
+        return {"clean": self.clean.to_dict()} | {
+            curve.name: {
+                "unit": curve.unit,
+                "points": [
+                    {"strength": point.strength, "accuracy": point.accuracy.to_dict()}
+                    for point in curve.points
+                ],
+            }
+            for curve in self.curves
+        }
+
+
+def choose_samples(predictions: PredictionsTable, count: int, seed: int = 0) -> PredictionsTable:
+    """Draw images to corrupt, from those that the network was not trained on if there are any.
 
     Args:
-        scores: what was judged.
-        count: how many; all where there are no more.
+        predictions: all images.
+        count: how many; all where there are fewer.
         seed: of the draw.
     """
-    rows = [row for row, subset in enumerate(scores.subsets) if subset != "train"]
-    rows = rows or list(range(len(scores.subsets)))
+    rows = [row for row, subset in enumerate(predictions.subsets) if subset != "train"]
+    rows = rows or list(range(len(predictions.subsets)))
     drawn = np.random.default_rng(seed).permutation(rows)[:count]
-    return scores.pick(np.sort(drawn))
+    return predictions.pick(np.sort(drawn))
 
 
 def measure_robustness(
     classifier: Classifier,
     inputs: Sequence[Path],
-    scores: PredictionsTable,
+    predictions: PredictionsTable,
     *,
-    table: Path | None = None,
+    metadata: Path | None = None,
+    classes: Mapping[str, str] = LABEL_FOLDERS,
     seed: int = 0,
     on_image: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
-    """Judge the same pictures again, made worse in every way and strength.
+) -> Robustness:
+    """Classify the same images again under every corruption and strength.
 
     Args:
         classifier: the network.
-        inputs: the archives that the pictures are in.
-        scores: the pictures, as :func:`choose_samples` gives them; their labels count.
-        table: the table that they were read with; it may be all that labels them.
-        seed: of what is random in a damage; together with the picture it decides.
-        on_image: called with the number of pictures done.
-
-    Returns:
-        ``clean`` as a share (see :func:`facegender.training.evaluation.metrics.proportion`), and each of
-        :data:`CORRUPTIONS` as ``{unit, points: [{at, accuracy}, ...]}``.
+        inputs: archives or folders that hold the images.
+        predictions: the images, as :func:`choose_samples` gives them; their labels count.
+        metadata: the metadata table that they were read with; it may be their only label.
+        classes: labels by folder name.
+        seed: of what is random in a corruption, together with the pixels of the image.
+        on_image: called with the number of images done.
     """
-    labels = {(one.archive, one.file): one.label for one in scores.samples}
-    changes = [clean, *(change for damage in CORRUPTIONS for change in damage.steps.values())]
+    labels = {(one.archive, one.file): one.label for one in predictions.samples}
+    functions = [clean, *(step for kind in CORRUPTIONS for step in kind.steps.values())]
 
-    def worsened(pixels: Pixels) -> Pixels:
+    def corrupted(pixels: Pixels) -> Pixels:
         key = zlib.crc32(pixels.tobytes())
         return np.stack(
             [
-                classifier.aligner(change(pixels, None, np.random.default_rng([seed, key]))).pixels
-                for change in changes
+                classifier.aligner(corrupt(pixels, None, np.random.default_rng([seed, key]))).pixels
+                for corrupt in functions
             ]
         )
 
     stream = (
         (sample, data)
-        for sample, data in stream_samples(inputs, table)
+        for sample, data in stream_samples(inputs, metadata, classes=classes)
         if (sample.archive, sample.file) in labels
     )
-    right = []
-    for sample, _, images, _ in decode_samples(stream, worsened):
+    correct = []
+    for sample, _, images, _ in decode_samples(stream, corrupted):
         if images is None:
             continue
-        answers = classifier.probabilities(images)[:, 1] > 0.5
-        right.append(answers == (labels[sample.archive, sample.file] == "male"))
+        is_male = classifier.probabilities(images)[:, 1] > 0.5
+        correct.append(is_male == (labels[sample.archive, sample.file] == "male"))
         if on_image:
-            on_image(len(right))
-    outcomes = np.array(right).reshape(-1, len(changes))
-    result: dict[str, Any] = {"clean": proportion(outcomes[:, 0])}
-    place = 1
-    for damage in CORRUPTIONS:
-        points = []
-        for at in damage.steps:
-            points.append({"at": at, "accuracy": proportion(outcomes[:, place])})
-            place += 1
-        result[damage.name] = {"unit": damage.unit, "points": points}
-    return result
+            on_image(len(correct))
+    columns = iter(np.array(correct, bool).reshape(-1, len(functions)).T)
+    return Robustness(
+        clean=proportion(next(columns)),
+        curves=tuple(
+            RobustnessCurve(
+                kind.name,
+                kind.unit,
+                tuple(
+                    RobustnessPoint(strength, proportion(next(columns))) for strength in kind.steps
+                ),
+            )
+            for kind in CORRUPTIONS
+        ),
+    )
