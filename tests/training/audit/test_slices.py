@@ -1,4 +1,4 @@
-"""Batches of wrong labels are found by what their files share, or how they follow each other."""
+"""Slices of wrong labels are found by what their files share, or by runs of consecutive files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from facegender.training.audit.slices import Slice, find_slices
 from facegender.training.data.samples import Columns, Sample, read_columns
 
 COUNT = 2000
-BATCH = range(601, 649, 2)  # 24 files labelled LABELS[1], next to each other in the archive
+RUN = range(601, 649, 2)  # 24 files labeled LABELS[1], next to each other in the archive
 
 
 def made(seed: int = 0) -> tuple[list[Sample], NDArray[np.float64]]:
@@ -27,24 +27,24 @@ def made(seed: int = 0) -> tuple[list[Sample], NDArray[np.float64]]:
         Sample("a.tar", f"{LABELS[n % 2]}/x{name}.png", LABELS[n % 2])
         for n, name in enumerate(names)
     ]
-    right = np.where(rng.random(COUNT) < 0.03, 0.04, 0.97)
-    return samples, right
+    p_label = np.where(rng.random(COUNT) < 0.03, 0.04, 0.97)
+    return samples, p_label
 
 
-def batches(
-    samples: list[Sample], right: NDArray[np.float64], columns: Columns | None = None
+def slices(
+    samples: list[Sample], p_label: NDArray[np.float64], columns: Columns | None = None
 ) -> list[Slice]:
     labels = np.array([LABELS.index(sample.label) for sample in samples])
-    return find_slices(samples, right, labels, np.arange(len(samples)), columns)
+    return find_slices(samples, p_label, labels, np.arange(len(samples)), columns)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_wrong_labels_here_and_there_are_no_batch(seed: int) -> None:
-    samples, right = made(seed)
+def test_independent_label_errors_are_no_slice(seed: int) -> None:
+    samples, p_label = made(seed)
     rng = np.random.default_rng(seed)
     samples = [replace(sample, age=str(rng.integers(90)), race="xyz"[n % 3]) for n, sample in
                enumerate(samples)]  # fmt: skip
-    assert batches(samples, right) == []
+    assert slices(samples, p_label) == []
 
 
 @pytest.mark.parametrize(
@@ -61,26 +61,26 @@ def test_wrong_labels_here_and_there_are_no_batch(seed: int) -> None:
         ({"file": "male/2017-01-09x{}.png"}, "date", "2017-01-09"),
     ],
 )
-def test_what_a_batch_shares_is_named(change: dict[str, str], kind: str, name: str) -> None:
-    samples, right = made()
+def test_what_a_slice_shares_is_named(change: dict[str, str], kind: str, name: str) -> None:
+    samples, p_label = made()
     rng = np.random.default_rng(1)
     rows = np.sort(rng.permutation(np.arange(1, COUNT, 2))[:30])  # far apart from each other
     for row in rows:
         values = {key: text.format(f"{row:08x}") for key, text in change.items()}
         samples[row] = replace(samples[row], **values)
-    right[rows[:27]] = 0.02
-    (batch,) = batches(samples, right)
-    assert (batch.kind, batch.name, batch.label) == (kind, name, LABELS[1])
-    assert batch.rows == tuple(rows.tolist())
-    assert (batch.images, batch.surely) == (30, int((right[rows] < 0.1).sum()))
+    p_label[rows[:27]] = 0.02
+    (found,) = slices(samples, p_label)
+    assert (found.kind, found.name, found.label) == (kind, name, LABELS[1])
+    assert found.rows == tuple(rows.tolist())
+    assert (found.images, found.confidently_disagreeing) == (30, int((p_label[rows] < 0.1).sum()))
 
 
 @pytest.mark.parametrize("how", ["archive", "table", "names"])
-def test_a_stretch_of_files_is_found_where_nothing_is_shared(how: str) -> None:
-    samples, right = made()
+def test_a_run_of_files_is_found_where_nothing_is_shared(how: str) -> None:
+    samples, p_label = made()
     columns = None
     if how == "archive":
-        rows = list(BATCH)
+        rows = list(RUN)
     else:
         rows = sorted(np.random.default_rng(2).permutation(np.arange(1, COUNT, 2))[:24].tolist())
     if how == "names":  # IMG_998 ... IMG_1021: in natural order, though not in the alphabet's
@@ -91,46 +91,46 @@ def test_a_stretch_of_files_is_found_where_nothing_is_shared(how: str) -> None:
         for number, row in enumerate(rows):
             lines[row] = 40_000 + number
         columns = Columns(lines, {})
-    right[rows] = 0.02
-    right[rows[7]] = 0.9  # one of them is right, or looks so
-    (batch,) = batches(samples, right, columns)
-    names = {"archive": "order in the archive", "table": "order of the table"}
-    assert batch.kind == names.get(how, "order of names")
-    assert batch.label == LABELS[1]
+    p_label[rows] = 0.02
+    p_label[rows[7]] = 0.9  # one of them looks right
+    (found,) = slices(samples, p_label, columns)
+    names = {"archive": "order in the archive", "table": "order in the table"}
+    assert found.kind == names.get(how, "order of names")
+    assert found.label == LABELS[1]
     assert (
-        len({*batch.rows} & {*rows}) >= 23 and batch.images <= 30
-    )  # a wrong one near by is drawn in
-    first, last = batch.name.split(" to ")
-    assert first == samples[batch.rows[0]].file and last == samples[batch.rows[-1]].file
+        len({*found.rows} & {*rows}) >= 23 and found.images <= 30
+    )  # a wrong one nearby is included
+    first, last = found.name.split(" to ")
+    assert first == samples[found.rows[0]].file and last == samples[found.rows[-1]].file
 
 
-def test_hard_images_are_no_batch_until_most_that_speak_against_are_sure() -> None:
-    samples, right = made()
+def test_hard_images_are_no_slice_until_most_that_disagree_do_so_confidently() -> None:
+    samples, p_label = made()
     rng = np.random.default_rng(3)
     rows = np.sort(rng.permutation(np.arange(1, COUNT, 2))[:60])
     for row in rows:
         samples[row] = replace(samples[row], age="5")
-    right[rows] = np.where(np.arange(60) % 2, 0.4, 0.6)
-    assert batches(samples, right) == []
-    right[rows[:20]] = 0.05  # of 40 against
-    assert batches(samples, right) == []
-    right[rows[:30]] = 0.05  # of 45
-    assert [batch.name for batch in batches(samples, right)] == ["5"]
+    p_label[rows] = np.where(np.arange(60) % 2, 0.4, 0.6)
+    assert slices(samples, p_label) == []
+    p_label[rows[:20]] = 0.05  # of 40 against
+    assert slices(samples, p_label) == []
+    p_label[rows[:30]] = 0.05  # of 45
+    assert [one.name for one in slices(samples, p_label)] == ["5"]
 
 
 def test_two_columns_together_name_what_none_does_alone() -> None:
-    samples, right = made()
+    samples, p_label = made()
     rng = np.random.default_rng(4)
     for n in range(COUNT):
         samples[n] = replace(samples[n], age=str(20 + rng.integers(4)), race="abcd"[n // 2 % 4])
     rows = [n for n in range(1, COUNT, 2) if (samples[n].age, samples[n].race) == ("21", "c")]
-    right[rows] = 0.03
-    (batch,) = batches(samples, right)
-    assert (batch.kind, batch.name, batch.rows) == ("age and race", "21, c", tuple(rows))
+    p_label[rows] = 0.03
+    (found,) = slices(samples, p_label)
+    assert (found.kind, found.name, found.rows) == ("age and race", "21, c", tuple(rows))
 
 
-def test_any_column_of_a_table_is_looked_at(tmp_path: Path) -> None:
-    samples, right = made()
+def test_any_column_of_a_table_is_tested(tmp_path: Path) -> None:
+    samples, p_label = made()
     rng = np.random.default_rng(5)
     rows = np.sort(rng.permutation(np.arange(1, COUNT, 2))[:15])
     days = ["tuesday" if n in rows else "monday" for n in range(COUNT)]
@@ -140,38 +140,38 @@ def test_any_column_of_a_table_is_looked_at(tmp_path: Path) -> None:
     columns = read_columns(table, samples)
     assert columns.values == {"scanned on": [*days[:-1], ""]}
     assert columns.lines == [*range(2, COUNT + 1), 0]
-    right[rows] = 0.03
-    (batch,) = batches(samples, right, columns)
-    assert (batch.kind, batch.name) == ("scanned on", "tuesday")
+    p_label[rows] = 0.03
+    (found,) = slices(samples, p_label, columns)
+    assert (found.kind, found.name) == ("scanned on", "tuesday")
     with pytest.raises(InputError, match="no column named `file`"):
         table.write_text("name\n", encoding="utf-8")
         read_columns(table, samples)
 
 
-def test_the_chance_is_the_hypergeometric_one_times_the_tests() -> None:
+def test_the_p_value_is_the_hypergeometric_one_times_the_tests() -> None:
     samples = [Sample("a.tar", f"male/{n:03}.png", "male") for n in range(100)]
-    right = np.full(100, 0.9)
+    p_label = np.full(100, 0.9)
     rows = np.random.default_rng(0).permutation(100)[:10]
     for row in rows:
         samples[row] = replace(samples[row], person="p")
-    right[rows[:9]] = 0.05
+    p_label[rows[:9]] = 0.05
     others = [row for row in range(100) if row not in rows]
-    right[others[::30]] = 0.05  # three more elsewhere
+    p_label[others[::30]] = 0.05  # three more elsewhere
     wrong, drawn = 12, 10
     ways = sum(comb(wrong, k) * comb(100 - wrong, drawn - k) for k in (9, 10))
-    (batch,) = batches(samples, right)
+    (found,) = slices(samples, p_label)
     tests = 3  # the folder, the archive, the person
-    assert batch.kind == "person"
-    assert batch.chance == pytest.approx(2 * tests * ways / comb(100, drawn), rel=1e-9)
+    assert found.kind == "person"
+    assert found.p_value == pytest.approx(2 * tests * ways / comb(100, drawn), rel=1e-9)
 
 
-def test_of_one_person_most_against_is_enough() -> None:
-    samples, right = made()
+def test_of_one_person_most_disagreeing_is_enough() -> None:
+    samples, p_label = made()
     rows = np.arange(1, 400, 40)
     for row in rows:
         samples[row] = replace(samples[row], person="p7", age="7")
-    right[rows] = 0.2
-    assert [batch.kind for batch in batches(samples, right)] == ["person"]
+    p_label[rows] = 0.2
+    assert [one.kind for one in slices(samples, p_label)] == ["person"]
     for row in rows:
         samples[row] = replace(samples[row], person="")
-    assert batches(samples, right) == []
+    assert slices(samples, p_label) == []

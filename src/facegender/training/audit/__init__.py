@@ -1,1 +1,1 @@
-"""What is wrong with the pictures: copies, doubtful labels, leakage, before anything is learned."""
+"""Audit of labeled datasets: duplicates, label issues, broken images, and leaks."""
