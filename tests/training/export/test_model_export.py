@@ -1,4 +1,4 @@
-"""The model file answers as the trained network does, for the pixels that training sees."""
+"""The model file agrees with the trained network, on the pixels that training uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from facegender.errors import ModelFileError
 from facegender.faces.alignment import Crop
 from facegender.faces.face_aligner import FaceAligner
 from facegender.images.decode import decode
-from facegender.images.pixels import Pixels, Resize
+from facegender.images.pixels import Pixels, Resize, resize
 from facegender.inference.classifier import Classifier
 from facegender.model.model_file import DESCRIPTION_KEY, ModelDescription, read_model_file
 from facegender.training.data.augmentation import normalize, to_float
@@ -30,15 +30,17 @@ from facegender.training.export.model_export import (
     export_model,
     update_description,
 )
-from facegender.training.loop.fit import compute_logits
+from facegender.training.loop.logits import compute_logits
 from facegender.training.models.networks import build_network
 from facegender.training.recipe import InputOptions
 
-GREY = InputOptions(height=16, width=20, grayscale=True, mean=(0.1, 0.2, 0.3), std=(0.9, 0.8, 0.7))
+GRAYSCALE = InputOptions(
+    height=16, width=20, grayscale=True, mean=(0.1, 0.2, 0.3), std=(0.9, 0.8, 0.7)
+)
 
 
 class Layer(nn.Module):
-    """One layer over all pixels, with more than 1,024 weights, so that they are halved."""
+    """One layer over all pixels, with more than 1,024 weights, which are stored as float16."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -55,14 +57,18 @@ def noise(count: int, height: int, width: int) -> Pixels:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module, ModelDescription]:
-    """A grey, oblong network with a temperature, and its file."""
+    """A grayscale, oblong network with a temperature, and its file."""
     torch.manual_seed(1)
     network = Layer(3 * 16 * 20)
     description = ModelDescription(
-        "grey", GREY.aligner.resize, grayscale=True, temperature=0.37, pretrained="random weights"
+        "grayscale",
+        GRAYSCALE.aligner.resize,
+        grayscale=True,
+        temperature=0.37,
+        pretrained="random weights",
     )
     path = tmp_path_factory.mktemp("export") / "new folder" / "model.onnx"
-    difference = export_model(network, GREY, description, noise(70, 16, 20), path)
+    difference = export_model(network, GRAYSCALE, description, noise(70, 16, 20), path)
     assert 0 <= difference <= 1e-3
     return path, network, description
 
@@ -82,13 +88,13 @@ def test_probabilities_agree_with_the_formula(
     path, network, _ = exported
     pixels = noise(33, 16, 20)
     with torch.inference_mode():
-        x = normalize(to_float(torch.from_numpy(pixels), True), GREY)
+        x = normalize(to_float(torch.from_numpy(pixels), True), GRAYSCALE)
         expected = (network(x) / 0.37).softmax(1).numpy()
     assert np.ptp(expected[:, 1]) > 0.05  # there is something to agree on
     np.testing.assert_allclose(Classifier.load(path).probabilities(pixels), expected, atol=1e-3)
 
 
-def test_weights_are_stored_as_halves(exported: tuple[Path, nn.Module, ModelDescription]) -> None:
+def test_weights_are_stored_as_float16(exported: tuple[Path, nn.Module, ModelDescription]) -> None:
     path, network, _ = exported
     weights = sum(p.numel() for p in network.parameters())
     assert path.stat().st_size < 2 * weights + 8000
@@ -116,7 +122,7 @@ def test_nothing_of_this_machine_is_in_the_file(
         assert [place for place in places if place.encode() in data] == []
 
 
-def test_describe_again_keeps_the_graph(
+def test_a_new_description_keeps_the_graph(
     exported: tuple[Path, nn.Module, ModelDescription], tmp_path: Path
 ) -> None:
     path, _, description = exported
@@ -138,7 +144,7 @@ def test_describe_again_keeps_the_graph(
     )
 
 
-def test_describe_again_refuses_what_is_no_model_file(tmp_path: Path) -> None:
+def test_a_new_description_refuses_other_files(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with pytest.raises(ModelFileError):
         update_description(tmp_path / "model.onnx", ModelDescription("x", Resize(8, 8)))
@@ -166,11 +172,11 @@ def test_parity_by_hand(expected: list[float], given: list[float], refused: bool
         assert check_parity(one, two) == pytest.approx(np.abs(one - two).max())
 
 
-def test_a_network_that_halves_badly_keeps_its_whole_weights(tmp_path: Path) -> None:
+def test_a_network_that_needs_float32_keeps_it(tmp_path: Path) -> None:
     options = InputOptions(height=24, width=24, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     network = Layer(3 * 24 * 24)
     count = 3 * 24 * 24
-    with torch.no_grad():  # a sum of many weights that float16 rounds all to one side
+    with torch.no_grad():  # a sum of many weights that float16 all rounds the same way
         network.layer.weight.copy_(torch.tensor([[0.0], [1 + 2**-12]]).expand(2, count))
         network.layer.bias.copy_(torch.tensor([0.0, -count * (1 + 2**-12)]))
     white = np.full((3, 24, 24, 3), 255, np.uint8)
@@ -189,12 +195,12 @@ class Random(nn.Module):
         return torch.rand_like(x.mean((2, 3))[:, :2]) * 4
 
 
-def test_a_graph_that_answers_otherwise_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_graph_that_disagrees_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     options = InputOptions(height=24, width=24)
     pixels = np.zeros((3, 24, 24, 3), np.uint8)
     description = ModelDescription("bad", options.aligner.resize)
     path = tmp_path / "model.onnx"
-    with pytest.raises(ParityError, match="does not answer as the network does"):
+    with pytest.raises(ParityError, match="exported graph and the network disagree"):
         export_model(Random(), options, description, pixels, path)
     assert list(tmp_path.iterdir()) == []
     path.write_bytes(b"an older file")
@@ -203,7 +209,7 @@ def test_a_graph_that_answers_otherwise_is_refused_and_nothing_is_written(tmp_pa
     assert path.read_bytes() == b"an older file"
 
 
-# What training's evaluation feeds the network is what predict feeds it
+# Training and predict use the same pixels
 
 
 @pytest.fixture(scope="module")
@@ -215,41 +221,41 @@ def awkward(tmp_path_factory: pytest.TempPathFactory, draw: Callable[..., Image.
             draw(label, n, size).save(root / label / f"odd {n}.png")
         face = draw(label, 20, (61, 47))
         face.save(root / label / "face.jpg", quality=60)
-        face.convert("L").save(root / label / "grey.jpg")
+        face.convert("L").save(root / label / "grayscale.jpg")
         face.convert("P").save(root / label / "palette.gif")
         face.convert("CMYK").save(root / label / "cmyk.jpg")
         for turn in range(2, 9):
             exif = Image.Exif()
             exif[0x0112] = turn
             face.save(root / label / f"turned {turn}.jpg", exif=exif)
-        clear = face.copy()
-        clear.putalpha(Image.linear_gradient("L").resize(face.size))
-        clear.save(root / label / "clear.png")
-        clear.save(root / label / "clear.webp")
+        transparent = face.copy()
+        transparent.putalpha(Image.linear_gradient("L").resize(face.size))
+        transparent.save(root / label / "transparent.png")
+        transparent.save(root / label / "transparent.webp")
         deep = np.asarray(face.convert("L")).astype(np.uint16) * 257
         Image.fromarray(deep).save(root / label / "sixteen.png")
     return root
 
 
 @pytest.mark.parametrize(
-    "resize",
+    "size",
     [
         Resize(32, 32),
         Resize(45, 33, "bicubic"),
-        Resize(32, 32, "lanczos", "pad"),
-        Resize(24, 31, "box", "crop"),
+        Resize(32, 32, "lanczos", "letterbox"),
+        Resize(24, 31, "box", "center_crop"),
     ],
-    ids=lambda resize: f"{resize.interpolation}-{resize.resize_mode}",
+    ids=lambda size: f"{size.interpolation}-{size.resize_mode}",
 )
 def test_training_and_predict_see_the_same_pixels(
-    awkward: Path, tmp_path: Path, resize: Resize
+    awkward: Path, tmp_path: Path, size: Resize
 ) -> None:
-    cache = open_image_cache([awkward], None, FaceAligner(Crop(), resize), tmp_path)
+    cache = open_image_cache([awkward], None, FaceAligner(Crop(), size), tmp_path)
     assert len(cache.samples) == 40
     assert set(cache.errors) == {""}
     for sample, pixels in zip(cache.samples, cache.pixels, strict=True):
         data = (awkward / sample.file).read_bytes()
-        np.testing.assert_array_equal(pixels, resize(decode(data), resize), err_msg=sample.file)
+        np.testing.assert_array_equal(pixels, resize(decode(data), size), err_msg=sample.file)
 
 
 def test_from_file_to_answer_torch_and_predict_agree(

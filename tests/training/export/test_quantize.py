@@ -1,4 +1,4 @@
-"""Other forms of a run's network: what they give up is measured, and said in the file."""
+"""Quantized networks and OpenVINO: the accuracy loss is measured and stored in the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_int8_file_is_a_model_file_with_its_loss_in_it(run_folder: Path, tmp_pat
     assert small.description.terms == "changed"
     assert small.description.resize == given.description.resize
     assert small.description.crop == given.description.crop
-    assert small.description.metrics["int8"]["validation"]["pictures"] == loss.images > 0
+    assert small.description.metrics["int8"]["validation"]["images"] == loss.images > 0
     frame = (given.description.resize.height, given.description.resize.width, 3)
     pixels = np.random.default_rng(0).integers(0, 256, (40, *frame), dtype=np.uint8)
     alone = np.concatenate([small.probabilities(pixels[n : n + 1]) for n in range(40)])
@@ -49,8 +49,8 @@ def test_openvino_files_answer_alike(run_folder: Path, tmp_path: Path) -> None:
     ("after", "is_refused"),
     [
         ([0.9] * 500 + [0.1] * 500, False),
-        ([0.9] * 500 + [0.1] * 498 + [0.6] * 2, True),  # two of 1,000 are wrong now
-        ([0.9] * 500 + [0.1] * 489 + [0.4] * 11, True),  # right, but eleven unknown
+        ([0.9] * 500 + [0.1] * 498 + [0.6] * 2, True),  # two of 1,000 are now wrong
+        ([0.9] * 500 + [0.1] * 489 + [0.4] * 11, True),  # correct, but eleven unknown
         ([0.9] * 500 + [0.1] * 490 + [0.4] * 10, False),
     ],
 )

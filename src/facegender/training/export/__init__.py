@@ -1,1 +1,1 @@
-"""From a network to a model file, and its int8 and OpenVINO forms."""
+"""Export of networks: model files, int8 quantization, OpenVINO."""

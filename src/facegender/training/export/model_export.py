@@ -1,4 +1,4 @@
-"""Network -> model file, refused when the two disagree on real pictures."""
+"""Export a network as a model file; refused if the two disagree on real images."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from facegender.training.data.augmentation import normalize, to_float
 from facegender.training.recipe import InputOptions
 
 TOLERANCE = 1e-3
-"""Largest difference of a probability, and the band around 0.5 in which a label may flip."""
+"""Largest allowed difference of a probability, and of a flipped label's probability from 0.5."""
 
 _OPSET = 18
 
 
 class ParityError(FacegenderError):
-    """The exported graph does not answer as the trained network does."""
+    """The exported graph and the trained network disagree."""
 
 
 class _Deployed(nn.Module):
-    """A network with everything around it: pixels in, calibrated probabilities out."""
+    """A network with its pre- and postprocessing: pixels in, calibrated probabilities out."""
 
     def __init__(self, network: nn.Module, options: InputOptions, temperature: float) -> None:
         super().__init__()
@@ -62,53 +62,57 @@ def export_model(
     pixels: Pixels,
     path: Path,
 ) -> float:
-    """Write a network as a model file, after holding it against torch on real pictures.
+    """Write a network as a model file, after comparing it with torch on real images.
 
-    Weights are stored as float16 and computed with as float32, which halves the file; where that
-    costs more than ``TOLERANCE`` they are stored as float32.
+    Weights are stored as float16 and used as float32, which halves the file; if that costs more
+    than ``TOLERANCE``, they are stored as float32.
 
     Args:
         network: trained; left in evaluation mode on the CPU.
-        options: what the network is fed.
-        description: what the file says of itself; its temperature goes into the graph.
-        pixels: real pictures to compare on, ``uint8 [N, H, W, 3]`` at the network's size.
-        path: where the file goes; written whole or not at all.
+        options: the input options of the recipe.
+        description: stored in the file; its temperature goes into the graph.
+        pixels: real images to compare on, ``uint8 [N, H, W, 3]`` at the input size.
+        path: where the file is written, atomically.
 
     Returns:
         The largest difference of a probability between torch and the file.
 
     Raises:
-        ParityError: a probability differs by more than ``TOLERANCE``, or a label flips farther
-            than that from 0.5. Nothing is written.
+        ParityError: a probability differs by more than ``TOLERANCE``; a label that flips farther
+            than that from 0.5 is one of these. Nothing is written.
     """
     deployed = _Deployed(network.cpu().eval(), options, description.temperature).eval()
     with torch.inference_mode():
         expected = torch.cat(
-            [deployed(torch.from_numpy(subset)) for subset in _parts(pixels)]
+            [deployed(torch.from_numpy(batch)) for batch in _batches(pixels)]
         ).numpy()
     model = _to_onnx(deployed, options)
     try:
         graph = add_description(weights_to_float16(model), description)
-        difference = check_parity(expected, _answers(graph, pixels))
-    except ParityError:  # float16 costs this network too much
+        difference = check_parity(expected, _run_graph(graph, pixels))
+    except ParityError:  # float16 is not precise enough for this network
         graph = add_description(model, description)
-        difference = check_parity(expected, _answers(graph, pixels))
+        difference = check_parity(expected, _run_graph(graph, pixels))
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.buffer.write(graph)
     return difference
 
 
-def _answers(graph: bytes, pixels: Pixels) -> NDArray[np.float32]:
-    """Run a model file that is not yet in its place, read as any other."""
+def _run_graph(graph: bytes, pixels: Pixels) -> NDArray[np.float32]:
+    """Run a model file before it is written to its path."""
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder) / MODEL_NAME
         candidate.write_bytes(graph)
         return Classifier.load(candidate, runtime="onnxruntime").probabilities(pixels)
 
 
-def check_parity(expected: NDArray[np.floating], given: NDArray[np.floating]) -> float:
-    """Compare two tables of probabilities ``[N, 2]`` of the same pictures.
+def check_parity(expected: NDArray[np.floating], exported: NDArray[np.floating]) -> float:
+    """Compare the probabilities of torch and of the exported graph for the same images.
+
+    Args:
+        expected: by torch, ``float [N, 2]``.
+        exported: by the graph, ``float [N, 2]``.
 
     Returns:
         The largest difference.
@@ -116,40 +120,51 @@ def check_parity(expected: NDArray[np.floating], given: NDArray[np.floating]) ->
     Raises:
         ParityError: as for :func:`export_model`.
     """
-    difference = float(np.abs(expected - given).max(initial=0.0))
-    flipped = expected.argmax(1) != given.argmax(1)
+    difference = float(np.abs(expected - exported).max(initial=0.0))
+    flipped = expected.argmax(1) != exported.argmax(1)
     decided = np.abs(expected[:, 1] - 0.5) > TOLERANCE
-    if not difference <= TOLERANCE:  # a flip farther than that from 0.5 differs by more, too
+    if not difference <= TOLERANCE:  # NaN, too; and a flip differs by more
         raise ParityError(
-            f"the exported graph does not answer as the network does: probabilities differ by up "
-            f"to {difference:.3g} (allowed {TOLERANCE:g}) and {int((flipped & decided).sum())} of "
+            "The exported graph and the network disagree: probabilities differ by up to "
+            f"{difference:.3g} (allowed {TOLERANCE:g}) and {int((flipped & decided).sum())} of "
             f"{len(expected)} labels flip. No model file was written"
         )
     return difference
 
 
 def update_description(path: Path, description: ModelDescription) -> None:
-    """Give a model file another description (figures measured after the export).
+    """Replace the description of a model file, such as after metrics were computed.
 
     Raises:
         ModelFileError: it is not a model file.
     """
-    read_model_file(path)
-    model = onnx.load(path)
+    copy_model_file(path, path, description)
+
+
+def copy_model_file(source: Path, path: Path, description: ModelDescription) -> None:
+    """Write a model file again, with another description.
+
+    Raises:
+        ModelFileError: ``source`` is not a model file.
+    """
+    read_model_file(source)
+    model = onnx.load(source)
     with atomic_write(path) as file:
         file.buffer.write(add_description(model, description))
 
 
-def _parts(pixels: Pixels) -> list[Pixels]:
-    """Cut pictures into pieces that fit into memory as floats."""
-    return [np.ascontiguousarray(pixels[at : at + 64]) for at in range(0, len(pixels), 64)]
+def _batches(pixels: Pixels) -> list[Pixels]:
+    """Split images into batches that fit into memory as floats."""
+    return [np.ascontiguousarray(pixels[start : start + 64]) for start in range(0, len(pixels), 64)]
 
 
 def _to_onnx(deployed: nn.Module, options: InputOptions) -> onnx.ModelProto:
-    """Trace the graph with a free batch size."""
+    """Export the graph with a dynamic batch size."""
     example = torch.zeros((2, options.height, options.width, 3), dtype=torch.uint8)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of its own use of older functions
+        warnings.simplefilter(
+            "ignore"
+        )  # the exporter warns of deprecated functions that it uses itself
         program = torch.onnx.export(
             deployed,
             (example,),
@@ -166,10 +181,10 @@ def _to_onnx(deployed: nn.Module, options: InputOptions) -> onnx.ModelProto:
 
 
 def weights_to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Give the model with large float32 weights as float16, each behind a cast back to float32."""
-    halved = onnx.ModelProto()
-    halved.CopyFrom(model)
-    graph = halved.graph
+    """Copy a model with large float32 weights stored as float16 and cast back to float32."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
     casts = []
     for tensor in list(graph.initializer):
         if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims, dtype=np.int64) < 1024:
@@ -181,14 +196,14 @@ def weights_to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-    kept: list[Any] = [value for value in graph.value_info if value.name != ""]
+    named: list[Any] = [value for value in graph.value_info if value.name != ""]
     del graph.value_info[:]
-    graph.value_info.extend(kept)
-    return halved
+    graph.value_info.extend(named)
+    return result
 
 
 def add_description(model: onnx.ModelProto, description: ModelDescription) -> bytes:
-    """Put a description into a graph's metadata, drop what else is there, and seal the bytes.
+    """Replace the metadata of a graph by a description, and seal the bytes with their digest.
 
     Returns:
         A model file.
@@ -198,7 +213,7 @@ def add_description(model: onnx.ModelProto, description: ModelDescription) -> by
     model.producer_name = "facegender"
     for node in model.graph.node:
         node.doc_string = ""
-        del node.metadata_props[:]  # the exporter's traces: long, and full of local paths
+        del node.metadata_props[:]  # stack traces of the exporter, with local paths
     for values in (model.graph.value_info, model.graph.input, model.graph.output):
         for value in values:
             del value.metadata_props[:]

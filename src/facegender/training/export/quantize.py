@@ -1,7 +1,7 @@
-"""A model file -> the same network in int8, or for OpenVINO: less arithmetic, nearly its answers.
+"""Convert a model file to int8 or to OpenVINO, with a check of the accuracy loss.
 
-What a conversion gives up is measured on the run's validation pictures and refused where it is
-more than a tenth of a point, or where the share of ``unknown`` moves by more than a point.
+The loss is measured on the validation images of the run. A conversion is refused if accuracy falls
+by more than a tenth of a point, or if the fraction of ``unknown`` changes by more than a point.
 """
 
 from __future__ import annotations
@@ -30,38 +30,40 @@ from facegender.model.model_file import (
 )
 from facegender.training.console import Console
 from facegender.training.data.image_rows import read_rows
+from facegender.training.dataset import load_images, split_images, subset_indices
 from facegender.training.export.model_export import add_description
-from facegender.training.prepare import load_images, split_images, subset_indices
 from facegender.training.run_folder import open_run
 
 MAX_ACCURACY_LOSS = 0.1
-"""Of accuracy on the validation part, in points."""
+"""Largest allowed loss of accuracy on the validation subset, in percentage points."""
 
 MAX_UNKNOWN_CHANGE = 1.0
-"""Of the share of ``unknown``, in points."""
+"""Largest allowed change of the fraction of ``unknown``, in percentage points."""
 
 CALIBRATION_IMAGES = 512
-_LEAST_SURE = 0.05
+"""Training images that the activation ranges of int8 are taken from."""
+
+_LEAST_CONFIDENT = 0.05
 _CALIBRATION_BATCH = 16
-_LINEAR = ["Conv", "Add", "Relu", "MaxPool", "AveragePool", "Pad"]
+_QUANTIZED_OPERATORS = ["Conv", "Add", "Relu", "MaxPool", "AveragePool", "Pad"]
 
 
 class QuantizationLossError(FacegenderError):
-    """A conversion gives up more accuracy than is allowed; nothing was written."""
+    """A conversion loses more accuracy than is allowed; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizationLoss:
-    """What a conversion gives up, on labelled pictures.
+    """Loss of a conversion on labeled images.
 
     Attributes:
-        images: how many.
+        images: number of images.
         accuracy_before: in full precision, in percent.
-        accuracy_after: in percent.
-        unknown_before: share of answers below the threshold, in percent.
-        unknown_after: likewise.
-        flipped: answers whose label is another one.
-        largest: difference of a probability.
+        accuracy_after: after the conversion, in percent.
+        unknown_before: answers below the minimum confidence, in percent.
+        unknown_after: the same after the conversion.
+        flipped: number of answers whose label changes.
+        max_difference: largest difference of a probability.
     """
 
     images: int
@@ -70,7 +72,7 @@ class QuantizationLoss:
     unknown_before: float
     unknown_after: float
     flipped: int
-    largest: float
+    max_difference: float
 
     @classmethod
     def between(
@@ -78,15 +80,19 @@ class QuantizationLoss:
         before: NDArray[np.floating],
         after: NDArray[np.floating],
         labels: NDArray[np.integer],
-        threshold: float,
+        min_confidence: float,
     ) -> QuantizationLoss:
-        """Compare two tables of probabilities ``[N, 2]`` of the same labelled pictures.
+        """Compare the probabilities before and after a conversion.
 
-        Where the network has no threshold of its own (0.5), the one counts below which the least
-        sure twentieth of the answers in full precision lies.
+        Args:
+            before: in full precision, ``float [N, 2]``.
+            after: after the conversion, ``float [N, 2]``.
+            labels: index into ``LABELS``, ``int [N]``.
+            min_confidence: below it an answer is ``unknown``. If the model has none (0.5), the
+                least confident twentieth of the answers in full precision counts as unknown.
         """
-        if threshold <= 0.5:
-            threshold = float(np.quantile(before.max(1), _LEAST_SURE))
+        if min_confidence <= 0.5:
+            min_confidence = float(np.quantile(before.max(1), _LEAST_CONFIDENT))
 
         def percent(hits: NDArray[np.bool_]) -> float:
             return round(100.0 * float(hits.mean()), 3)
@@ -95,26 +101,38 @@ class QuantizationLoss:
             len(labels),
             percent(before.argmax(1) == labels),
             percent(after.argmax(1) == labels),
-            percent(before.max(1) < threshold),
-            percent(after.max(1) < threshold),
+            percent(before.max(1) < min_confidence),
+            percent(after.max(1) < min_confidence),
             int((before.argmax(1) != after.argmax(1)).sum()),
             round(float(np.abs(before - after).max()), 4),
         )
 
     def check(self) -> None:
-        """Refuse a conversion that gives up too much.
+        """Raise if the loss is larger than allowed.
 
         Raises:
-            LossError: it does.
+            QuantizationLossError: it is.
         """
         lost = self.accuracy_before - self.accuracy_after
-        moved = abs(self.unknown_before - self.unknown_after)
-        if lost > MAX_ACCURACY_LOSS or moved > MAX_UNKNOWN_CHANGE:
+        change = abs(self.unknown_before - self.unknown_after)
+        if lost > MAX_ACCURACY_LOSS or change > MAX_UNKNOWN_CHANGE:
             raise QuantizationLossError(
-                f"on {self.images:,} validation pictures it costs {lost:.2f} points of accuracy "
-                f"(allowed {MAX_ACCURACY_LOSS}) and moves the share of unknown by {moved:.2f} "
-                f"points (allowed {MAX_UNKNOWN_CHANGE:g}). No file was written"
+                f"The conversion costs {lost:.2f} points of accuracy on {self.images:,} validation "
+                f"images (allowed {MAX_ACCURACY_LOSS}) and changes the fraction of unknown by "
+                f"{change:.2f} points (allowed {MAX_UNKNOWN_CHANGE:g}). No file was written"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what the metrics of the converted file say."""
+        return {
+            "validation": {
+                "images": self.images,
+                "accuracy_before": self.accuracy_before,
+                "accuracy_after": self.accuracy_after,
+                "unknown_before": self.unknown_before,
+                "unknown_after": self.unknown_after,
+            }
+        }
 
 
 def convert_run(
@@ -126,19 +144,19 @@ def convert_run(
     terms: str | None = None,
     console: Console | None = None,
 ) -> QuantizationLoss:
-    """Write a finished run's network in another form, measured on its own validation pictures.
+    """Convert the network of a finished run, with the loss measured on its validation images.
 
     Args:
         folder: the run folder.
-        output: where the file goes.
+        output: where the file is written.
         to: ``onnx-int8`` or ``openvino``.
-        license: what the file says of its licence; None keeps what the run said.
-        terms: what the file says of its data's terms; None keeps what the run said.
+        license: license in the file; None keeps that of the run.
+        terms: terms of the data in the file; None keeps those of the run.
         console: where progress is shown.
 
     Raises:
-        InputError: the run is not finished, or its archives are no longer where they were.
-        LossError: it gives up too much.
+        InputError: the run is not finished, or its archives are missing.
+        QuantizationLossError: the loss is larger than allowed.
     """
     console = console or Console()
     request, recipe = open_run(None, None, folder, resume=True)
@@ -150,14 +168,15 @@ def convert_run(
     cache = load_images(request, recipe, folder, console)
     assignments = split_images(request, recipe, cache, folder, console, resume=True)
     subsets = np.array([row.subset for row in assignments])
-    held, learned = subset_indices(subsets, "validation"), subset_indices(subsets, "train")
-    validation, labels = read_rows(cache.pixels, held), cache.labels[held]
+    rows = subset_indices(subsets, "validation")
+    validation, labels = read_rows(cache.pixels, rows), cache.labels[rows]
     model = folder / MODEL_NAME
     output.parent.mkdir(parents=True, exist_ok=True)
     if to == "openvino":
         return to_openvino(model, validation, labels, output, description)
-    some = np.random.default_rng(0).permutation(learned)[:CALIBRATION_IMAGES]
-    calibration = read_rows(cache.pixels, np.sort(some))
+    training = subset_indices(subsets, "train")
+    drawn = np.random.default_rng(0).permutation(training)[:CALIBRATION_IMAGES]
+    calibration = read_rows(cache.pixels, np.sort(drawn))
     return quantize(model, calibration, validation, labels, output, description)
 
 
@@ -169,32 +188,32 @@ def quantize(
     output: Path,
     description: ModelDescription,
 ) -> QuantizationLoss:
-    """Write a model file in int8: weights by channel, activations by the range that they have.
+    """Write a model file in int8: weights per channel, activations by their range.
 
-    Static quantization in ONNX's QDQ form, by ONNX Runtime's own tool, with ranges of real faces.
-    The ends of the network (pixels in, probabilities out) stay float32.
+    Static quantization in the QDQ format of ONNX, by the tool of ONNX Runtime, with activation
+    ranges from real faces. The first and last operators stay float32.
 
     Args:
         model: a model file in full precision.
-        calibration: training pictures at the network's size, ``uint8 [N, H, W, 3]``.
-        validation: pictures to measure the loss on, likewise.
-        labels: theirs, indices into ``LABELS``.
-        output: where the file goes; written whole or not at all.
-        description: what it says of itself; the loss is added to its figures.
+        calibration: training images at the input size, ``uint8 [N, H, W, 3]``.
+        validation: images to measure the loss on, ``uint8 [M, H, W, 3]``.
+        labels: of the validation images, index into ``LABELS``, ``int [M]``.
+        output: where the file is written, atomically.
+        description: stored in the file, with the loss added to its metrics.
 
     Raises:
-        LossError: it gives up too much.
+        QuantizationLossError: the loss is larger than allowed.
     """
     before = Classifier.load(model, runtime="onnxruntime").probabilities(validation)
     with tempfile.TemporaryDirectory() as folder:
-        quantised = _quantized(model, calibration, Path(folder))
+        quantized = _quantized(model, calibration, Path(folder))
         candidate = Path(folder, "candidate.onnx")
-        candidate.write_bytes(add_description(quantised, description))
+        candidate.write_bytes(add_description(quantized, description))
         after = Classifier.load(candidate, runtime="onnxruntime").probabilities(validation)
     loss = QuantizationLoss.between(before, after, labels, description.min_confidence)
     loss.check()
-    metrics = dict(description.metrics) | {"int8": _as_figures(loss)}
-    graph = add_description(quantised, replace(description, metrics=metrics))
+    metrics = dict(description.metrics) | {"int8": loss.to_dict()}
+    graph = add_description(quantized, replace(description, metrics=metrics))
     with atomic_write(output) as file:
         file.buffer.write(graph)
     return loss
@@ -207,21 +226,21 @@ def to_openvino(
     output: Path,
     description: ModelDescription,
 ) -> QuantizationLoss:
-    """Write OpenVINO's two files, ``NAME.xml`` and ``NAME.bin``, for programs that read those.
+    """Write the two files of OpenVINO, ``NAME.xml`` and ``NAME.bin``, for other programs.
 
-    The description goes into the XML as ``rt_info``. ``predict`` does not need it: it runs a model
-    file by OpenVINO itself. The loss is that of OpenVINO on this processor.
+    The description is stored in the XML as ``rt_info``. ``predict`` does not need these files: it
+    runs a model file with OpenVINO directly. The loss is measured on the processor at hand.
 
     Args:
         model: a model file.
-        validation: pictures to measure the loss on, ``uint8 [N, H, W, 3]``.
-        labels: theirs.
-        output: where the ``.xml`` goes.
-        description: what the file says of itself.
+        validation: images to measure the loss on, ``uint8 [N, H, W, 3]``.
+        labels: index into ``LABELS``, ``int [N]``.
+        output: path of the ``.xml`` file.
+        description: stored in the file, with the loss added to its metrics.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
-        LossError: it gives up too much.
+        QuantizationLossError: the loss is larger than allowed.
     """
     try:
         import openvino
@@ -231,7 +250,7 @@ def to_openvino(
     after = Classifier.load(model, runtime="openvino").probabilities(validation)
     loss = QuantizationLoss.between(before, after, labels, description.min_confidence)
     loss.check()
-    metrics = dict(description.metrics) | {"openvino": _as_figures(loss)}
+    metrics = dict(description.metrics) | {"openvino": loss.to_dict()}
     network = openvino.Core().read_model(model)
     text = replace(description, metrics=metrics).to_json()
     network.set_rt_info(text, [DESCRIPTION_KEY])
@@ -243,20 +262,8 @@ def to_openvino(
     return loss
 
 
-def _as_figures(loss: QuantizationLoss) -> dict[str, Any]:
-    return {
-        "validation": {
-            "pictures": loss.images,
-            "accuracy_before": loss.accuracy_before,
-            "accuracy_after": loss.accuracy_after,
-            "unknown_before": loss.unknown_before,
-            "unknown_after": loss.unknown_after,
-        }
-    }
-
-
 def _quantized(model: Path, calibration: Pixels, folder: Path) -> onnx.ModelProto:
-    """Have ONNX Runtime's tool quantise a graph."""
+    """Quantize a graph with the tool of ONNX Runtime."""
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -270,32 +277,32 @@ def _quantized(model: Path, calibration: Pixels, folder: Path) -> onnx.ModelProt
         for start in range(0, len(calibration), _CALIBRATION_BATCH):
             yield {"pixels": np.ascontiguousarray(calibration[start:][:_CALIBRATION_BATCH])}
 
-    class Faces(CalibrationDataReader):  # type: ignore[misc]
+    class Calibration(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self._batches = batches()
 
         def get_next(self) -> dict[str, Pixels] | None:
             return next(self._batches, None)
 
-    prepared, quantised = folder / "prepared.onnx", folder / "quantised.onnx"
-    logging.getLogger().addFilter(_is_no_advice)  # the tool advises to prepare what is prepared
+    prepared, quantized = folder / "prepared.onnx", folder / "quantized.onnx"
+    logging.getLogger().addFilter(_is_relevant)  # the tool recommends a step that was done
     try:
         quant_pre_process(model, prepared)
         quantize_static(
             prepared,
-            quantised,
-            Faces(),
+            quantized,
+            Calibration(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            op_types_to_quantize=_LINEAR,
+            op_types_to_quantize=_QUANTIZED_OPERATORS,
         )
     finally:
-        logging.getLogger().removeFilter(_is_no_advice)
-    return onnx.load(quantised)
+        logging.getLogger().removeFilter(_is_relevant)
+    return onnx.load(quantized)
 
 
-def _is_no_advice(record: logging.LogRecord) -> bool:
+def _is_relevant(record: logging.LogRecord) -> bool:
     return "pre-processing" not in record.getMessage()
