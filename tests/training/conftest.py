@@ -1,4 +1,4 @@
-"""Pictures, stores, archives and one small run, all made by code."""
+"""Images, caches, archives and one small run, all made by code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made import store_of
+from made import make_image_cache
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -46,10 +46,10 @@ TINY = Recipe(
 
 
 def draw_face(label: str, seed: int, size: tuple[int, int] = (36, 40)) -> Image.Image:
-    """A "face" on a grey ground: reddish is male, bluish is female."""
+    """A "face" on a gray background: reddish is male, bluish is female."""
     rng = np.random.default_rng([seed, LABELS.index(label)])
-    ground = int(rng.integers(60, 200))
-    image = Image.new("RGB", size, (ground, ground, ground))
+    background = int(rng.integers(60, 200))
+    image = Image.new("RGB", size, (background, background, background))
     strong, weak = int(rng.integers(170, 255)), int(rng.integers(20, 90))
     skin = (strong, weak, weak) if label == "male" else (weak, weak, strong)
     left, top = (int(rng.integers(1, max(2, side // 4))) for side in size)
@@ -58,8 +58,8 @@ def draw_face(label: str, seed: int, size: tuple[int, int] = (36, 40)) -> Image.
     return image
 
 
-def make_store(count: int, side: int = SIDE) -> ImageCache:
-    """A store in memory: every second picture male, sources of uneven size."""
+def make_cache(count: int, side: int = SIDE) -> ImageCache:
+    """A cache in memory: every second image male, sources of uneven size."""
     samples = [
         Sample(
             "a.tar", f"{LABELS[i % 2]}/{i}.png", LABELS[i % 2], source="web" if i % 5 else "film"
@@ -67,7 +67,7 @@ def make_store(count: int, side: int = SIDE) -> ImageCache:
         for i in range(count)
     ]
     pixels = [np.asarray(draw_face(s.label, i, (side, side))) for i, s in enumerate(samples)]
-    return store_of(samples, [f"{i:064x}" for i in range(count)], np.stack(pixels))
+    return make_image_cache(samples, [f"{i:064x}" for i in range(count)], np.stack(pixels))
 
 
 def png(image: Image.Image, **options: object) -> bytes:
@@ -88,25 +88,25 @@ def draw() -> Callable[..., Image.Image]:
 
 @pytest.fixture(scope="session")
 def cache() -> ImageCache:
-    """100 pictures: a part of 70 and one of 30 fill no whole batches of 16."""
-    return make_store(100)
+    """100 images: neither 70 nor 30 of them are a multiple of a batch of 16."""
+    return make_cache(100)
 
 
 @pytest.fixture(scope="session")
-def train_part() -> NDArray[np.int64]:
+def train_rows() -> NDArray[np.int64]:
     return np.arange(70, dtype=np.int64)
 
 
 @pytest.fixture(scope="session")
-def validation_part() -> NDArray[np.int64]:
+def validation_rows() -> NDArray[np.int64]:
     return np.arange(70, 100, dtype=np.int64)
 
 
 @pytest.fixture(scope="session")
 def request_of_run(tmp_path_factory: pytest.TempPathFactory) -> TrainRequest:
-    """A tar.gz, a zip and a folder of 40 pictures each, with a table; one copy, one broken file.
+    """A tar.gz, a zip and a folder of 40 images each, with metadata; one copy, one broken file.
 
-    30 persons have their pictures all over the archives; the folder's are nobody's. One label in
+    30 persons have images in both archives; those of the folder have no person. One label in
     eight is wrong, so that there is something to calibrate. Without an audit, for most tests do not
     look at one.
     """
@@ -139,7 +139,7 @@ def request_of_run(tmp_path_factory: pytest.TempPathFactory) -> TrainRequest:
     table.write_text("\n".join(rows), encoding="utf-8")
     inputs = tuple(str(root / name) for name in ("a.tar.gz", "b.zip", "c"))
     terms = {"license": "none", "terms": "made by code"}
-    return TrainRequest(inputs, table=str(table), test=0.2, audit="", **terms)
+    return TrainRequest(inputs, metadata=str(table), test=0.2, audit="", **terms)
 
 
 @pytest.fixture(scope="session")

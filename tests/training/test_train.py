@@ -1,4 +1,4 @@
-"""A whole run over three archives: every file there, nobody on two sides, and safe to stop."""
+"""A run on three archives: its files, its split, stopping and resuming, and its errors."""
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ from facegender.training.data import image_cache as cache
 from facegender.training.data.image_cache import open_image_cache
 from facegender.training.data.split import SUBSETS, Assignment, read_split
 from facegender.training.evaluation.evaluate import evaluate
+from facegender.training.export_run import export_run
 from facegender.training.loop.history import StepProgress
 from facegender.training.models.networks import build_network
+from facegender.training.prepare import prepare
 from facegender.training.recipe import InputOptions, Recipe, TrainOptions, read_recipe
 from facegender.training.run_folder import TrainRequest
-from facegender.training.train import export_run, train
+from facegender.training.train import train
 
 QUIET = Console(quiet=True)
 FILES = [
@@ -46,16 +48,16 @@ FILES = [
     "history.csv",
     "metrics.json",
     "model.onnx",
+    "predictions.csv",
     "report.html",
     "run.json",
     "saved_model",
-    "predictions.csv",
     "split.csv",
 ]
 
 
 class CtrlC(Console):
-    """Sends this process an interrupt after so many steps, as a person at the keyboard does."""
+    """Sends an interrupt to this process after a number of steps, as Ctrl-C does."""
 
     def __init__(self, steps: int, quiet: bool = True) -> None:
         super().__init__(quiet=quiet)
@@ -79,31 +81,31 @@ def short(run_folder: Path, recipe: Recipe) -> Recipe:
 
 
 def beside(run_folder: Path, name: str) -> Path:
-    """A run folder that shares the decoded pictures."""
+    """A run folder that parts the image cache."""
     return run_folder.parent / name
 
 
 def test_all_files_are_there_and_none_unfinished(run_folder: Path, recipe: Recipe) -> None:
     assert sorted(path.name for path in run_folder.iterdir()) == FILES
     assert read_recipe(run_folder / "config.toml") == recipe
-    assert tomllib.loads((run_folder / "config.toml").read_text())["fit"]["epochs"] == 3
+    assert tomllib.loads((run_folder / "config.toml").read_text())["train"]["epochs"] == 3
     with (run_folder / "history.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1", "2"]
 
 
-def test_split_honours_persons_copies_and_the_test_share(split: list[Assignment]) -> None:
+def test_split_keeps_persons_and_copies_together(split: list[Assignment]) -> None:
     assert len(split) == 122
     assert [row.sample.file for row in split if row.error] == ["deep/male/empty.png"]
-    parts_of_person = defaultdict(set)
-    parts_of_copy = defaultdict(set)
+    subsets_of_person = defaultdict(set)
+    subsets_of_copy = defaultdict(set)
     for row in split:
         if row.subset:
-            parts_of_copy[row.sha256].add(row.subset)
+            subsets_of_copy[row.sha256].add(row.subset)
         if row.subset and row.sample.person:
-            parts_of_person[row.sample.person].add(row.subset)
-    assert len(parts_of_person) == 30
-    assert {len(subsets) for subsets in parts_of_person.values()} == {1}
-    assert {len(subsets) for subsets in parts_of_copy.values()} == {1}
+            subsets_of_person[row.sample.person].add(row.subset)
+    assert len(subsets_of_person) == 30
+    assert {len(subsets) for subsets in subsets_of_person.values()} == {1}
+    assert {len(subsets) for subsets in subsets_of_copy.values()} == {1}
     assert {row.subset for row in split if row.subset} == {"train", "validation", "test"}
 
 
@@ -119,7 +121,7 @@ def test_counts_fit_the_split(run_folder: Path, split: list[Assignment]) -> None
     with_source = sum(bool(row.sample.source) for row in split if row.subset == "validation")
     sources = validation["sources"]
     assert sum(subset["accuracy"]["count"] for subset in sources.values()) == with_source
-    assert metrics["start"] == "random weights"
+    assert metrics["pretrained"] == "random weights"
     description = read_model_file(run_folder).description
     assert {name: description.data[name] for name in sizes} == sizes
     with (run_folder / "history.csv").open() as file:
@@ -128,20 +130,20 @@ def test_counts_fit_the_split(run_folder: Path, split: list[Assignment]) -> None
         }
 
 
-def test_no_test_image_is_learned_from_scored_or_named(
+def test_no_test_image_is_trained_on_or_predicted(
     run_folder: Path, split: list[Assignment]
 ) -> None:
     with (run_folder / "predictions.csv").open(encoding="utf-8") as file:
         scored = {(row["archive"], row["file"]) for row in csv.DictReader(file)}
     validation = {(r.sample.archive, r.sample.file) for r in split if r.subset == "validation"}
     assert scored == validation
-    learned = sorted(row.sha256 for row in split if row.subset == "train")
-    assert not set(learned) & {row.sha256 for row in split if row.subset != "train"}
+    trained_on = sorted(row.sha256 for row in split if row.subset == "train")
+    assert not set(trained_on) & {row.sha256 for row in split if row.subset != "train"}
     description = read_model_file(run_folder).description
-    assert description.data["fingerprint"] == sha256("".join(learned).encode()).hexdigest()[:16]
+    assert description.data["fingerprint"] == sha256("".join(trained_on).encode()).hexdigest()[:16]
 
 
-def test_scores_are_where_the_figures_come_from(run_folder: Path) -> None:
+def test_metrics_are_computed_from_the_predictions(run_folder: Path) -> None:
     with (run_folder / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     right = sum((row["label"] == "male") == (float(row["p_male"]) > 0.5) for row in rows)
@@ -149,21 +151,21 @@ def test_scores_are_where_the_figures_come_from(run_folder: Path) -> None:
     assert metrics["validation"]["accuracy"]["correct"] == right
 
 
-def test_the_network_learned(run_folder: Path, draw: Callable[..., Image.Image]) -> None:
+def test_the_network_was_trained(run_folder: Path, draw: Callable[..., Image.Image]) -> None:
     classifier = Classifier.load(run_folder)
     answers = classifier.predict([draw(label, 999) for label in ("male", "female")])
     assert [answer.label for answer in answers] == ["male", "female"]
 
 
-def test_description_says_what_was_done(
+def test_description_of_the_model_file(
     run_folder: Path, request_of_run: TrainRequest, recipe: Recipe
 ) -> None:
     description = read_model_file(run_folder).description
     assert description.name == "tiny"
     assert description.resize == recipe.input.aligner.resize
     assert (description.license, description.terms) == ("none", "made by code")
-    assert description.start == "random weights"
-    assert description.recipe["fit"]["epochs"] == 3
+    assert description.pretrained == "random weights"
+    assert description.recipe["train"]["epochs"] == 3
     metrics = json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
     assert description.metrics["validation"]["accuracy"] == metrics["validation"]["accuracy"]
 
@@ -174,7 +176,7 @@ def test_saved_model_is_a_state_dict(run_folder: Path) -> None:
     build_network("test_resnet").load_state_dict(state, strict=True)
 
 
-def test_inputs_are_left_as_they_were(run_folder: Path, request_of_run: TrainRequest) -> None:
+def test_inputs_are_unchanged(run_folder: Path, request_of_run: TrainRequest) -> None:
     folder = Path(request_of_run.inputs[0]).parent
     assert sorted(path.name for path in folder.iterdir()) == ["a.tar.gz", "b.zip", "c", "table.csv"]
     assert len(list((folder / "c").rglob("*.png"))) == 41
@@ -184,12 +186,12 @@ def test_a_run_is_not_overwritten(
     run_folder: Path, request_of_run: TrainRequest, recipe: Recipe
 ) -> None:
     before = {path.name: path.read_bytes() for path in run_folder.iterdir()}
-    with pytest.raises(InputError, match=r"holds a run already.*--resume"):
+    with pytest.raises(InputError, match=r"already contains a run.*--resume"):
         train(request_of_run, recipe, run_folder, console=QUIET)
     assert {path.name: path.read_bytes() for path in run_folder.iterdir()} == before
 
 
-def test_ctrl_c_then_resume_ends_as_the_unbroken_run(
+def test_ctrl_c_then_resume_ends_as_the_uninterrupted_run(
     run_folder: Path, request_of_run: TrainRequest, recipe: Recipe
 ) -> None:
     folder = beside(run_folder, "stopped")
@@ -203,14 +205,16 @@ def test_ctrl_c_then_resume_ends_as_the_unbroken_run(
     assert "checkpoint.safetensors" in left
     assert "model.onnx" not in left
     metrics = train(None, None, folder, resume=True, console=QUIET)
-    assert metrics == json.loads((run_folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics and metrics.to_dict() == json.loads(
+        (run_folder / "metrics.json").read_text(encoding="utf-8")
+    )
     for name in ("split.csv", "best.safetensors", "predictions.csv", "config.toml"):
         assert (folder / name).read_bytes() == (run_folder / name).read_bytes()
     one, two = (torch.load(f / "saved_model", weights_only=True) for f in (folder, run_folder))
     assert all(torch.equal(one[key], two[key]) for key in two)
 
 
-def test_images_kept_as_files_are_learned_from_alike(
+def test_training_on_encoded_images_gives_the_same(
     run_folder: Path,
     request_of_run: TrainRequest,
     recipe: Recipe,
@@ -218,15 +222,16 @@ def test_images_kept_as_files_are_learned_from_alike(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    build = partial(cache._build_cache, is_encoded=True)
-    monkeypatch.setattr(cache, "_build_cache", build)
+    monkeypatch.setattr(cache, "_write", partial(cache._write, is_encoded=True))
     train(request_of_run, recipe, tmp_path / "run", console=Console())
-    assert "kept as files, for the disk has no room" in " ".join(capfd.readouterr().err.split())
+    assert "Cache of encoded images (the disk has no room for pixels)" in " ".join(
+        capfd.readouterr().err.split()
+    )
     for name in ("best.safetensors", "predictions.csv", "metrics.json"):
         assert (tmp_path / "run" / name).read_bytes() == (run_folder / name).read_bytes()
 
 
-def test_split_of_an_earlier_run_is_used_as_it_is(
+def test_split_of_another_run_is_used_unchanged(
     run_folder: Path, request_of_run: TrainRequest, short: Recipe
 ) -> None:
     folder = beside(run_folder, "same split")
@@ -236,7 +241,7 @@ def test_split_of_an_earlier_run_is_used_as_it_is(
     assert (folder / "split.csv").read_bytes() == (run_folder / "split.csv").read_bytes()
 
 
-def test_corrections_change_what_is_learned_and_judged_and_nothing_of_the_test_part(
+def test_corrections_change_training_and_validation_but_not_test(
     run_folder: Path,
     request_of_run: TrainRequest,
     short: Recipe,
@@ -244,15 +249,15 @@ def test_corrections_change_what_is_learned_and_judged_and_nothing_of_the_test_p
     tmp_path: Path,
 ) -> None:
     single = [row for row in split if sum(row.sha256 == other.sha256 for other in split) == 1]
-    by_part = {subset: [row for row in single if row.subset == subset] for subset in SUBSETS}
-    changed, left_out = by_part["train"][:2]
-    judged, untouched = by_part["validation"][0], by_part["test"][0]
+    by_subset = {subset: [row for row in single if row.subset == subset] for subset in SUBSETS}
+    changed, left_out = by_subset["train"][:2]
+    validated, untouched = by_subset["validation"][0], by_subset["test"][0]
 
     def other(row: Assignment) -> str:
         return "male" if row.sample.label == "female" else "female"
 
     path = tmp_path / "corrections.csv"
-    lines = [f"{row.sha256},{other(row)}" for row in (changed, judged, untouched)]
+    lines = [f"{row.sha256},{other(row)}" for row in (changed, validated, untouched)]
     path.write_text("\n".join(["sha256,label", *lines, f"{left_out.sha256},"]))
     folder = beside(run_folder, "corrected")
     train(replace(request_of_run, corrections=str(path)), short, folder, console=QUIET)
@@ -263,21 +268,55 @@ def test_corrections_change_what_is_learned_and_judged_and_nothing_of_the_test_p
     assert description.data["fingerprint"] != before.data["fingerprint"]
     with (folder / "predictions.csv").open(newline="") as file:
         scored = {row["file"]: row["label"] for row in csv.DictReader(file)}
-    assert scored[judged.sample.file] == other(judged)
+    assert scored[validated.sample.file] == other(validated)
     result = evaluate(folder, [Path(i) for i in request_of_run.inputs], subset="test")
-    labels = {sample.file: sample.label for sample in result.scores.samples}
+    labels = {sample.file: sample.label for sample in result.predictions.samples}
     assert labels[untouched.sample.file] == untouched.sample.label
     corrected = evaluate(
         folder, [Path(i) for i in request_of_run.inputs], subset="test", corrections=path
     )
-    labels = {sample.file: sample.label for sample in corrected.scores.samples}
+    labels = {sample.file: sample.label for sample in corrected.predictions.samples}
     assert labels[untouched.sample.file] == other(untouched)
 
 
-def test_a_teacher_is_learned_from_where_the_recipe_asks_for_it(
+def test_corrections_that_nobody_reviewed_apply_to_training_only(
+    run_folder: Path,
+    request_of_run: TrainRequest,
+    short: Recipe,
+    split: list[Assignment],
+    tmp_path: Path,
+) -> None:
+    single = [row for row in split if sum(row.sha256 == other.sha256 for other in split) == 1]
+    by_subset = {subset: [row for row in single if row.subset == subset] for subset in SUBSETS}
+    other = {"male": "female", "female": "male"}
+    path = tmp_path / "corrections.csv"
+    proposed = [by_subset[subset][0] for subset in SUBSETS]
+    reviewed = by_subset["validation"][1]
+    lines = [f"{row.sha256},{other[row.sample.label]}," for row in proposed]
+    lines += [f"{by_subset['train'][1].sha256},,", f"{by_subset['validation'][2].sha256},,"]
+    lines += [f"{reviewed.sha256},{other[reviewed.sample.label]},yes"]
+    path.write_text("\n".join(["sha256,label,reviewed", *lines]))
+    request = replace(request_of_run, corrections=str(path))
+    folder = tmp_path / "run"
+    run = prepare(request, short, folder, resume=False, sanity_check=False, console=QUIET)
+    assert [row.subset for row in split] == list(run.subsets)  # nothing is left out
+    changed = {
+        sample.file: run.subsets[row]
+        for row, sample in enumerate(run.cache.samples)
+        if sample != split[row].sample
+    }
+    assert changed == {proposed[0].sample.file: "train", reviewed.sample.file: "validation"}
+    result = evaluate(
+        run_folder, [Path(i) for i in request.inputs], subset="test", corrections=path
+    )
+    labels = {sample.file: sample.label for sample in result.predictions.samples}
+    assert labels[proposed[2].sample.file] == proposed[2].sample.label
+
+
+def test_distillation_from_a_teacher(
     run_folder: Path, request_of_run: TrainRequest, recipe: Recipe, tmp_path: Path
 ) -> None:
-    """This one answers the other label everywhere, and so does its pupil."""
+    """This one predicts the wrong label everywhere, and so does its student."""
     path = tmp_path / "teacher.csv"
     lines = ["archive,file,label,p_male"] + [
         f"{row.sample.archive},{row.sample.file},{row.sample.label},"
@@ -291,11 +330,11 @@ def test_a_teacher_is_learned_from_where_the_recipe_asks_for_it(
     metrics = train(replace(request_of_run, teacher=str(path)), taught, folder, console=QUIET)
     honest = json.loads((run_folder / "metrics.json").read_text())["validation"]["accuracy"]
     assert honest["value"] > 0.9
-    assert metrics["validation"]["accuracy"]["value"] < 0.1
+    assert metrics and metrics.validation.accuracy.value < 0.1
 
 
 @pytest.mark.parametrize("distill", [0.0, 0.5])
-def test_a_teacher_and_a_recipe_that_do_not_go_together_are_refused(
+def test_a_teacher_and_a_recipe_that_do_not_match_are_refused(
     run_folder: Path, request_of_run: TrainRequest, short: Recipe, tmp_path: Path, distill: float
 ) -> None:
     path = tmp_path / "teacher.csv"
@@ -306,11 +345,11 @@ def test_a_teacher_and_a_recipe_that_do_not_go_together_are_refused(
     with pytest.raises(InputError, match="--teacher"):
         train(replace(request_of_run, teacher=teacher), asked, folder, console=QUIET)
     if distill:
-        with pytest.raises(InputError, match="none of the pictures"):
+        with pytest.raises(InputError, match="none of the images"):
             train(replace(request_of_run, teacher=str(path)), asked, folder, console=QUIET)
 
 
-def test_another_seed_makes_another_split_with_the_same_test_part(
+def test_another_seed_makes_another_split_with_the_same_test_subset(
     run_folder: Path, request_of_run: TrainRequest, short: Recipe, split: list[Assignment]
 ) -> None:
     folder = beside(run_folder, "other seed")
@@ -328,7 +367,7 @@ def test_another_seed_makes_another_split_with_the_same_test_part(
     assert tests[0] == tests[1]
 
 
-def test_a_split_that_lacks_a_image_is_refused(
+def test_a_split_that_lacks_an_image_is_refused(
     run_folder: Path, request_of_run: TrainRequest, short: Recipe, tmp_path: Path
 ) -> None:
     lines = (run_folder / "split.csv").read_text(encoding="utf-8").splitlines()
@@ -367,18 +406,18 @@ def only(label: str, folder: Path, draw: Callable[..., Image.Image]) -> TrainReq
     return TrainRequest((str(folder / "data"),), audit="")
 
 
-def test_one_label_alone_cannot_be_learned(
+def test_one_label_alone_is_refused(
     tmp_path: Path, short: Recipe, draw: Callable[..., Image.Image]
 ) -> None:
     request = only("male", tmp_path, draw)
-    with pytest.raises(InputError, match="no picture is labelled female"):
+    with pytest.raises(InputError, match="No image is labeled female"):
         train(replace(request, audit=None), short, tmp_path / "run", console=QUIET)
-    assert not list((tmp_path / ".store").glob("*.audit*"))  # said before an audit's work
+    assert not list((tmp_path / ".store").glob("*.audit*"))  # refused before the audit
     blank = tmp_path / "corrections.csv"
     blank.write_text("sha256,label\n")
-    with pytest.raises(InputError, match="no training picture is labelled female"):
+    with pytest.raises(InputError, match="No training image is labeled female"):
         train(replace(request, corrections=str(blank)), short, tmp_path / "run", console=QUIET)
-    # The same folder serves once the mistake is put right.
+    # the same folder can be used once the mistake is corrected
     (tmp_path / "data" / "female").mkdir()
     for number in range(6):
         draw("female", number).save(tmp_path / "data" / "female" / f"{number}.png")
@@ -387,7 +426,7 @@ def test_one_label_alone_cannot_be_learned(
     assert len(read_split(tmp_path / "run" / "split.csv")) == 12
 
 
-def test_the_self_check_comes_before_all_work_and_changes_nothing_of_it(
+def test_the_sanity_check_comes_first_and_changes_nothing(
     tmp_path: Path, run_folder: Path, request_of_run: TrainRequest, recipe: Recipe
 ) -> None:
     alike = tmp_path / "alike"
@@ -398,7 +437,7 @@ def test_the_self_check_comes_before_all_work_and_changes_nothing_of_it(
             image.save(alike / label / f"{number}.png", compress_level=number)
             with (alike / label / f"{number}.png").open("ab") as file:
                 file.write(f"{label}{number}".encode())
-    with pytest.raises(FacegenderError, match="could not be learned by heart"):
+    with pytest.raises(FacegenderError, match="could not overfit"):
         train(TrainRequest((str(alike),), audit=""), recipe, tmp_path / "run", console=QUIET)
     assert not (tmp_path / "run" / "run.json").exists()  # the folder is free to be used again
     with pytest.raises(StoppedError):
@@ -413,14 +452,14 @@ def test_the_self_check_comes_before_all_work_and_changes_nothing_of_it(
     assert best == (run_folder / "best.safetensors").read_bytes()
 
 
-def test_one_validation_label_alone_is_said(
+def test_one_validation_label_alone_is_a_warning(
     tmp_path: Path,
     run_folder: Path,
     request_of_run: TrainRequest,
     short: Recipe,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Corrections that leave no female validation picture out of the judgement."""
+    """Corrections that leave no validation image labeled female."""
     rows = read_split(run_folder / "split.csv")
     path = tmp_path / "corrections.csv"
     lines = {
@@ -436,17 +475,17 @@ def test_one_validation_label_alone_is_said(
             console=CtrlC(1, quiet=False),
         )
     said = " ".join(capfd.readouterr().err.split())
-    assert "every validation picture is labelled male" in said
-    assert "16 pictures learned by heart" in said
+    assert "all validation images are labeled male" in said
+    assert "overfit 16 images" in said
 
 
-def test_tensorboard_is_written_where_asked_for(
+def test_tensorboard_is_written_if_asked_for(
     run_folder: Path, request_of_run: TrainRequest, short: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = replace(request_of_run, tensorboard=True)
     folder = beside(run_folder, "board")
     with monkeypatch.context() as patch:
-        patch.setattr("facegender.training.train.find_spec", lambda name: None)
+        patch.setattr("facegender.training.prepare.find_spec", lambda name: None)
         with pytest.raises(MissingExtraError, match=r"'\.\[tensorboard\]'"):
             train(asked, short, folder, console=QUIET)
     pytest.importorskip("tensorboard", reason="needs tensorboard: pip install '.[tensorboard]'")
@@ -455,10 +494,10 @@ def test_tensorboard_is_written_where_asked_for(
     assert events.stat().st_size > 200
 
 
-def test_no_validation_part_is_refused(
+def test_an_empty_validation_subset_is_refused(
     tmp_path: Path, request_of_run: TrainRequest, run_folder: Path, short: Recipe
 ) -> None:
-    with pytest.raises(InputError, match="validation part is empty"):
+    with pytest.raises(InputError, match="validation subset is empty"):
         train(
             replace(request_of_run, validation=0.0),
             short,
@@ -471,11 +510,11 @@ def test_no_validation_part_is_refused(
     ("change", "expected"),
     [
         ({"inputs": ("absent.zip",)}, "absent.zip"),
-        ({"inputs": ()}, "name at least one"),
-        ({"table": "absent.csv"}, "absent.csv"),
+        ({"inputs": ()}, "Name at least one"),
+        ({"metadata": "absent.csv"}, "absent.csv"),
         ({"split": "absent.csv"}, "absent.csv"),
-        ({"start": "absent.safetensors"}, "absent.safetensors"),
-        ({"start": "timm"}, "--pretrained"),
+        ({"pretrained": "absent.safetensors"}, "absent.safetensors"),
+        ({"pretrained": "timm"}, "--pretrained"),
     ],
 )
 def test_wrong_requests_leave_the_folder_free(
@@ -491,21 +530,32 @@ def test_wrong_requests_leave_the_folder_free(
     assert not (folder / "run.json").exists()
 
 
-def test_a_size_that_the_network_cannot_take_is_said_first(
+def test_an_input_size_that_the_network_does_not_accept_is_refused_first(
     tmp_path: Path, request_of_run: TrainRequest
 ) -> None:
     recipe = Recipe("small", input=InputOptions(height=40, width=40))
-    with pytest.raises(InputError, match="cannot take 40x40"):
+    with pytest.raises(InputError, match="does not accept 40x40"):
         train(request_of_run, recipe, tmp_path / "run", console=QUIET)
-    assert not list((tmp_path / ".store").iterdir())
+    assert not (tmp_path / ".store").exists()
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "[1]", '{"inputs": [], "colour": 3}'])
-def test_resume_where_there_is_no_run(tmp_path: Path, text: str | None) -> None:
+def test_resume_without_a_run(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "run.json").write_text(text)
-    with pytest.raises(InputError, match="holds no run to resume"):
+    with pytest.raises(InputError, match="contains no run to resume"):
         train(None, None, tmp_path, resume=True, console=QUIET)
+
+
+def test_a_run_of_an_earlier_version_is_refused_with_the_present_names(tmp_path: Path) -> None:
+    old = {"inputs": ["a.zip"], "table": None, "start": "dlib", "licence": "none", "terms": ""}
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    with pytest.raises(InputError) as caught:
+        train(None, None, tmp_path, resume=True, console=QUIET)
+    assert str(caught.value).startswith(
+        f"{tmp_path / 'run.json'} was written by an earlier version"
+    )
+    assert "table -> metadata, start -> pretrained, licence -> license" in str(caught.value)
 
 
 def test_nothing_to_train_on(tmp_path: Path, recipe: Recipe) -> None:
@@ -517,11 +567,11 @@ def test_output_that_cannot_be_made(
     tmp_path: Path, request_of_run: TrainRequest, recipe: Recipe
 ) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match="cannot write into"):
+    with pytest.raises(OutputError, match="Cannot write to"):
         train(request_of_run, recipe, tmp_path / "file" / "run", console=QUIET)
 
 
-def test_export_again_answers_alike(run_folder: Path, tmp_path: Path) -> None:
+def test_export_again_gives_the_same_predictions(run_folder: Path, tmp_path: Path) -> None:
     described = export_run(run_folder, tmp_path / "other.onnx", terms="changed", console=QUIET)
     again = read_model_file(tmp_path / "other.onnx")
     assert again.description == described
@@ -530,7 +580,7 @@ def test_export_again_answers_alike(run_folder: Path, tmp_path: Path) -> None:
         [_folder(run_folder)],
         None,
         FaceAligner(described.crop, described.resize),
-        tmp_path / "store",
+        tmp_path / "cache",
     )
     one, two = (Classifier.load(path) for path in (run_folder, tmp_path / "other.onnx"))
     assert (one.probabilities(cache.pixels) == two.probabilities(cache.pixels)).all()

@@ -1,4 +1,4 @@
-"""The verbs train, evaluate and export, as a user runs them: whole processes, real files."""
+"""The commands train, evaluate and export as a user runs them: processes and files."""
 
 from __future__ import annotations
 
@@ -44,9 +44,74 @@ def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_missing_archive_is_said_first_and_alone(tmp_path: Path) -> None:
+    """In a process that cannot import torch: the check needs no large package."""
+    code = (
+        "import sys; sys.modules['torch'] = None; from facegender.cli import main; "
+        "main(['train', 'no.tar.gz', '-o', 'runs/new'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2 and not done.stdout
+    message = "error: no.tar.gz does not exist. Check the path of the folder or archive.\n"
+    assert done.stderr == message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--metadata", "no.csv"],
+        ["--corrections", "no.csv"],
+        ["--split", "no.csv"],
+        ["--teacher", "no.csv"],
+        ["--audit", "no"],
+        ["--pretrained", "no.safetensors"],
+        ["--open-networks", "no", "--recipe", "best"],
+        ["--classes", "female=Women"],
+        ["--recipe", "no.toml"],
+    ],
+)
+def test_what_is_missing_is_found_before_an_image_is_read(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "faces.tar.gz").write_bytes(b"reading this would fail")
+    here = [str(tmp_path / "no") if option == "no" else option for option in options]
+    recipe = [] if "--recipe" in options else ["--recipe", "quick"]
+    with pytest.raises(SystemExit) as done:
+        main(
+            [
+                "train",
+                str(tmp_path / "faces.tar.gz"),
+                *recipe,
+                *here,
+                "-o",
+                str(tmp_path / "runs/1"),
+            ]
+        )
+    error = capsys.readouterr().err
+    assert done.value.code == 2 and "faces.tar.gz" not in error
+    assert "no" in error or "--classes" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["faces.tar.gz"]
+
+
+def test_an_archive_without_labels_leaves_no_run_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("Men", "Women"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / "set" / name / "1.png")
+    with pytest.raises(SystemExit) as done:
+        main(["train", str(tmp_path / "set"), "-o", str(tmp_path / "runs/new")])
+    assert done.value.code == 2
+    assert "--classes female=Women,male=Men" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an archive of 60 coloured pictures and a recipe."""
+    """A folder with an archive of 60 colored images and a recipe."""
     folder = tmp_path_factory.mktemp("cli")
     rng = np.random.default_rng(0)
     with tarfile.open(folder / "faces.tar.gz", "w:gz") as archive:
@@ -71,24 +136,24 @@ def trained(place: Path) -> Path:
         cwd=place,
     )
     assert done.returncode == 0, done.stderr
-    assert "validation part" in done.stdout and "runs/one/model.onnx" in done.stdout
-    assert "runs/one/report.html" in done.stdout and "learned by heart" in done.stderr
+    assert "validation subset" in done.stdout and "runs/one/model.onnx" in done.stdout
+    assert "runs/one/report.html" in done.stdout and "overfit 16 images" in done.stderr
     return place / "runs" / "one"
 
 
-def test_evaluate_writes_the_part_asked_for(place: Path, trained: Path) -> None:
+def test_evaluate_writes_the_subset_asked_for(place: Path, trained: Path) -> None:
     for subset in ("validation", "test"):
         done = run(
-            *("evaluate", trained, "faces.tar.gz", "--part", subset, "-o", "figures.json"),
+            *("evaluate", trained, "faces.tar.gz", "--subset", subset, "-o", "metrics.json"),
             cwd=place,
         )
         assert done.returncode == 0, done.stderr
-        assert list(json.loads((place / "figures.json").read_text())) == [subset]
-    done = run("evaluate", trained, "faces.tar.gz", "-o", "figures.json", "-q", cwd=place)
-    assert sorted(json.loads((place / "figures.json").read_text())) == ["train", "validation"]
+        assert list(json.loads((place / "metrics.json").read_text())) == [subset]
+    done = run("evaluate", trained, "faces.tar.gz", "-o", "metrics.json", "-q", cwd=place)
+    assert sorted(json.loads((place / "metrics.json").read_text())) == ["train", "validation"]
     # the model file in the run folder knows the split too
     run("evaluate", trained / "model.onnx", "faces.tar.gz", "-o", "again.json", "-q", cwd=place)
-    assert (place / "again.json").read_text() == (place / "figures.json").read_text()
+    assert (place / "again.json").read_text() == (place / "metrics.json").read_text()
 
 
 def test_export_and_use(place: Path, trained: Path) -> None:
@@ -113,17 +178,23 @@ def test_export_and_use(place: Path, trained: Path) -> None:
     [
         (("evaluate", "RUN", "faces.tar.gz", "-o", "faces.tar.gz"), "same file"),
         (("evaluate", "RUN", "faces.tar.gz", "-o", "RUN/model.onnx"), "same file"),
-        (("evaluate", "RUN", "faces.tar.gz", "--scores", "a.csv", "-o", "a.csv"), "same file"),
-        (("evaluate", "RUN", "faces.tar.gz", "--part", "tset"), "no part 'tset'"),
+        (("evaluate", "RUN", "faces.tar.gz", "--predictions", "a.csv", "-o", "a.csv"), "same file"),
+        (("evaluate", "RUN", "faces.tar.gz", "--subset", "tset"), "Unknown subset 'tset'"),
         (("evaluate", "RUN", "gone.tar.gz"), "does not exist"),
         (("export", "RUN", "-o", "faces.tar.gz"), "same file"),
         (("export", "RUN", "-o", "RUN/saved_model"), "same file"),
         (("export", "nowhere", "-o", "a.onnx"), "no run"),
-        (("train", "faces.tar.gz", "--recipe", "small.toml", "-o", "RUN"), "holds a run already"),
-        (("train", "faces.tar.gz", "--recipe", "small.toml", "-o", "."), "holds other files"),
-        (("train", "faces.tar.gz", "--recipe", "smal", "-o", "new"), "no recipe 'smal'"),
-        (("train", "--recipe", "small.toml", "-o", "new"), "name at least one archive"),
-        (("train", "--resume", "-o", "RUN", "--recipe", "quick", "--test", "0.5"), "recipe, test"),
+        (
+            ("train", "faces.tar.gz", "--recipe", "small.toml", "-o", "RUN"),
+            "already contains a run",
+        ),
+        (("train", "faces.tar.gz", "--recipe", "small.toml", "-o", "."), "contains other files"),
+        (("train", "faces.tar.gz", "--recipe", "smal", "-o", "new"), "No recipe 'smal'"),
+        (("train", "--recipe", "small.toml", "-o", "new"), "Name at least one archive"),
+        (
+            ("train", "--resume", "-o", "RUN", "--recipe", "quick", "--test", "0.5"),
+            "--recipe, --test",
+        ),
         (("train", "--resume", "-o", "nowhere"), "no run to resume"),
     ],
 )
@@ -150,7 +221,7 @@ def test_wrong_use_ends_with_2_and_changes_nothing(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_training_leaves_a_checkpoint_and_says_how_to_go_on(
+def test_a_stopped_training_writes_a_checkpoint_and_says_how_to_continue(
     place: Path, number: signal.Signals, code: int
 ) -> None:
     folder = place / "runs" / f"stopped{code}"

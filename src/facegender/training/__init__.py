@@ -1,1 +1,1 @@
-"""Learning: from archives of labelled faces to a model file (the ``train`` extra)."""
+"""Training: from archives of labeled images to a model file (the ``train`` extra)."""

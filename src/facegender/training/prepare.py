@@ -1,266 +1,223 @@
-"""What a run learns from: its archives decoded, split, corrected, and looked at before any work."""
+"""The first step of a training: everything that the loop needs, checked before it starts."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import torch
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from torch import nn
 
-from facegender.errors import InputError
-from facegender.model.model_file import LABELS
+from facegender.errors import MissingExtraError
 from facegender.training.console import Console
-from facegender.training.data.corrections import apply_corrections, read_corrections
+from facegender.training.data.corrections import read_corrections
 from facegender.training.data.duplicate_groups import read_duplicate_groups
-from facegender.training.data.image_cache import (
-    ImageCache,
-    build_atomically,
-    cache_folder,
-    cache_path,
-    open_image_cache,
+from facegender.training.data.image_cache import ImageCache
+from facegender.training.data.label_folders import parse_classes
+from facegender.training.data.metadata import read_metadata
+from facegender.training.data.sampler import Indices
+from facegender.training.data.split import read_split
+from facegender.training.dataset import (
+    add_teacher_predictions,
+    check_both_labels,
+    check_subset_labels,
+    check_teacher,
+    correct_training_labels,
+    load_images,
+    makes_audit,
+    run_audit,
+    split_images,
+    subset_indices,
 )
-from facegender.training.data.image_rows import EncodedImages
-from facegender.training.data.split import (
-    SPLIT_NAME,
-    Assignment,
-    assign_subsets,
-    match_split,
-    read_split,
-    write_split,
-)
+from facegender.training.ensemble.ensemble import resolve_ensemble
 from facegender.training.evaluation.predictions_table import read_predictions
+from facegender.training.loop.devices import (
+    Processes,
+    check_devices,
+    is_main_process,
+    is_one_process,
+    make_fabric,
+)
+from facegender.training.loop.overfit_check import check_disk_space, overfit_small_batch
+from facegender.training.loop.precision import bf16_may_be_faster, measure_bf16_speedup
+from facegender.training.models.networks import (
+    PretrainedWeights,
+    build_network,
+    check_dlib_weights,
+    check_input_size,
+    load_pretrained,
+)
 from facegender.training.recipe import Recipe
-from facegender.training.run_folder import AUDIT_FOLDER, TrainRequest
+from facegender.training.run_folder import TrainRequest, open_run, record_request, remove_if_empty
 
 
-def load_images(
-    request: TrainRequest, recipe: Recipe, folder: Path, console: Console
-) -> ImageCache:
-    """Decode the pictures once; runs side by side in one folder share what was decoded."""
-    with console.counting("reading pictures") as count:
-        cache = open_image_cache(
-            [Path(item) for item in request.inputs],
-            Path(request.table) if request.table else None,
-            recipe.input.aligner,
-            cache_folder(folder),
-            on_image=count,
-            on_skip=console.skipped,
-        )
-    unreadable = [
-        (sample.file, error)
-        for sample, error in zip(cache.samples, cache.errors, strict=True)
-        if error
-    ]
-    console.note(f"{len(cache.samples):,} pictures, {len(unreadable):,} unreadable")
-    kept = (
-        cache.pixels.nbytes
-        + (cache.context_pixels is not cache.pixels) * cache.context_pixels.nbytes
-    )
-    how = "decoded"
-    if isinstance(cache.pixels, EncodedImages):
-        how, kept = "as files, for the disk has no room for pixels,", cache.pixels.nbytes
-    console.note(
-        f"kept {how} in {cache_folder(folder)} ({kept / 1e9:.1f} GB) for this "
-        "and other runs; it may be deleted when none is running"
-    )
-    for file, error in unreadable[:5]:
-        console.note(f"  unreadable: {file}: {error}")
-    return cache
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """Everything that training needs.
 
-
-def run_audit(
-    request: TrainRequest, recipe: Recipe, folder: Path, console: Console
-) -> TrainRequest:
-    """Audit the pictures before they are split; what was found is kept beside the store.
-
-    A recipe that prepares pictures as an audit does (``best``) has them decoded and their faces
-    found already. For any other an audit decodes them once more, for all later runs.
-
-    Returns:
-        The request, with the audit's folder in the run folder where one was made.
+    Attributes:
+        folder: the run folder.
+        request: what the run was asked to do.
+        recipe: all settings, with the precision that was chosen.
+        network: with its initial weights.
+        pretrained: where these are from.
+        cache: decoded images, with corrected labels and a teacher's predictions.
+        subsets: subset of each image, ``[N]``; "" for one that is left out or unreadable.
+        fabric: devices and precision, launched.
+        resume: whether an earlier run is continued.
+        console: where progress is shown; quiet in all processes but the main one.
     """
-    if request.audit is not None or request.split is not None:
-        return request
-    from facegender.training.audit.audit import (
-        AUDIT_ALIGNER,
-        AUDIT_NAME,
-        LABEL_ISSUES_NAME,
-        PAGE_NAME,
-        VERSION,
-        audit,
-    )
 
-    inputs = [Path(item) for item in request.inputs]
-    table = Path(request.table) if request.table else None
-    cache_root = cache_folder(folder)
-    kept = cache_path(inputs, table, AUDIT_ALIGNER, cache_root)
-    kept = kept.with_name(f"{kept.name}.audit{VERSION}")
-    if not kept.is_dir():
-        if recipe.input.aligner != AUDIT_ALIGNER:
-            console.note(
-                "auditing first, once for all runs on these archives; the faces are looked for in "
-                "pictures of its own size (--no-audit leaves it out)"
-            )
-        with build_atomically(kept) as unfinished:
-            audit(inputs, unfinished, table=table, cache_root=cache_root, console=console)
-    place = folder / AUDIT_FOLDER
-    shutil.copytree(kept, place, dirs_exist_ok=True)
-    counts = json.loads((place / AUDIT_NAME).read_text(encoding="utf-8"))["counts"]
-    console.note(
-        f"audit: {counts['groups of copies']:,} photos are there more than once, and stay on one "
-        f"side of the split; {counts['doubtful']:,} labels look wrong: {place / PAGE_NAME} shows "
-        f"them, --corrections {place / LABEL_ISSUES_NAME} would correct them in another run"
-    )
-    return replace(request, audit=str(place.absolute()))
+    folder: Path
+    request: TrainRequest
+    recipe: Recipe
+    network: nn.Module
+    pretrained: PretrainedWeights
+    cache: ImageCache
+    subsets: NDArray[np.str_]
+    fabric: Fabric
+    resume: bool
+    console: Console
+
+    def rows(self, subset: str) -> Indices:
+        """Return the rows of the cache that are in a subset."""
+        return subset_indices(self.subsets, subset)
 
 
-def split_images(
-    request: TrainRequest,
-    recipe: Recipe,
-    cache: ImageCache,
+def prepare(
+    request: TrainRequest | None,
+    recipe: Recipe | None,
     folder: Path,
-    console: Console,
+    *,
     resume: bool,
-) -> list[Assignment]:
-    """Make the split, or use the one that was given, or the run's own when it goes on."""
-    path = folder / SPLIT_NAME
-    given = path if resume else Path(request.split) if request.split else None
-    if given is None:
-        together: list[str] = []
-        if request.audit:
-            grouping = read_duplicate_groups(Path(request.audit))
-            if not grouping.is_of(cache.samples, cache.digests):
-                raise InputError(
-                    f"the audit in {request.audit} is of other pictures: it names none of these"
-                )
-            together = grouping.of(cache.samples, cache.digests)
-        rows = assign_subsets(
-            cache.samples,
-            cache.digests,
-            seed=recipe.train.seed,
-            validation=request.validation,
-            test=request.test,
-            errors=cache.errors,
-            together=together,
-        )
-    else:
-        known = read_split(given)
-        rows = match_split(known, cache.samples, cache.digests, cache.errors, given)
-        if resume and len(rows) != len(known):
-            raise InputError(
-                f"{folder} was begun with {len(known):,} pictures and there are {len(rows):,} now: "
-                "bring them back, or begin a new run"
-            )
-    if given != path:
-        write_split(path, rows)
-    counts = {
-        subset: sum(row.subset == subset for row in rows) for subset in ("train", "validation")
-    }
-    counts["test"] = sum(row.subset == "test" for row in rows)
-    console.note("split: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
-    return rows
+    sanity_check: bool,
+    console: Console,
+) -> PreparedRun:
+    """Prepare a run; mistakes in the request, recipe or data are found here, before training.
 
+    Args:
+        request: inputs and options; not used for a resume.
+        recipe: all settings; not used for a resume.
+        folder: the run folder.
+        resume: continue the run in the folder.
+        sanity_check: overfit a copy of the network to a few images; never for a resume.
+        console: where progress is shown.
 
-def correct_training_labels(
-    cache: ImageCache, assignments: Sequence[Assignment], request: TrainRequest, console: Console
-) -> tuple[ImageCache, NDArray[np.str_]]:
-    """Put corrected labels in; what is left out belongs to no part. The test part stays as it is.
-
-    Returns:
-        The store, and each picture's part.
+    Raises:
+        FacegenderError: what is wrong, where, and what to do.
     """
-    subsets = np.array([row.subset for row in assignments])
+    if not is_main_process():
+        console = Console(quiet=True)
+    with remove_if_empty(folder):
+        return _prepare(request, recipe, folder, resume, sanity_check, console)
+
+
+def _prepare(
+    request: TrainRequest | None,
+    recipe: Recipe | None,
+    folder: Path,
+    resume: bool,
+    sanity_check: bool,
+    console: Console,
+) -> PreparedRun:
+    """Do the work of :func:`prepare`."""
+    request, recipe = open_run(request, recipe, folder, resume, is_main=is_main_process())
+    _check_request(request, recipe)
+    recipe = resolve_ensemble(recipe, request.open_networks, console)
+    torch.manual_seed(recipe.train.seed)  # the same random weights for the same seed
+    network = build_network(recipe.network.name, dropout=recipe.network.dropout)
+    pretrained = _load_pretrained(network, recipe, request)
+    check_input_size(network, recipe.network.name, recipe.input.height, recipe.input.width)
+    if not resume and is_one_process(request.devices):
+        recipe = resolve_precision(network, recipe, console)
+    fabric = make_fabric(recipe, request.devices)
+    fabric.launch()
+    processes = Processes(fabric)
+    console.note(f"Network: {recipe.network.name}, initialized from {pretrained.description}")
+    with processes.main_first():
+        check_disk_space(folder, network, recipe.train)
+        cache = load_images(request, recipe, folder, console)
+        if not request.corrections:  # which may add the other label
+            check_both_labels(cache.labels, "image")
+        is_new = processes.is_main and not resume
+        if is_new:
+            request = run_audit(request, recipe, folder, console)
+        assignments = split_images(request, recipe, cache, folder, console, resume=not is_new)
+    cache, subsets = correct_training_labels(cache, assignments, request, console)
+    cache = add_teacher_predictions(cache, request, console)
+    train_rows = subset_indices(subsets, "train")
+    check_subset_labels(cache, train_rows, subset_indices(subsets, "validation"), console)
+    check_disk_space(folder, network, recipe.train)
+    if sanity_check and not resume:
+        _check_sanity(network, cache, train_rows, recipe, fabric, console)
+    if not resume:
+        processes.on_main(record_request)(request, recipe, folder)
+    return PreparedRun(
+        folder, request, recipe, network, pretrained, cache, subsets, fabric, resume, console
+    )
+
+
+def _check_request(request: TrainRequest, recipe: Recipe) -> None:
+    """Check what can be checked before images are read.
+
+    Raises:
+        MissingExtraError: TensorBoard is not installed.
+        InputError: an input is missing or wrong, or the weights that an audit uses are missing.
+    """
+    check_devices(request.devices)
+    parse_classes(request.classes)
+    check_teacher(recipe, request)
+    if request.metadata:
+        read_metadata(Path(request.metadata), ())
+    if request.split:
+        read_split(Path(request.split))
+    if request.corrections:
+        read_corrections(Path(request.corrections))
+    if request.teacher:
+        read_predictions(Path(request.teacher))
+    if makes_audit(request):
+        check_dlib_weights()
+    if request.tensorboard and find_spec("tensorboard") is None:
+        raise MissingExtraError("tensorboard", "tensorboard")
     if request.audit:
-        stays = np.array(
-            read_duplicate_groups(Path(request.audit)).keeps(cache.samples, cache.digests)
-        )
-        gone = ~stays & np.isin(subsets, ("train", "validation"))
-        subsets[gone] = ""
-        console.note(f"audit: {int(gone.sum()):,} pictures left out")
-    if not request.corrections:
-        return cache, subsets
-    samples = list(cache.samples)
-    changed = 0
-    given = apply_corrections(samples, cache.digests, read_corrections(Path(request.corrections)))
-    left_out = []
-    for row, sample in enumerate(given):
-        if subsets[row] in ("train", "validation") and sample != samples[row]:
-            if sample is None:
-                left_out.append(row)
-            else:
-                samples[row] = sample
-                changed += 1
-    subsets[left_out] = ""
-    console.note(f"corrections: {changed:,} labels changed, {len(left_out):,} pictures left out")
-    return replace(cache, samples=samples), subsets
+        read_duplicate_groups(Path(request.audit))
 
 
-def add_teacher_predictions(
-    cache: ImageCache, recipe: Recipe, request: TrainRequest, console: Console
-) -> ImageCache:
-    """Put a teacher's answers beside the labels, where the run was given any.
-
-    Raises:
-        InputError: scores without a recipe that uses them, the other way round, or scores of none
-            of the pictures.
-    """
-    if bool(request.teacher) != bool(recipe.train.distillation_weight):
-        raise InputError(
-            f"recipe {recipe.name} learns from a teacher: give its scores by --teacher"
-            if recipe.train.distillation_weight
-            else f"recipe {recipe.name} would not use --teacher: set train.distillation_weight in it, such as 0.7"
-        )
-    if not request.teacher:
-        return cache
-    scores = read_predictions(Path(request.teacher))
-    told = {
-        (sample.archive, sample.file): p_male
-        for sample, p_male in zip(scores.samples, scores.p_male, strict=True)
-    }
-    given = [told.get((sample.archive, sample.file), np.nan) for sample in cache.samples]
-    teacher = np.array(given, np.float32)
-    known = int(np.isfinite(teacher).sum())
-    if not known:
-        raise InputError(f"{request.teacher} scores none of the pictures: see archive and file")
-    console.note(f"teacher: answers for {known:,} of {len(teacher):,} pictures")
-    return replace(cache, teacher=teacher)
+def _load_pretrained(
+    network: nn.Module, recipe: Recipe, request: TrainRequest
+) -> PretrainedWeights:
+    """Load the initial weights of the request, or else of the recipe."""
+    source = recipe.network.pretrained if request.pretrained is None else request.pretrained
+    return load_pretrained(network, recipe.network.name, None if source in ("", "none") else source)
 
 
-def subset_indices(subsets: NDArray[np.str_], subset: str) -> NDArray[np.int64]:
-    """Indices of the pictures in a part of the split, ``int64``."""
-    return np.flatnonzero(subsets == subset).astype(np.int64)
+def resolve_precision(network: nn.Module, recipe: Recipe, console: Console) -> Recipe:
+    """Replace precision ``auto`` by the faster one, so that a resume uses the same."""
+    if recipe.train.precision != "auto":
+        return recipe
+    speedup = 0.0
+    if bf16_may_be_faster(recipe):
+        speedup = measure_bf16_speedup(network, recipe)
+        console.note(f"Precision: a step in bfloat16 is {speedup:.2f} times as fast as in float32")
+    return replace(recipe, train=replace(recipe.train, precision="bf16" if speedup > 1 else "32"))
 
 
-def check_both_labels(labels: NDArray[np.int64], what: str) -> None:
-    """Refuse pictures that have one label alone.
-
-    Raises:
-        InputError: there is nothing to tell apart.
-    """
-    if empty := [name for index, name in enumerate(LABELS) if not (labels == index).any()]:
-        raise InputError(
-            f"no {what} is labelled {' or '.join(empty)}: both folders, male/ and female/, need "
-            "pictures"
-        )
-
-
-def check_subset_labels(
-    cache: ImageCache, train: NDArray[np.int64], validation: NDArray[np.int64], console: Console
+def _check_sanity(
+    network: nn.Module,
+    cache: ImageCache,
+    train: Indices,
+    recipe: Recipe,
+    fabric: Fabric,
+    console: Console,
 ) -> None:
-    """Refuse to learn where there is nothing to tell apart or nothing to judge by."""
-    labels = cache.labels
-    counts = {name: int((labels[train] == index).sum()) for index, name in enumerate(LABELS)}
-    console.note("training part: " + ", ".join(f"{name} {n:,}" for name, n in counts.items()))
-    check_both_labels(labels[train], "training picture")
-    if not len(validation):
-        raise InputError("the validation part is empty: give more pictures or a larger share")
-    names = {LABELS[index] for index in cache.labels[validation]}
-    if len(names) < len(LABELS):
-        console.note(
-            f"every validation picture is labelled {names.pop()}: accuracy will say nothing of the "
-            "other label; give more pictures, or a larger --validation"
-        )
+    """Overfit a copy of the network to a few images, with progress."""
+    with console.counting("Sanity check") as count:
+        result = overfit_small_batch(network, cache, train, recipe, fabric, on_image=count)
+    console.note(
+        f"Sanity check: overfit {result.images} images in {result.steps} steps, "
+        f"loss {result.before:.3f} to {result.after:.3f}"
+    )

@@ -1,4 +1,4 @@
-"""A recipe: everything that decides how a network is trained, read from one TOML file."""
+"""Recipes: all settings of a training, read from one TOML file and checked."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from facegender.errors import InputError
 from facegender.faces.alignment import ALIGNED_CROP, Crop
 from facegender.faces.face_aligner import FaceAligner
 from facegender.images.pixels import Resize
+from facegender.training.ensemble.options import EnsembleOptions
+from facegender.training.renamed import find_renamed_keys
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
-    """The architecture and the weights that training starts from.
+    """The architecture and its initial weights.
 
     Attributes:
         name: ``dlib_resnet``, or the name of a timm network.
         pretrained: ``dlib``, ``timm``, a weight file, or "" for random weights.
-        dropout: probability before the last layer.
+        dropout: probability of dropping a feature before the last layer.
     """
 
     name: str = "dlib_resnet"
@@ -35,17 +37,17 @@ class NetworkOptions:
 
 @dataclass(frozen=True, slots=True)
 class InputOptions:
-    """What the network takes, and how an image is brought to it.
+    """The network's input and the preprocessing of images.
 
     Attributes:
         height: in pixels.
         width: in pixels.
         interpolation: ``box``, ``bilinear``, ``bicubic`` or ``lanczos``.
         resize_mode: ``stretch``, ``letterbox`` or ``center_crop``.
-        grayscale: three equal channels instead of colors.
+        grayscale: three equal channels of luma instead of R, G and B.
         mean: subtracted from pixels in 0..1, one value for each of R, G, B.
-        std: divided by after that.
-        crop: ``none`` takes the full image, ``aligned`` the face, found and aligned.
+        std: divisor after that, one value for each channel.
+        crop: ``none`` takes the full image, ``aligned`` detects and aligns the face.
     """
 
     height: int = 128
@@ -67,30 +69,31 @@ class InputOptions:
 
 @dataclass(frozen=True, slots=True)
 class AugmentOptions:
-    """Augmentation of training images; 0, or a factor of 1, switches a transform off.
+    """Augmentation of training images; 0 (or 1 for a factor) turns a transform off.
 
-    Probabilities are fractions of the images, from 0 to 1.
+    Every ``_prob`` is the probability, from 0 to 1, that a transform is applied to an image.
 
     Attributes:
-        full_image_prob: takes the full image where the input's crop is ``aligned``.
-        hflip_prob: mirrors.
-        rotation_degrees: largest rotation, uniform within it.
-        rotation_prob: of that rotation; the other images get the jitter.
-        rotation_jitter_std: standard deviation of a normal rotation, in degrees.
-        scale: largest factor by which an image is zoomed in or out.
-        zoom_out_prob: zooms a full image out further, anywhere in the frame.
-        zoom_out_max: largest factor of that.
-        aspect_ratio_jitter: largest factor between width and height.
-        translate: largest shift, as a fraction of the side.
-        pad_edge_prob: repeats the edge where the image does not reach.
-        pad_background_prob: of the other images, shows an enlarged quarter of the image there;
-            the rest is filled with one color (black if ``pad_edge_prob`` is 0).
-        downscale_prob: downscales to 20 to 96 pixels and upscales again.
+        full_image_prob: of the full image instead of the face, if the input's crop is ``aligned``.
+        hflip_prob: of a horizontal flip.
+        rotation_degrees: maximum of a uniform rotation, in either direction.
+        rotation_prob: of that rotation; all other images get the jitter below.
+        rotation_jitter_std: standard deviation of a normally distributed rotation, in degrees.
+        scale: maximum factor of zooming in or out.
+        zoom_out_prob: of zooming a full image out further, to any position in the result.
+        zoom_out_max: maximum factor of zooming out further.
+        aspect_ratio_jitter: maximum factor between width and height.
+        translate: maximum shift, as a fraction of the side.
+        pad_edge_prob: of repeating the edge where the result lies outside of the image.
+        pad_background_prob: of showing an enlarged quarter of the image there, if the edge is not
+            repeated; the remaining images are padded with one color (black if ``pad_edge_prob``
+            is 0).
+        downscale_prob: of downscaling to 20 to 96 pixels and upscaling again.
         color_jitter: strength of brightness, contrast and saturation jitter.
-        color_cast: strength of channel gains, as a natural logarithm.
-        grayscale_prob: makes gray.
-        gaussian_noise_std: largest standard deviation of noise, of pixels in 0..1.
-        random_erasing_prob: hides a box behind one color.
+        color_cast: strength of random channel gains, as a natural logarithm.
+        grayscale_prob: of grayscale.
+        gaussian_noise_std: maximum standard deviation of noise, for pixels in 0..1.
+        random_erasing_prob: of hiding a box behind one color.
     """
 
     full_image_prob: float = 0.0
@@ -115,26 +118,27 @@ class AugmentOptions:
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """Optimizer, schedule, loss and loop.
+    """Optimizer, learning rate schedule, loss and training loop.
 
     Attributes:
         epochs: passes over the training images.
-        min_steps: repeats a small dataset for more than ``epochs`` until there are so many steps
-            (0: never).
+        min_steps: minimum number of steps; a small dataset is trained for more than ``epochs``
+            to reach it (0: no minimum).
         batch_size: images per step, over all devices.
         optimizer: ``adamw`` or ``sgd``.
-        learning_rate: the highest one.
+        learning_rate: maximum of the schedule.
         momentum: of ``sgd``.
-        weight_decay: of weights; biases and norms do not decay.
-        warmup_fraction: of all steps, over which the learning rate rises.
+        weight_decay: of weights; biases and normalization layers have none.
+        warmup_fraction: fraction of all steps over which the learning rate rises.
         lr_schedule: ``cosine`` or ``constant``.
         label_smoothing: of the cross-entropy.
-        ema_decay: per step, of the averaged weights (0: none).
-        max_grad_norm: clips gradients (0: never).
-        sampling_balance: evens out sources and labels, 0 not at all, 1 wholly.
-        distillation_weight: of a teacher's answers in the targets, where there are any.
-        patience: epochs without a better validation accuracy that end training (0: never; a
-            cosine schedule gains most in its last epochs).
+        ema_decay: per step, of the exponential moving average of the weights (0: no average).
+        max_grad_norm: maximum norm of the gradients (0: no clipping).
+        sampling_balance: balances sources and labels: 0 samples every image equally often, 1 every
+            group equally often.
+        distillation_weight: weight of a teacher's predictions in the targets, from 0 to 1.
+        patience: epochs without a better validation accuracy after which training ends (0: never;
+            with a cosine schedule the last epochs improve the most).
         precision: ``auto``, ``32`` or ``bf16``.
         seed: of split, order, augmentation and random weights.
     """
@@ -160,15 +164,17 @@ class TrainOptions:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a network is trained.
+    """All settings of a training.
 
     Attributes:
-        name: of the network in the model file.
-        network: architecture and starting weights.
-        input: what the network takes.
+        name: of the network, stored in the model file.
+        network: architecture and initial weights.
+        input: input size and preprocessing.
         augment: augmentation of training images.
         train: optimizer, schedule, loss and loop.
-        min_confidence: goes into the model file: answers below it are ``unknown`` (0.5: never).
+        min_confidence: stored in the model file: predictions with a lower probability are
+            ``unknown`` (0.5: none are).
+        ensemble: published networks beside the trained one; None: the network alone.
     """
 
     name: str
@@ -177,12 +183,13 @@ class Recipe:
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
     min_confidence: float = 0.5
+    ensemble: EnsembleOptions | None = None
 
     def __post_init__(self) -> None:
-        """Check every value.
+        """Check all values.
 
         Raises:
-            ValueError: with the key that is wrong.
+            ValueError: a value is out of range; the message names its key.
         """
         self.input.aligner  # noqa: B018  (checks crop, size, interpolation and resize mode)
         _one_of("train.optimizer", self.train.optimizer, ("adamw", "sgd"))
@@ -219,51 +226,18 @@ class Recipe:
             raise ValueError("input.mean and input.std need three values each, std above 0")
         if not 0.5 <= self.min_confidence <= 1:
             raise ValueError("min_confidence is a probability from 0.5 to 1")
-
-
-RENAMED_KEYS = {
-    "unknown_below": "min_confidence",
-    "fit": "train",
-    "network.start": "network.pretrained",
-    "input.filter": "input.interpolation",
-    "input.aspect": "input.resize_mode",
-    "input.grey": "input.grayscale",
-    "augment.whole": "augment.full_image_prob",
-    "augment.flip": "augment.hflip_prob",
-    "augment.turn_degrees": "augment.rotation_degrees",
-    "augment.turn_share": "augment.rotation_prob",
-    "augment.tilt_degrees": "augment.rotation_jitter_std",
-    "augment.zoom": "augment.scale",
-    "augment.far": "augment.zoom_out_prob",
-    "augment.farthest": "augment.zoom_out_max",
-    "augment.stretch": "augment.aspect_ratio_jitter",
-    "augment.shift": "augment.translate",
-    "augment.edge": "augment.pad_edge_prob",
-    "augment.surround": "augment.pad_background_prob",
-    "augment.low_resolution": "augment.downscale_prob",
-    "augment.light": "augment.color_jitter",
-    "augment.cast": "augment.color_cast",
-    "augment.grey": "augment.grayscale_prob",
-    "augment.noise": "augment.gaussian_noise_std",
-    "augment.cover": "augment.random_erasing_prob",
-    "train.batch": "train.batch_size",
-    "train.least_steps": "train.min_steps",
-    "train.warmup": "train.warmup_fraction",
-    "train.schedule": "train.lr_schedule",
-    "train.ema": "train.ema_decay",
-    "train.max_grad_norm": "train.max_grad_norm",
-    "train.balance": "train.sampling_balance",
-    "train.distillation_weight": "train.distillation_weight",
-}
-"""Keys of recipes written before they were renamed, and their names now."""
+        if self.ensemble and self.input.height != self.input.width:
+            raise ValueError("[ensemble] needs a square input: input.height equal to input.width")
 
 
 def read_recipe(recipe: Path | str) -> Recipe:
-    """Read a recipe from a TOML file, or one of those that come with the package by its name.
+    """Read a recipe from a TOML file, or a recipe of the package by its name.
+
+    Args:
+        recipe: a TOML file, or a name such as ``best``.
 
     Raises:
-        InputError: no such recipe, not TOML, an unknown key (the nearest right one is named), or a
-            value of the wrong kind.
+        InputError: no such recipe, invalid TOML, an unknown or renamed key, or a wrong value.
     """
     path = Path(recipe)
     if not path.suffix and path.name == str(recipe) and not path.is_file():
@@ -271,43 +245,49 @@ def read_recipe(recipe: Path | str) -> Recipe:
         path = _shipped() / f"{name}.toml"
         if not path.is_file():
             names = ", ".join(sorted(item.stem for item in _shipped().glob("*.toml")))
-            raise InputError(f"there is no recipe {name!r}: use one of {names}, or a TOML file")
+            raise InputError(f"No recipe {name!r}. Use one of {names}, or a TOML file.")
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         return recipe_from(raw, default_name=path.stem)
     except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
+        raise InputError(f"Cannot read the recipe {path}: {error.strerror}") from error
     except ValueError as error:  # TOML's and UTF-8's errors are ValueErrors too
-        raise InputError(f"the recipe {path} is wrong: {error}") from error
+        raise InputError(f"{path} is not a valid recipe: {error}") from error
 
 
 def recipe_from(raw: Mapping[str, Any], *, default_name: str = "recipe") -> Recipe:
-    """Build a recipe out of plain values (from TOML, or from a run's stored recipe).
+    """Build a recipe from plain values (of a TOML file, or of a stored recipe).
+
+    Args:
+        raw: sections and keys.
+        default_name: the recipe's name if ``raw`` has none.
 
     Raises:
-        ValueError: an unknown key or a wrong value.
+        ValueError: a renamed or unknown key, or a wrong value.
     """
+    if renamed := find_renamed_keys(raw):
+        raise ValueError(f"these were renamed: {', '.join(renamed)}")
     recipe: Recipe = _build(Recipe, {"name": default_name, **raw}, "")
     return recipe
 
 
 def with_changes(recipe: Recipe, *, epochs: int | None, seed: int | None) -> Recipe:
-    """Give the recipe with exactly so many epochs, or another seed, where they are not None."""
-    fit = recipe.train
+    """Return the recipe with exactly this number of epochs and this seed; None changes nothing."""
+    options = recipe.train
     if epochs is not None:
-        fit = replace(fit, epochs=epochs, min_steps=0)
+        options = replace(options, epochs=epochs, min_steps=0)
     if seed is not None:
-        fit = replace(fit, seed=seed)
-    return replace(recipe, train=fit)
+        options = replace(options, seed=seed)
+    return replace(recipe, train=options)
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
-    """Give a recipe as plain values that :func:`recipe_from` reads back."""
+    """Return a recipe as plain values that :func:`recipe_from` reads back."""
     return asdict(recipe)
 
 
 def write_toml(recipe: Recipe) -> str:
-    """Write a recipe as TOML, every value spelled out."""
+    """Return a recipe as TOML with every key, also those that have their default."""
     lines = [f"{key} = {_toml(value)}" for key, value in _scalars(recipe)]
     for item in fields(recipe):
         section = getattr(recipe, item.name)
@@ -318,14 +298,14 @@ def write_toml(recipe: Recipe) -> str:
 
 
 def _shipped() -> Path:
-    """Folder of the recipes: inside an installed package, at the root of a checkout."""
+    """Return the folder of the recipes: in an installed package, or at the root of a checkout."""
     installed = Path(__file__).parent / "recipes"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
 
 
 def _scalars(section: Any) -> list[tuple[str, Any]]:
     values = [(item.name, getattr(section, item.name)) for item in fields(section)]
-    return [(key, value) for key, value in values if not is_dataclass(value)]
+    return [(key, value) for key, value in values if value is not None and not is_dataclass(value)]
 
 
 def _toml(value: Any) -> str:
@@ -339,7 +319,7 @@ def _toml(value: Any) -> str:
 
 
 def _build(kind: type[Any], raw: Mapping[str, Any], prefix: str) -> Any:
-    """Build a dataclass from a mapping; sections are dataclasses themselves."""
+    """Build a dataclass from a mapping; its sections are dataclasses too."""
     hints = get_type_hints(kind)
     for key in raw:
         if key not in hints:
@@ -349,10 +329,8 @@ def _build(kind: type[Any], raw: Mapping[str, Any], prefix: str) -> Any:
 
 
 def _hint(key: str, known: Mapping[str, Any], prefix: str) -> str:
-    """Say what an unknown key is called now, or the nearest known one."""
-    if now := RENAMED_KEYS.get(prefix + key):
-        return f": it is now called '{now}'"
-    # right in another section (as section.key), or nearly right in this one
+    """Name the key that was probably meant by an unknown one, or all known keys."""
+    # a key of another section, or one of this section that is spelled alike
     moved = [
         f"{name}.{key}"
         for name, section in get_type_hints(Recipe).items()
@@ -363,13 +341,15 @@ def _hint(key: str, known: Mapping[str, Any], prefix: str) -> str:
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
-    """Bring one value to the type that its field asks for."""
+    """Convert a value to the type of its field."""
+    if isinstance(hint, UnionType):  # with None, as in a stored recipe
+        if value is None:
+            return None
+        hint = get_args(hint)[0]
     if is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise ValueError(f"'{key}' is a section: write it as [{key}]")
+            raise ValueError(f"'{key}' is a section; write it as [{key}]")
         return _build(hint, value, f"{key}.")  # type: ignore[arg-type]
-    if isinstance(hint, UnionType):
-        hint = get_args(hint)[0]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if get_args(hint) == (float, ...) and isinstance(value, list | tuple):

@@ -1,9 +1,9 @@
-"""What the network sees: a training batch with the normalisation undone, labels under it."""
+"""Show a training batch: images as the network is given them, with their labels."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,48 +14,56 @@ from facegender.training.data.augmentation import denormalize
 from facegender.training.data.dataloader import training_batch
 from facegender.training.data.image_cache import cache_in_memory
 from facegender.training.data.image_rows import read_rows
+from facegender.training.data.label_folders import LABEL_FOLDERS
 from facegender.training.data.samples import Sample, stream_samples
 from facegender.training.evaluation.gallery import contact_sheet
 from facegender.training.recipe import Recipe, with_changes
+
+_REPORT_EVERY = 100
 
 
 def show_batch(
     recipe: Recipe,
     inputs: Sequence[Path],
-    table: Path | None = None,
+    metadata: Path | None = None,
     *,
+    classes: Mapping[str, str] = LABEL_FOLDERS,
     count: int = 32,
     seed: int | None = None,
     on_image: Callable[[int], None] | None = None,
     on_skip: Callable[[str, str], None] | None = None,
 ) -> Image.Image:
-    """Draw pictures out of archives and give them as the first epoch of a training would.
+    """Draw a random batch of images as the first epoch of a training would show them.
 
-    They go the very way of the loop: read, cut, augmented, normalised; then only the normalisation
-    is undone.
+    They are processed exactly as in training: decoded, cropped, augmented and normalized. Only the
+    normalization is undone.
 
     Args:
-        recipe: how pictures are cut, augmented and normalised.
+        recipe: preprocessing and augmentation.
         inputs: archives or folders.
-        table: as for a training.
-        count: how many pictures.
-        seed: which pictures, and what is done to them; None takes the recipe's.
-        on_image: called with the number of pictures looked through.
-        on_skip: called with the name and reason of a member that was passed over.
+        metadata: metadata table, or None.
+        classes: labels by folder name.
+        count: number of images.
+        seed: of selection and augmentation; None takes the recipe's.
+        on_image: called with the number of images read.
+        on_skip: called with the name and reason of each file that is not a sample.
+
+    Returns:
+        A contact sheet with a label under each image.
 
     Raises:
-        InputError: no such archive, or no readable picture in it.
+        InputError: an archive is missing, or has no readable image.
     """
     seed = recipe.train.seed if seed is None else seed
-    drawn = _draw(stream_samples(inputs, table, on_skip=on_skip), count, seed, on_image)
-    cache = cache_in_memory(drawn, recipe.input.aligner)
-    places = np.arange(len(cache.samples), dtype=np.int64)
-    seeded = with_changes(recipe, epochs=None, seed=seed)
+    stream = stream_samples(inputs, metadata, on_skip=on_skip, classes=classes)
+    selected = _select(stream, count, seed, on_image)
+    cache = cache_in_memory(selected, recipe.input.aligner)
+    rows = np.arange(len(cache.samples), dtype=np.int64)
     x = training_batch(
-        read_rows(cache.context_pixels, places),
+        read_rows(cache.context_pixels, rows),
         cache.crop_matrices,
-        places,
-        seeded,
+        rows,
+        with_changes(recipe, epochs=None, seed=seed),
         0,
         torch.device("cpu"),
     )
@@ -63,21 +71,21 @@ def show_batch(
     return contact_sheet(list(denormalize(x, recipe.input)), captions)
 
 
-def _draw(
+def _select(
     stream: Iterable[tuple[Sample, bytes]],
     count: int,
     seed: int,
     on_image: Callable[[int], None] | None,
 ) -> list[tuple[Sample, bytes]]:
-    """Choose some of a stream at random, every one as likely; only these are held in memory."""
+    """Select samples of a stream uniformly at random; only these are in memory."""
     rng = np.random.default_rng(seed)
-    kept: list[tuple[float, int, tuple[Sample, bytes]]] = []
+    selected: list[tuple[float, int, tuple[Sample, bytes]]] = []
     for done, item in enumerate(stream, 1):
         entry = (-float(rng.random()), done, item)
-        if len(kept) < count:
-            heapq.heappush(kept, entry)
+        if len(selected) < count:
+            heapq.heappush(selected, entry)
         else:
-            heapq.heappushpop(kept, entry)
-        if on_image and done % 100 == 0:
+            heapq.heappushpop(selected, entry)
+        if on_image and done % _REPORT_EVERY == 0:
             on_image(done)
-    return [item for _, _, item in sorted(kept, reverse=True)]
+    return [item for _, _, item in sorted(selected, reverse=True)]

@@ -1,21 +1,19 @@
-"""One training run from archives to model file; every step leaves a file in the run folder.
+"""Train a network in four steps: prepare, fit, calibrate and export, evaluate.
 
-``config.toml`` and ``run.json`` say what was asked for, ``split.csv`` who went where,
-``history.csv`` how it went, ``predictions.csv``, ``metrics.json`` and ``report.html`` how good it is;
-``saved_model`` is the network's state dict, ``model.onnx`` the file that ``predict`` uses.
+Every step writes files to the run folder: ``prepare`` writes ``config.toml``, ``run.json`` and
+``split.csv``; ``fit`` writes ``history.csv``, ``best.safetensors`` and ``saved_model`` (the state
+dict); ``calibrate_and_export`` writes ``model.onnx``, the file that ``predict`` uses; ``evaluate``
+writes ``predictions.csv``, ``metrics.json`` and ``report.html``.
 """
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -23,15 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from facegender.errors import MissingExtraError, StoppedError
 from facegender.files import atomic_write, write_json
 from facegender.images.pixels import Pixels
 from facegender.inference.classifier import Classifier
-from facegender.model.model_file import MODEL_NAME, ModelDescription, read_model_file
+from facegender.model.model_file import MODEL_NAME, ModelDescription
 from facegender.training.console import Console
-from facegender.training.data.duplicate_groups import read_duplicate_groups
 from facegender.training.data.image_cache import ImageCache
 from facegender.training.data.image_rows import read_rows
+from facegender.training.data.sampler import Indices
+from facegender.training.ensemble.ensemble import TRAINED_NAME, build_ensemble
 from facegender.training.evaluation.calibration import find_temperature
 from facegender.training.evaluation.evaluate import Evaluation, predict_cached
 from facegender.training.evaluation.evaluation_report import (
@@ -40,16 +38,17 @@ from facegender.training.evaluation.evaluation_report import (
     write_evaluation_report,
 )
 from facegender.training.evaluation.gallery import Gallery, select_examples
-from facegender.training.evaluation.metrics import table_metrics
+from facegender.training.evaluation.metrics import Metrics, table_metrics
 from facegender.training.evaluation.predictions_table import (
     PREDICTIONS_NAME,
+    PredictionsTable,
     make_predictions,
     write_predictions,
 )
 from facegender.training.export.model_export import export_model, update_description
 from facegender.training.loop.checkpoint import BEST_NAME, load_weights
-from facegender.training.loop.devices import is_one_process, make_fabric
-from facegender.training.loop.fit import compute_logits, fit_network, is_early_stop
+from facegender.training.loop.devices import Processes
+from facegender.training.loop.fit import fit_network, is_early_stop
 from facegender.training.loop.history import (
     HISTORY_NAME,
     EpochMetrics,
@@ -57,35 +56,74 @@ from facegender.training.loop.history import (
     add_to_history,
     write_history,
 )
-from facegender.training.loop.overfit_check import check_disk_space, overfit_small_batch
-from facegender.training.loop.precision import bf16_may_be_faster, measure_bf16_speedup
+from facegender.training.loop.logits import compute_logits
+from facegender.training.loop.stop_signals import stop_on_signals
 from facegender.training.loop.tensorboard import TENSORBOARD_NAME, TensorBoard
-from facegender.training.models.networks import (
-    PretrainedWeights,
-    build_network,
-    check_input_size,
-    load_pretrained,
-)
-from facegender.training.prepare import (
-    add_teacher_predictions,
-    check_both_labels,
-    check_subset_labels,
-    correct_training_labels,
-    load_images,
-    run_audit,
-    split_images,
-    subset_indices,
-)
-from facegender.training.recipe import Recipe, recipe_values
+from facegender.training.prepare import PreparedRun, prepare
+from facegender.training.recipe import InputOptions, Recipe, recipe_values
 from facegender.training.run_folder import (
+    ENSEMBLE_FOLDER,
     METRICS_NAME,
     SAVED_MODEL_NAME,
     TrainRequest,
-    open_run,
-    record_request,
 )
 
 _PARITY_IMAGES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedNetwork:
+    """What is calibrated and exported: a network with the weights of its best epoch."""
+
+    network: nn.Module
+    options: InputOptions
+
+    def logits(self, cache: ImageCache, rows: Indices) -> NDArray[np.float32]:
+        """Compute the logits of some images, ``float32 [N, 2]``."""
+        return compute_logits(self.network, cache, rows, self.options).numpy()
+
+    def export(self, description: ModelDescription, images: Pixels, path: Path) -> float:
+        """Write a model file, and compare it with this network on some images.
+
+        Returns:
+            The largest difference of a probability.
+
+        Raises:
+            ParityError: it is too large; nothing is written.
+        """
+        return export_model(self.network, self.options, description, images, path)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """A model file, its description, and the largest difference of a probability to torch."""
+
+    path: Path
+    description: ModelDescription
+    parity: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunMetrics:
+    """The content of ``metrics.json``.
+
+    Attributes:
+        pretrained: where the initial weights are from.
+        validation: metrics of the model file on the validation subset.
+        parity: largest difference of a probability between torch and its model file.
+    """
+
+    pretrained: str
+    validation: Metrics
+    parity: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "pretrained": self.pretrained,
+            "validation": self.validation.to_dict(),
+            "parity": {"largest_difference": self.parity},
+        }
 
 
 def train(
@@ -96,311 +134,222 @@ def train(
     resume: bool = False,
     sanity_check: bool = True,
     console: Console | None = None,
-) -> dict[str, Any]:
-    """Train, evaluate on validation, calibrate and export.
+) -> RunMetrics | None:
+    """Train a network, export it as a model file, and evaluate that file on validation.
 
     Args:
-        request: archives and shares; may be None for a resume.
-        recipe: how; may be None for a resume.
-        folder: the run folder, made when missing.
-        resume: go on where the folder's run was stopped.
-        sanity_check: let a copy learn a few pictures by heart first; never for a resume.
+        request: inputs and options; may be None for a resume.
+        recipe: all settings; may be None for a resume.
+        folder: the run folder, created if it is missing.
+        resume: continue the run in the folder.
+        sanity_check: overfit a copy of the network to a few images first; never for a resume.
         console: where progress is shown.
 
     Returns:
-        What ``metrics.json`` holds.
+        The content of ``metrics.json``; None in all processes but the main one.
 
     Raises:
-        FacegenderError: with what was wrong, where, and what to do.
+        FacegenderError: what is wrong, where, and what to do.
     """
-    console = console or Console()
-    request, recipe = open_run(request, recipe, folder, resume)
-    if request.tensorboard and find_spec("tensorboard") is None:
-        raise MissingExtraError("tensorboard", "tensorboard")
-    if request.audit:
-        read_duplicate_groups(Path(request.audit))  # refused now, not after the pictures are read
-    torch.manual_seed(recipe.train.seed)  # the same random weights for the same seed
-    network = build_network(recipe.network.name, dropout=recipe.network.dropout)
-    start = _load_pretrained(network, recipe, request)
-    check_input_size(network, recipe.network.name, recipe.input.height, recipe.input.width)
-    if not resume and is_one_process(request.devices):
-        recipe = _resolve_precision(network, recipe, console)
-    fabric = make_fabric(recipe, request.devices)
-    fabric.launch()
-    if fabric.global_rank != 0:
-        console = Console(quiet=True)  # the first process speaks for all
-    console.note(f"network {recipe.network.name}, from {start.text}")
-    if fabric.global_rank != 0:
-        fabric.barrier()  # the first process prepares the pictures for all
-    check_disk_space(folder, network, recipe.train)
-    cache = load_images(request, recipe, folder, console)
-    if not request.corrections:  # which may bring another label in
-        check_both_labels(cache.labels, "picture")
-    is_first = fabric.global_rank == 0
-    if is_first and not resume:
-        request = run_audit(request, recipe, folder, console)
-    # The others take the split that the first one has written
-    assignments = split_images(request, recipe, cache, folder, console, resume or not is_first)
-    if fabric.global_rank == 0:
-        fabric.barrier()
-    cache, subsets = correct_training_labels(cache, assignments, request, console)
-    cache = add_teacher_predictions(cache, recipe, request, console)
-    train_rows, validation_rows = (
-        subset_indices(subsets, "train"),
-        subset_indices(subsets, "validation"),
+    started = time.monotonic()
+    run = prepare(
+        request,
+        recipe,
+        folder,
+        resume=resume,
+        sanity_check=sanity_check,
+        console=console or Console(),
     )
-    check_subset_labels(cache, train_rows, validation_rows, console)
-    check_disk_space(folder, network, recipe.train)
-    if sanity_check and not resume:
-        with console.counting("self check") as count:
-            learned = overfit_small_batch(
-                network, cache, train_rows, recipe, fabric, on_image=count
-            )
-        console.note(
-            f"self check: {learned.images} pictures learned by heart in {learned.steps} steps, "
-            f"loss {learned.before:.3f} to {learned.after:.3f}"
-        )
-    if not resume and fabric.global_rank == 0:
-        record_request(request, recipe, folder)
+    trained = fit(run)
+    if trained is None:
+        return None
+    exported = calibrate_and_export(run, trained)
+    return evaluate(run, exported, started)
+
+
+def fit(run: PreparedRun) -> TrainedNetwork | None:
+    """Train the network of a run, and load the weights of its best epoch.
+
+    Returns:
+        The trained network; None in all processes but the main one.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM; a checkpoint is written.
+        FacegenderError: training is not possible, or the loss is NaN or infinite.
+    """
+    recipe, folder, fabric, console = run.recipe, run.folder, run.fabric, run.console
+    processes = Processes(fabric)
     console.note(
-        f"training on {fabric.world_size} x {fabric.device.type}, {fabric._precision.precision}"
+        f"Training on {fabric.world_size} x {fabric.device.type}, {fabric._precision.precision}"
     )
     with ExitStack() as stack:
-        stopped = stack.enter_context(_stop_on_signals())
-        stack.enter_context(_coded(stopped))
+        should_stop = stack.enter_context(stop_on_signals())
         board = None
-        if request.tensorboard and fabric.global_rank == 0:
+        if run.request.tensorboard and processes.is_main:
             board = stack.enter_context(TensorBoard(folder / TENSORBOARD_NAME))
 
-        def on_step(at: StepProgress) -> None:
-            console.step(at)
+        def on_step(progress: StepProgress) -> None:
+            console.step(progress)
             if board:
-                board.step(at)
+                board.step(progress)
 
         def on_epoch(metrics: EpochMetrics) -> None:
             console.epoch(metrics)
-            if fabric.global_rank == 0:
-                add_to_history(folder / HISTORY_NAME, metrics)
+            processes.on_main(add_to_history)(folder / HISTORY_NAME, metrics)
             if board:
                 board.epoch(metrics)
 
         history = fit_network(
-            network,
-            cache,
-            train_rows,
-            validation_rows,
+            run.network,
+            run.cache,
+            run.rows("train"),
+            run.rows("validation"),
             recipe,
             folder,
             fabric=fabric,
-            resume=resume,
-            should_stop=lambda: bool(stopped),
+            resume=run.resume,
+            should_stop=should_stop,
             on_step=on_step,
             on_epoch=on_epoch,
         )
-    if fabric.world_size > 1:
-        # Nothing is shared any more; left open, its threads may crash the end
-        torch.distributed.destroy_process_group()
-    if fabric.global_rank != 0:
-        return {}
+    processes.end()
+    if not processes.is_main:
+        return None
     write_history(folder / HISTORY_NAME, history)
     if is_early_stop(history, recipe.train.patience):
-        console.note(f"ended early: no better validation in {recipe.train.patience} epochs")
-    load_weights(network, folder / BEST_NAME)
-    _save_state(network, folder / SAVED_MODEL_NAME)
-    return _finish(network, cache, subsets, request, recipe, start, folder, console)
+        console.note(f"Early stop: no better validation in {recipe.train.patience} epochs")
+    load_weights(run.network, folder / BEST_NAME)
+    _save_state(run.network, folder / SAVED_MODEL_NAME)
+    return TrainedNetwork(run.network.cpu(), recipe.input)
 
 
-def _load_pretrained(
-    network: nn.Module, recipe: Recipe, request: TrainRequest
-) -> PretrainedWeights:
-    """Put the starting weights in."""
-    start = recipe.network.pretrained if request.pretrained is None else request.pretrained
-    return load_pretrained(network, recipe.network.name, None if start in ("", "none") else start)
+def calibrate_and_export(run: PreparedRun, trained: TrainedNetwork) -> ExportedModel:
+    """Find the temperature on validation, and write the model file.
 
+    If the recipe has an ensemble, the network becomes a member of it.
 
-def _resolve_precision(network: nn.Module, recipe: Recipe, console: Console) -> Recipe:
-    """Replace ``auto`` by what is faster here, so that a resume and the run's files know it."""
-    if recipe.train.precision != "auto":
-        return recipe
-    times = 0.0
-    if bf16_may_be_faster(recipe):
-        times = measure_bf16_speedup(network, recipe)
-        console.note(f"a step in bfloat16 is {times:.2f} times as fast as in float32")
-    return replace(recipe, train=replace(recipe.train, precision="bf16" if times > 1 else "32"))
-
-
-def _finish(
-    network: nn.Module,
-    cache: ImageCache,
-    subsets: NDArray[np.str_],
-    request: TrainRequest,
-    recipe: Recipe,
-    start: PretrainedWeights,
-    folder: Path,
-    console: Console,
-) -> dict[str, Any]:
-    """Calibrate on validation, export, and measure the file itself on validation."""
-    path = folder / MODEL_NAME
-    rows = subset_indices(subsets, "validation")
-    labels = cache.labels[rows]
-    console.note("calibrating on validation")
-    temperature = find_temperature(
-        compute_logits(network.cpu(), cache, rows, recipe.input).numpy(), labels
-    )
-    learned = subset_indices(subsets, "train")
+    Raises:
+        ParityError: the model file differs from the trained network.
+    """
+    rows, train_rows = run.rows("validation"), run.rows("train")
+    run.console.note("Calibrating on validation")
+    temperature = find_temperature(trained.logits(run.cache, rows), run.cache.labels[rows])
+    options = run.recipe.input
     description = ModelDescription(
-        name=recipe.name,
-        resize=recipe.input.aligner.resize,
-        crop=recipe.input.aligner.crop,
-        grayscale=recipe.input.grayscale,
-        min_confidence=recipe.min_confidence,
+        name=run.recipe.name,
+        resize=options.aligner.resize,
+        crop=options.aligner.crop,
+        grayscale=options.grayscale,
+        min_confidence=run.recipe.min_confidence,
         temperature=round(temperature, 4),
         data={
-            "train": len(learned),
+            "train": len(train_rows),
             "validation": len(rows),
-            "test": int((subsets == "test").sum()),
-            "fingerprint": _fingerprint(cache, learned),
+            "test": len(run.rows("test")),
+            "fingerprint": _fingerprint(run.cache, train_rows),
         },
-        recipe=recipe_values(_without_folders(recipe)),
-        pretrained=start.text,
-        license=request.license,
-        terms=request.terms,
+        recipe=recipe_values(_without_folders(run.recipe)),
+        pretrained=run.pretrained.description,
+        license=run.request.license,
+        terms=run.request.terms,
         created=datetime.now(UTC).date().isoformat(),
     )
-    difference = export_model(network, recipe.input, description, _parity_images(cache, rows), path)
-    console.note(f"exported; torch and the file differ by at most {difference:.1e}")
-    with console.counting("evaluating", len(rows)) as count:
-        classifier = Classifier.load(path, runtime="onnxruntime")  # in full precision
-        probabilities = predict_cached(classifier, cache, rows, on_image=count)
-    samples = [cache.samples[row] for row in rows]
-    scores = make_predictions(samples, ["validation"] * len(rows), probabilities)
-    write_predictions(folder / PREDICTIONS_NAME, scores)
-    console.note("measuring")
-    metrics: dict[str, Any] = {
-        "start": start.text,
-        "validation": table_metrics(scores),
-        "parity": {"largest_difference": float(f"{difference:.2e}")},
-    }
-    update_description(path, replace(description, metrics=summarize_metrics(metrics["validation"])))
-    write_json(folder / METRICS_NAME, metrics)
-    gallery = Gallery()
-    shown = sorted(
-        {row for some in select_examples(scores, gallery.count).values() for row in some}
+    path = run.folder / MODEL_NAME
+    ensemble = run.recipe.ensemble
+    single = run.folder / ENSEMBLE_FOLDER / TRAINED_NAME if ensemble else path
+    difference = trained.export(description, parity_images(run.cache, rows), single)
+    run.console.note(f"Exported; maximum difference to torch {difference:.1e}")
+    if ensemble:
+        assert run.request.open_networks is not None  # checked by resolve_ensemble
+        description = build_ensemble(
+            ensemble,
+            Path(run.request.open_networks),
+            single,
+            path,
+            run.cache,
+            train_rows,
+            rows,
+            run.console,
+            seed=run.recipe.train.seed,
+        )
+    return ExportedModel(path, description, difference)
+
+
+def evaluate(run: PreparedRun, exported: ExportedModel, started: float | None = None) -> RunMetrics:
+    """Evaluate the model file on validation, and write predictions, metrics and report.
+
+    Args:
+        run: the run.
+        exported: its model file.
+        started: ``time.monotonic()`` at its start, for the report.
+    """
+    rows = run.rows("validation")
+    with run.console.counting("Evaluating", len(rows)) as count:
+        classifier = Classifier.load(exported.path, runtime="onnxruntime")  # in full precision
+        probabilities = predict_cached(classifier, run.cache, rows, on_image=count)
+    samples = [run.cache.samples[row] for row in rows]
+    predictions = make_predictions(samples, ["validation"] * len(rows), probabilities)
+    write_predictions(run.folder / PREDICTIONS_NAME, predictions)
+    run.console.note("Computing metrics")
+    metrics = RunMetrics(
+        pretrained=run.pretrained.description,
+        validation=table_metrics(predictions),
+        parity=float(f"{exported.parity:.2e}"),
     )
-    gallery.add(scores.pick(shown), read_rows(cache.pixels, rows[shown]))
-    unreadable = [
-        (sample.file, error)
-        for sample, error in zip(cache.samples, cache.errors, strict=True)
-        if error
-    ]
-    metrics = {"validation": metrics["validation"]}
-    evaluation = Evaluation(scores, unreadable, {"validation": gallery})
-    write_evaluation_report(folder / REPORT_NAME, build_report(folder, evaluation, metrics))
+    stated = summarize_metrics(metrics.validation)
+    update_description(exported.path, replace(exported.description, metrics=stated))
+    write_json(run.folder / METRICS_NAME, metrics.to_dict())
+    gallery = _select_gallery(run.cache, rows, predictions)
+    evaluation = Evaluation(predictions, run.cache.unreadable, {"validation": gallery})
+    report = build_report(run.folder, evaluation, {"validation": metrics.validation})
+    if started is not None:
+        name = "time since the resume" if run.resume else "total time"
+        duration = str(timedelta(seconds=round(time.monotonic() - started)))
+        report = replace(report, facts={**report.facts, name: duration})
+    write_evaluation_report(run.folder / REPORT_NAME, report)
     return metrics
 
 
-def export_run(
-    folder: Path,
-    output: Path,
-    *,
-    license: str | None = None,
-    terms: str | None = None,
-    console: Console | None = None,
-) -> ModelDescription:
-    """Write the model file of a finished run to another place, checked again on real pictures.
-
-    Args:
-        folder: the run folder.
-        output: where the model file goes.
-        license: what the file says of its licence; None keeps what the run said.
-        terms: what the file says of its data's terms; None keeps what the run said.
-        console: where progress is shown.
-
-    Raises:
-        InputError: the run is not finished, or its archives are no longer where they were.
-        ParityError: torch and the graph do not agree; nothing is written.
-    """
-    console = console or Console()
-    request, recipe = open_run(None, None, folder, resume=True)
-    description = read_model_file(folder).description
-    if license is not None:
-        description = replace(description, license=license)
-    if terms is not None:
-        description = replace(description, terms=terms)
-    network = build_network(recipe.network.name)
-    state = torch.load(folder / SAVED_MODEL_NAME, map_location="cpu", weights_only=True)
-    network.load_state_dict(state)
-    cache = load_images(request, recipe, folder, console)
-    assignments = split_images(request, recipe, cache, folder, console, resume=True)
-    rows = subset_indices(np.array([row.subset for row in assignments]), "validation")
-    difference = export_model(
-        network, recipe.input, description, _parity_images(cache, rows), output
-    )
-    console.note(f"exported; torch and the file differ by at most {difference:.1e}")
-    return description
+def parity_images(cache: ImageCache, rows: Indices) -> Pixels:
+    """Select up to 1,023 images, evenly, on which a model file is compared with torch."""
+    return read_rows(cache.pixels, rows[:: max(1, len(rows) // _PARITY_IMAGES)])
 
 
-def _parity_images(cache: ImageCache, rows: NDArray[np.int64]) -> Pixels:
-    """Pick the real pictures on which an export is compared."""
-    shown = rows[:: max(1, len(rows) // _PARITY_IMAGES)]
-    return read_rows(cache.pixels, shown)
+def summarize_metrics(metrics: Metrics) -> dict[str, Any]:
+    """Select the validation metrics that the model file states."""
+    stated: dict[str, Any] = {
+        "accuracy": metrics.accuracy.to_dict(),
+        "recall": {name: one.to_dict() for name, one in metrics.recall.items()},
+        "calibration_error": metrics.calibration_error,
+    }
+    if sources := metrics.groups.get("sources"):
+        stated["sources"] = {name: one.accuracy.to_dict() for name, one in sources.items()}
+    return {"validation": stated}
 
 
-def summarize_metrics(measured: dict[str, Any]) -> dict[str, Any]:
-    """Pick the figures that go into the model file."""
-    kept = {name: measured[name] for name in ("accuracy", "recall", "calibration_error")}
-    sources = {name: group["accuracy"] for name, group in measured.get("sources", {}).items()}
-    return {"validation": kept | ({"sources": sources} if sources else {})}
+def _select_gallery(cache: ImageCache, rows: Indices, predictions: PredictionsTable) -> Gallery:
+    """Select the images that the report shows."""
+    gallery = Gallery()
+    examples = select_examples(predictions, gallery.count)
+    shown = sorted({row for kind in examples.values() for row in kind})
+    gallery.add(predictions.pick(shown), read_rows(cache.pixels, rows[shown]))
+    return gallery
 
 
 def _without_folders(recipe: Recipe) -> Recipe:
-    """Name a file of starting weights without its folder: the model file travels."""
+    """Remove the folder of a weight file: the model file is given to others."""
     name = Path(recipe.network.pretrained).name
     return replace(recipe, network=replace(recipe.network, pretrained=name))
 
 
-def _fingerprint(cache: ImageCache, rows: NDArray[np.int64]) -> str:
-    """SHA-256 over the sorted digests of the training pictures, 16 hex digits of it."""
+def _fingerprint(cache: ImageCache, rows: Indices) -> str:
+    """Return the SHA-256 of the sorted digests of the training images, 16 hex digits of it."""
     digests = "".join(sorted(cache.digests[row] for row in rows))
     return sha256(digests.encode()).hexdigest()[:16]
 
 
 def _save_state(network: nn.Module, path: Path) -> None:
-    """Save the state dict, as ``torch.save`` does, whole or not at all."""
+    """Save the state dict with ``torch.save`` atomically."""
     state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
     with atomic_write(path) as file:
         torch.save(state, file.buffer)
-
-
-@contextmanager
-def _coded(stopped: list[int]) -> Iterator[None]:
-    """Give a stop the exit code of the signal that asked for it."""
-    try:
-        yield
-    except StoppedError as error:
-        if stopped:
-            error.code = 128 + stopped[0]
-        raise
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM instead of dying; a second Ctrl-C dies at once."""
-    received: list[int] = []
-
-    def note(number: int, align: FrameType | None) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            previous[number] = signal.signal(number, note)
-        except ValueError:  # not in the main thread (a notebook's executor): signals stay as is
-            break
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
