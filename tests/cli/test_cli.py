@@ -57,10 +57,16 @@ def test_predict(
     assert text == '{\n  "2.png": "female",\n  "10.png": "male",\n  "é中.png": "male"\n}\n'
     out, err = capsys.readouterr()
     assert err == ""
-    counts = dict(line.split() for line in out.splitlines()[:6])
-    names = ("male", "female", "unknown", "no_face", "unreadable", "skipped")
-    assert counts == dict(zip(names, "210001", strict=True))
-    assert "3 pictures in" in out and "results: process_results.json" in out
+    lines = out.splitlines()
+    answers = [line.rsplit(" ", 2) for line in lines[:3]]
+    assert [answer[0] for answer in answers] == [
+        *("2.png: female", "10.png: male", "é中.png: male")
+    ]
+    assert all(50 <= float(number) <= 100 and unit == "%" for _, number, unit in answers)
+    counts = dict(line.split(None, 1) for line in lines[3:10])
+    names = ("male", "female", "unknown", "no_face", "unreadable", "unsupported", "skipped")
+    assert counts == dict(zip(names, [*"210000", "1 (1 .txt)"], strict=True))
+    assert "3 images in" in out and "results: process_results.json" in out
     assert written() == ["process_results.json"]
 
 
@@ -72,13 +78,14 @@ def test_unreadable_images(
     assert list(json.loads(Path("o.json").read_text())) == ["2.png", "10.png"]
     rows = [json.loads(line) for line in Path("d.jsonl").read_text().splitlines()]
     assert list(rows[0]) == [
-        *("file", "face", "status", "label", "probability"),
-        *("box", "score", "crop", "width", "height", "error"),
+        *("file", "face_index", "status", "label", "probability"),
+        *("box", "detection_score", "crop", "width", "height", "error"),
     ]
     assert [row["status"] for row in rows] == ["ok"] * 2 + ["unreadable"] * 7
     out, err = capsys.readouterr()
-    assert "bad 0[red].jpg: the content is not a picture" in out and "and 2 more" in out
-    assert err == "" and "results: o.json, d.jsonl" in out and "--retry-errors" in out
+    assert "bad 0[red].jpg: not an image in a known format" in out and "and 2 more" in out
+    assert err == "" and "results: o.json, d.jsonl" in out
+    assert "--retry-errors (it uses .facegender-o.json.journal; you may delete that file)" in out
 
 
 def test_what_could_not_be_read_is_tried_again_when_asked_for(
@@ -89,28 +96,28 @@ def test_what_could_not_be_read_is_tried_again_when_asked_for(
     assert run("predict", folder) == 1
     before = mended.stat()
     assert run("predict", folder) == 1
-    assert "4 of them were answered by the run before" in capsys.readouterr().out
+    assert "4 of them are from an earlier run" in capsys.readouterr().out
     mended.write_bytes(MALE[: before.st_size])
     os.utime(mended, ns=(before.st_atime_ns, before.st_mtime_ns))  # looks like the same file
     (folder / "gone.jpg").unlink()
     assert run("predict", folder, "--retry-errors") == 1
-    assert "2 of them were answered" in capsys.readouterr().out
+    assert "2 of them are from" in capsys.readouterr().out
     mended.write_bytes(MALE)  # another size: no longer the same file
     assert run("predict", folder) == 0
     assert json.loads(Path("process_results.json").read_text())["bad.jpg"] == "male"
     assert written() == ["process_results.json"]
     assert run("predict", folder) == 0
-    assert "answered by the run before" not in capsys.readouterr().out.split("results")[-2]
+    assert "from an earlier run" not in capsys.readouterr().out.split("results")[-2]
 
 
-def test_another_model_or_option_begins_anew(
+def test_another_model_or_option_starts_over(
     run: Callable[..., int], photos: Photos, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = photos({**TWO, "bad.jpg": b"text"})
     assert run("predict", folder) == 1
     assert run("predict", folder, "--min-confidence", "0.6") == 1
     out, err = capsys.readouterr()
-    assert "begun anew" in err and "run before" not in out
+    assert "Starting over" in err and "earlier run" not in out
 
 
 def test_a_second_run_into_the_same_output_stops(
@@ -118,7 +125,7 @@ def test_a_second_run_into_the_same_output_stops(
 ) -> None:
     with Journal(Path("process_results.json"), {}):
         assert run("predict", photos(TWO)) == 2
-        assert "another run is writing process_results.json" in capsys.readouterr().err
+        assert "Another run is writing process_results.json" in capsys.readouterr().err
     assert run("predict", photos(TWO)) == 0
 
 
@@ -145,9 +152,14 @@ def test_no_images(
     photos: Photos,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run("predict", photos(files)) == 0
-    assert Path("process_results.json").read_text() == "{}\n"
-    assert "no pictures found in" in capsys.readouterr().out
+    Path("process_results.json").write_text("earlier")
+    Path("d.jsonl").write_text("earlier")
+    assert run("predict", photos(files), "--details", "d.jsonl") == 2
+    assert Path("process_results.json").read_text() == Path("d.jsonl").read_text() == "earlier"
+    assert written() == ["d.jsonl", "process_results.json"]
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: No images found in")
+    assert ("(skipped 1: 1 .txt)" in err) == bool(files)
 
 
 def test_options(
@@ -174,17 +186,20 @@ def test_names_that_are_no_unicode(run: Callable[..., int], photos: Photos) -> N
 
 WRONG_USE: dict[str, tuple[list[str], str]] = {
     "no folder": (["predict"], "Missing argument"),
-    "missing folder": (["predict", "nowhere"], "nowhere is not there"),
-    "a pattern": (["predict", "photos/*.tiff"], "nothing fits the pattern"),
+    "missing folder": (["predict", "nowhere"], "Folder not found: nowhere"),
+    "a pattern": (["predict", "photos/*.tiff"], "No file matches the pattern"),
     "faces": (["predict", "photos", "--faces", "some"], "not one of auto, detect, whole"),
     "format": (["predict", "photos", "--details", "d", "--format", "xml"], "'xml' is not one of"),
+    "suffix": (["predict", "photos", "--details", "d.xlsx"], ".json, .jsonl, .csv, .parquet"),
+    "two on standard output": (["predict", "photos", "-o", "-", "--details", "-"], "the same file"),
+    "both names of it": (["predict", "photos", "-o", "-", "--report", "/dev/stdout"], "same file"),
     "no details": (["predict", "photos", "--format", "csv"], "--details"),
-    "output folder": (["predict", "photos", "-o", "no/out.json"], "folder no is not there"),
-    "details folder": (["predict", "photos", "--details", "no/d"], "folder no is not there"),
-    "not writable": (["predict", "photos", "-o", "/proc/out.json"], "cannot write /proc/out.json"),
-    "parent is a file": (["predict", "photos", "-o", "photos/2.png/o"], "is not there"),
+    "output folder": (["predict", "photos", "-o", "no/out.json"], "folder not found: no"),
+    "details folder": (["predict", "photos", "--details", "no/d"], "folder not found: no"),
+    "not writable": (["predict", "photos", "-o", "/proc/out.json"], "Cannot write /proc/out.json"),
+    "parent is a file": (["predict", "photos", "-o", "photos/2.png/o"], "folder not found"),
     "output is a folder": (["predict", "photos", "-o", "photos"], "it is a folder"),
-    "over a picture": (["predict", "photos", "-o", "photos/2.png"], "is a picture"),
+    "over an image": (["predict", "photos", "-o", "photos/2.png"], "is an image"),
     "same file": (["predict", "photos", "-o", "a", "--details", "./a"], "are the same file"),
     "threshold": (["predict", "photos", "--min-confidence", "0.3"], "0.5"),
     "unknown verb": (["predikt", "photos"], "predict"),
@@ -233,10 +248,10 @@ def test_output_over_the_model(run: Callable[..., int], photos: Photos, tmp_path
 def test_ctrl_c_writes_nothing(
     run: Callable[..., int], photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(self: object, answered: object) -> None:
+    def stop(self: object, rows: object, *, is_cached: bool) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("facegender.results.summary.Summary.add", stop)
+    monkeypatch.setattr("facegender.results.summary.SummaryCounter.add", stop)
     assert run("predict", photos(TWO), "--details", "d.jsonl") == 130
     assert [name for name in written() if not name.endswith(".journal")] == []
 
@@ -253,7 +268,7 @@ def rows_in(journal: Path) -> int:
             for file in (journal, journal.with_name(f"{journal.name}-wal")):
                 shutil.copy(file, folder)
             with closing(sqlite3.connect(Path(folder, journal.name))) as base:
-                return int(base.execute("SELECT count(*) FROM picture").fetchone()[0])
+                return int(base.execute("SELECT count(*) FROM result").fetchone()[0])
     except (sqlite3.Error, OSError):
         return 0
 
@@ -261,7 +276,7 @@ def rows_in(journal: Path) -> int:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
-def test_a_stopped_run_goes_on_and_ends_like_an_unbroken_one(
+def test_a_stopped_run_resumes_and_ends_like_an_unbroken_one(
     number: signal.Signals, code: int, photos: Photos, model_path: Path, tmp_path: Path
 ) -> None:
     names = {f"{n}.png": encode(image("male" if n % 3 else "female", seed=n)) for n in range(60)}
@@ -293,20 +308,20 @@ def test_a_stopped_run_goes_on_and_ends_like_an_unbroken_one(
     process = start(broken)
     deadline = time.monotonic() + 120
     counts: set[int] = set()
-    while len(counts) < 3:  # none, some, and more: by then the first are surely there
+    while len(counts) < 3:  # none, some, and more: then the first are surely on disk
         counts.add(rows_in(broken / ".facegender-o.json.journal"))
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == code
-    assert number == signal.SIGKILL or b"the same command goes on from there" in err
+    assert number == signal.SIGKILL or b"To resume, run the same command" in err
     if number != signal.SIGKILL:
         assert [file.name for file in broken.iterdir()] == [".facegender-o.json.journal"]
 
     again, unbroken = start(broken), start(whole)
-    assert b"were answered by the run before" in again.communicate(timeout=120)[0]
-    assert b"run before" not in unbroken.communicate(timeout=120)[0]
+    assert b"are from an earlier run" in again.communicate(timeout=120)[0]
+    assert b"earlier run" not in unbroken.communicate(timeout=120)[0]
     assert again.returncode == unbroken.returncode == 1
     for name in ("o.json", "d.jsonl"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
@@ -321,7 +336,7 @@ def test_progress_on_a_terminal(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     assert run("predict", photos(TWO)) == 0
-    assert "pictures/s" in capsys.readouterr().err
+    assert "images/s" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_one_line(
@@ -381,7 +396,7 @@ def test_a_report_and_copies(run: Callable[..., int], photos: Photos) -> None:
     assert run("predict", folder, *options) == 1
     assert Path("r.html").read_text("utf-8") == before  # byte for byte, the date too
     (folder / "bad.jpg").unlink()
-    assert run("predict", folder, *options) == 0  # the small copies are kept, too
+    assert run("predict", folder, *options) == 0  # the thumbnails are in the journal, too
     again = Path("r.html").read_text("utf-8").split('class="thumbnails">')[1]
     assert again.split("</script>")[0].split("\n") == [line for line in small if len(line) > 99]
 
@@ -426,7 +441,7 @@ def test_wrong_use_takes_nothing_from_a_stopped_run(
     assert run("predict", "nowhere", "--min-confidence", "0.9") == 2
     capsys.readouterr()
     assert run("predict", folder) == 1
-    assert "3 of them were answered by the run before" in capsys.readouterr().out
+    assert "3 of them are from an earlier run" in capsys.readouterr().out
 
 
 def test_a_list_is_an_input_that_is_never_written_over(

@@ -1,4 +1,4 @@
-"""``facegender audit``: what is wrong with labelled pictures, before anything is learned."""
+"""``facegender audit``: find what is wrong with a labeled dataset before training."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from facegender.cli.options import Archives, Classes, Metadata, Quiet, check_exists
 from facegender.cli.verb import load_training, verb
 
 
@@ -19,59 +20,73 @@ from facegender.cli.verb import load_training, verb
     )
 )
 def audit(
-    archives: Annotated[
-        list[Path], typer.Argument(metavar="ARCHIVE...", help="Labelled pictures, as for train.")
-    ],
+    archives: Archives,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the findings go.")
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Write the findings here.")
     ],
-    table: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.csv", help="As for train; persons and ages find more."),
-    ] = None,
+    metadata: Metadata = None,
+    classes: Classes = None,
     against: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="ARCHIVE", help="A set that should share no photo with these; may be repeated."
+            metavar="ARCHIVE",
+            help="A set that should share no image with these, such as a test set; repeatable.",
         ),
     ] = None,
     drop_duplicates: Annotated[
         bool,
         typer.Option(
-            "--drop-duplicates", help="Say in duplicate_groups.csv to keep one of every photo."
+            "--drop-duplicates",
+            help="Mark all but the largest image of each duplicate group as left out.",
         ),
     ] = False,
     drop_label_issues: Annotated[
         float | None,
         typer.Option(
             metavar="P",
-            help="Say in duplicate_groups.csv to leave out labels that are wrong with P or more.",
+            help="Mark images whose label is wrong with probability P or more as left out.",
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+    quiet: Quiet = False,
 ) -> int:
-    """Find copies, doubtful labels and broken pictures, and leaks between sets.
+    """Find duplicates, label issues, broken images, and leaks between datasets.
 
-    Writes audit.json, audit.html (contact sheets), label_issues.csv (to be edited and
-    given to train --corrections) and duplicate_groups.csv (train --audit). Nothing in the
-    input is touched. Exit code 1: some pictures were unreadable.
+    Writes audit.json, audit.html (review labels in it, save the table, then use it with
+    train --corrections), label_issues.csv (the same table, not reviewed) and
+    duplicate_groups.csv (used by train --audit; it also says which images to leave out).
+    Never changes the input. Exit code 1: some images are unreadable.
     """
-    module = load_training("audit.audit")
+    check_exists([*archives, *(against or ())])
     console = load_training("console").Console(quiet=quiet)
-    found = module.audit(
+    findings = load_training("audit.audit").audit(
         archives,
         output,
-        table=table,
+        metadata=metadata,
+        classes=load_training("data.label_folders").parse_classes(classes),
         against=against or (),
         drop_duplicates=drop_duplicates,
         drop_label_issues=drop_label_issues,
         console=console,
     )
     if not quiet:
-        counts = module.metrics(found)["counts"]
-        for name in ("pictures", "unreadable", "groups of copies", "doubtful"):
-            typer.echo(f"{name:<20}{counts[name]:>10,}")
-        if found.against:
-            typer.echo(f"{'leaks':<20}{len(found.leaks):>10,}")
-        typer.echo(f"look at: {output / module.PAGE_NAME}")
-    return 0 if found.is_clean() else 1
+        counts = findings.counts()
+        rows = {
+            "images": counts.images,
+            "unreadable": counts.unreadable,
+            "duplicate groups": counts.duplicate_groups,
+            "labels to review": counts.label_issues,
+        }
+        if findings.reference:
+            rows["leaks"] = len(findings.leaks)
+        for name, count in rows.items():
+            typer.echo(f"{name:<20}{count:>10,}")
+        page = output / load_training("audit.audit_files").PAGE_NAME
+        typer.echo(f"report: {page}")
+        if counts.label_issues:
+            issues = load_training("audit.label_issues")
+            found = issues.describe_issues(counts.label_issues, counts.label_issues_wrong)
+            typer.echo(
+                f"{found}. Open the report, decide, save the table, and give it to "
+                "'facegender train --corrections'."
+            )
+    return 1 if findings.has_unreadable else 0

@@ -27,13 +27,22 @@ def predict_on_cluster(
     *,
     quiet: bool,
 ) -> int:
-    """Predict on all machines of a cluster; the arguments are those of ``predict``.
+    """Predict on all machines of a cluster, show progress and print the summary.
+
+    Args:
+        cluster: ``auto``, or ``HOST:PORT`` of the head.
+        inputs: as the user named them.
+        output: folder or URL for the shards.
+        options: how to predict.
+        model: a model file or run folder; None takes the model that ships.
+        shard_size: files per shard; None takes the default.
+        quiet: print nothing.
 
     Returns:
         The exit code.
 
     Raises:
-        FacegenderError: wrong use, no cluster, or what a machine found wrong.
+        FacegenderError: wrong use, no cluster, or the error of a machine.
     """
     try:
         import fsspec  # noqa: F401
@@ -49,20 +58,20 @@ def predict_on_cluster(
         options,
         model=model,
         shard_size=shard_size,
-        progress=None if quiet else _with_progress,
+        progress=None if quiet else _with_shard_progress,
     )
     if not quiet:
         show_summary(summary, ", ".join(inputs))
-        if summary.counts["unreadable"]:
+        if summary.counts["unreadable"] or summary.counts["unsupported"]:
             typer.echo(
-                "To retry only the shards of the unreadable images, run it again with "
+                "To retry only the shards of images that were not read, run it again with "
                 "--retry-errors"
             )
     return 1 if summary.has_failures else 0
 
 
-def _with_progress(results: Iterator[ShardResult], total: int) -> Iterator[ShardResult]:
-    """Hand shards on and show how many there are."""
+def _with_shard_progress(results: Iterator[ShardResult], total: int) -> Iterator[ShardResult]:
+    """Yield shards and show their number."""
     with progress_bar("shards, {speed:,.1f} images/s", total) as step:
         started, images = time.monotonic(), 0
         for result in results:

@@ -1,60 +1,57 @@
-"""``facegender evaluate``: what a network is worth on labelled pictures."""
+"""``facegender evaluate``: measure a network on labeled images."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from facegender.cli.options import Archives, Classes, Corrections, Metadata, Quiet, check_exists
 from facegender.cli.progress import printable
 from facegender.cli.verb import load_training, verb
-from facegender.errors import InputError, OutputError
 
-_PAGE_SUFFIXES = (".html", ".htm")
+_UNREADABLE_SHOWN = 5
 
 
 @verb(
     examples=(
         "facegender evaluate runs/mine internship_data.tar.gz",
-        "facegender evaluate runs/mine internship_data.tar.gz --part validation --report judged",
-        "facegender evaluate runs/mine internship_data.tar.gz --part test --output test.json",
+        "facegender evaluate runs/mine internship_data.tar.gz --subset validation --report out",
+        "facegender evaluate runs/mine internship_data.tar.gz --subset test --output test.json",
         "facegender evaluate model.onnx other_faces/ --robustness 500 --report other.html",
     )
 )
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="RUN|MODEL", help="A run or a model file.")],
-    archives: Annotated[
-        list[Path], typer.Argument(metavar="ARCHIVE...", help="Labelled pictures, as for train.")
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN|MODEL", help="A run folder or a model file.")
     ],
-    table: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="As for train; its groups are reported.")
-    ] = None,
+    archives: Archives,
+    metadata: Metadata = None,
+    classes: Classes = None,
     subset: Annotated[
         str | None,
         typer.Option(
-            metavar="PART",
+            metavar="SUBSET",
             help="train, validation, test, or new (not in the run's split).",
             show_default="all but test",
         ),
     ] = None,
-    corrections: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.csv", help="Labels to measure by instead, as for train."),
-    ] = None,
+    corrections: Corrections = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE.json", help="Where to write the figures."),
+        typer.Option("--output", "-o", metavar="FILE.json", help="Write the metrics here."),
     ] = None,
-    scores: Annotated[
+    predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.csv", help="Where to write the score of every picture."),
+        typer.Option(metavar="FILE.csv", help="Write the probability of every image here."),
     ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.html|FOLDER",
-            help="One page with figures, plots and pictures; a folder gets figures and scores too.",
+            help="Write a page with metrics, plots and example images; in a folder, write "
+            "metrics.json and predictions.csv beside it.",
         ),
     ] = None,
     robustness: Annotated[
@@ -62,114 +59,49 @@ def evaluate(
         typer.Option(
             min=0,
             metavar="N",
-            help="Judge N pictures again turned, small, blurred and compressed (17 times each).",
+            help="Classify N images again, rotated, downscaled, blurred and compressed "
+            "(17 times each).",
         ),
     ] = 0,
     grad_cam: Annotated[
         bool,
-        typer.Option(
-            "--grad-cam", help="Show in the page where answers came from; needs a run folder."
-        ),
+        typer.Option("--grad-cam", help="Show Grad-CAM heatmaps in the report; needs a run."),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
+    quiet: Quiet = False,
 ) -> int:
-    """Measure a network on labelled pictures, by part, source, label and group.
+    """Measure a network on labeled images, by subset, source, label and group.
 
-    Every share stands with its count and 95 % interval. The test part is only
-    looked at when asked for by --part test. Exit code 1: some were unreadable.
+    Proportions are shown with counts and 95% intervals. Images of the run's test
+    subset are left out unless --subset test asks for them. Exit code 1: some images
+    are unreadable.
     """
-    from facegender.files import check_distinct_paths, check_output_path
-    from facegender.model.model_file import MODEL_NAME
-
-    evaluation = load_training("evaluation.evaluate")
+    check_exists(archives, metadata=metadata, corrections=corrections)
+    run = load_training("evaluation.run")
     console = load_training("console").Console(quiet=quiet)
-    if grad_cam and report is None:
-        raise InputError("--grad-cam shows pictures: say by --report where the page goes")
-    page = report
-    if report is not None and report.suffix.lower() not in _PAGE_SUFFIXES:
-        page, output, scores = _in_folder(report, output, scores)
-    named = {f"ARCHIVE {path}": path for path in archives}
-    own = {"RUN|MODEL": model, "its model file": model / MODEL_NAME, "--metadata": table}
-    own["--corrections"] = corrections
-    check_distinct_paths(named | own | {"--output": output, "--scores": scores, "--report": page})
-    network = load_training("evaluation.grad_cam").load_network(model) if grad_cam else None
-    if report is not None and page != report:
-        _make_folder(report)
-    for path in (output, scores, page):
-        if path is not None:
-            check_output_path(path)
-    with console.counting("evaluating") as count:
-        result = evaluation.evaluate(
-            model,
-            archives,
-            table,
-            subset=subset,
-            corrections=corrections,
-            on_image=count,
-            on_skip=console.skipped,
-        )
-    console.note("measuring")
-    metrics = result.metrics()
-    if scores is not None:
-        load_training("evaluation.predictions_table").write_scores(scores, result.scores)
-    worse = None
-    if robustness:
-        worse = _worse(model, archives, table, result.scores, robustness, console)
-    if output is not None:
-        evaluation.write_json(output, metrics | ({"robustness": worse} if worse else {}))
-    if page is not None:
-        judged = load_training("evaluation.evaluation_report").judge(
-            model, result, metrics, robustness=worse, network=network
-        )
-        load_training("evaluation.evaluation_report").write_report(page, judged)
+    options = run.EvaluateOptions(
+        model,
+        tuple(archives),
+        metadata,
+        subset,
+        corrections,
+        robustness,
+        grad_cam,
+        load_training("data.label_folders").parse_classes(classes),
+    )
+    outputs = run.EvaluateOutputs.of(report, output, predictions)
+    result = run.evaluate_to_files(options, outputs, console=console)
     if not quiet:
-        console.metrics(metrics)
-        if worse:
-            console.robustness(worse)
-        for file, error in result.unreadable[:5]:
-            typer.echo(f"unreadable: {printable(file)}: {printable(error)}")
-        if result.unreadable:
-            typer.echo(f"{len(result.unreadable):,} pictures could not be read")
-        if page is not None:
-            typer.echo(f"report: {page}")
+        console.metrics(result.metrics)
+        if result.robustness:
+            console.robustness(result.robustness)
+        _print_unreadable(result.unreadable)
+        if outputs.page is not None:
+            typer.echo(f"report: {outputs.page}")
     return 1 if result.unreadable else 0
 
 
-def _in_folder(folder: Path, output: Path | None, scores: Path | None) -> tuple[Path, Path, Path]:
-    """Name the files of a report folder; one that was named by itself stays where it was put.
-
-    Raises:
-        OutputError: the folder holds a run, whose own files would be written over.
-    """
-    from facegender.model.model_file import MODEL_NAME
-
-    if (folder / MODEL_NAME).exists() or (
-        folder / load_training("run_folder").REQUEST_NAME
-    ).exists():
-        raise OutputError(f"--report {folder} is a run folder: name another, or a .html file")
-    return (
-        folder / load_training("evaluation.evaluation_report").REPORT_NAME,
-        output or folder / "figures.json",
-        scores or folder / load_training("evaluation.predictions_table").SCORES_NAME,
-    )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
-
-
-def _worse(
-    model: Path, archives: list[Path], table: Path | None, scores: Any, count: int, console: Any
-) -> Any:
-    """Judge some of the pictures again, made worse."""
-    from facegender.inference.classifier import Classifier
-
-    module = load_training("evaluation.robustness")
-    chosen = module.choose(scores, count)
-    with console.counting("making pictures worse", len(chosen.samples)) as on_image:
-        return module.robustness(
-            Classifier.load(model), archives, chosen, table=table, on_image=on_image
-        )
+def _print_unreadable(unreadable: list[tuple[str, str]]) -> None:
+    for file, error in unreadable[:_UNREADABLE_SHOWN]:
+        typer.echo(f"unreadable: {printable(file)}: {printable(error)}")
+    if unreadable:
+        typer.echo(f"unreadable images: {len(unreadable):,}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
+
+from facegender.errors import InputError
 
 Quiet: TypeAlias = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")
@@ -70,10 +73,37 @@ Metadata: TypeAlias = Annotated[
         "folder's label.",
     ),
 ]
+Classes: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LABEL=FOLDER,...",
+        help="Folder names of the labels, such as female=Women,male=Men.",
+        show_default="female=female,male=male",
+    ),
+]
 Corrections: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE.csv",
-        help="Corrected labels: sha256 and label; an empty label leaves the image out.",
+        help="Corrected labels: sha256 and label; an empty label leaves the image out. Lines "
+        "whose column 'reviewed' is empty apply to training only.",
     ),
 ]
+
+
+def check_exists(archives: Iterable[Path], **options: Path | None) -> None:
+    """Check, before large packages are loaded, that all inputs are there.
+
+    Args:
+        archives: archives or folders.
+        options: further inputs by the name of their option; None is not given.
+
+    Raises:
+        InputError: one is not.
+    """
+    for path in archives:
+        if not path.exists():
+            raise InputError(f"{path} does not exist. Check the path of the folder or archive.")
+    for name, file in options.items():
+        if file is not None and not file.exists():
+            raise InputError(f"--{name.replace('_', '-')}: {file} does not exist. Check the path.")

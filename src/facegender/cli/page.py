@@ -1,4 +1,4 @@
-"""``facegender page``: the network in the visitor's own browser."""
+"""``facegender page``: a static site that classifies images in the visitor's browser."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from facegender.cli.options import Model
 from facegender.cli.verb import verb
 
 
@@ -19,16 +20,11 @@ from facegender.cli.verb import verb
 def page(
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="DIR", help="The folder; a new or an older page."),
-    ],
-    model: Annotated[
-        Path | None,
         typer.Option(
-            metavar="FILE|RUN",
-            help="A model file or run folder of your own.",
-            show_default="the one shipped",
+            "--output", "-o", metavar="DIR", help="A new folder, or one with an earlier site."
         ),
-    ] = None,
+    ],
+    model: Model = None,
     runtime: Annotated[
         str | None,
         typer.Option(
@@ -38,18 +34,18 @@ def page(
         ),
     ] = None,
 ) -> int:
-    """Write a page that answers in the visitor's browser: no picture leaves it.
+    """Write a web page that classifies images in the visitor's browser.
 
-    A folder of plain files for any web server; nothing runs on the server. Without
-    onnxruntime-web it says how to get it.
+    No image leaves the browser. The folder has static files for any web server.
+    Without onnxruntime-web, the error says how to get it.
     """
     from facegender.model.model_file import read_model_file
-    from facegender.web.static_site import check_folder, find_runtime, write_page
+    from facegender.web.static_site import check_folder, find_runtime, write_site
 
     check_folder(output)
     network = read_model_file(model)
-    size = write_page(output, network, find_runtime(runtime))
-    typer.echo(f"page:   {output} ({size / 1e6:.0f} MB)")
-    typer.echo(f"try it: python -m http.server --directory {output} --bind 127.0.0.1")
-    typer.echo("        and open http://127.0.0.1:8000")
+    size = write_site(output, network, find_runtime(runtime))
+    typer.echo(f"Site: {output} ({size / 1e6:.0f} MB)")
+    typer.echo(f"Try it: python -m http.server --directory {output} --bind 127.0.0.1")
+    typer.echo("and open http://127.0.0.1:8000")
     return 0

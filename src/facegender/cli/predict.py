@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -24,8 +24,92 @@ from facegender.cli.verb import verb
 from facegender.errors import InputError
 
 if TYPE_CHECKING:
-    from facegender.inference.pipeline import PredictOptions
     from facegender.results.summary import RunSummary
+
+
+Inputs: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Folders, images, .tar, .tar.gz or .zip files, .txt lists of names, or '-' for "
+        "names on standard input. They are never changed.",
+    ),
+]
+Output: TypeAlias = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help='Write {"photo.jpg": "male", ...}; \'-\' is standard output.',
+    ),
+]
+Details: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write one row per face: status, probability, box, error; '-' is standard output.",
+    ),
+]
+DetailsFormat: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="json|jsonl|csv|parquet",
+        help="Format of the details.",
+        show_default="by the suffix; jsonl without one",
+    ),
+]
+Report: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.html",
+        help="Write a page to browse the results offline and to mark errors.",
+    ),
+]
+Annotate: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Write JPEG copies with boxes and labels."),
+]
+Anonymize: TypeAlias = Annotated[
+    bool, typer.Option("--anonymize", help="Pixelate the faces in the copies.")
+]
+Recursive: TypeAlias = Annotated[
+    bool, typer.Option("--recursive", help="Include subfolders; keys are paths with '/'.")
+]
+Detector: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.onnx",
+        help="Detect faces with OpenCV and this YuNet file.",
+        show_default="the detector that ships",
+    ),
+]
+Unknown: TypeAlias = Annotated[
+    bool,
+    typer.Option("--unknown", help="Write 'unknown' to the results instead of a guess."),
+]
+RetryErrors: TypeAlias = Annotated[
+    bool,
+    typer.Option("--retry-errors", help="Read again only what an earlier run could not read."),
+]
+Cluster: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|HOST:PORT",
+        help="Run on all machines of a Ray cluster; --output then names a folder for "
+        "Parquet shards. Inputs may be URLs (s3://, gs://).",
+    ),
+]
+ShardSize: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Files per shard, with --cluster; an archive is always one shard.",
+        show_default="2000",
+    ),
+]
 
 
 @verb(
@@ -38,90 +122,26 @@ if TYPE_CHECKING:
     )
 )
 def predict(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT...",
-            help="Folders, images, .tar, .tar.gz or .zip files, .txt lists of names, or '-' for "
-            "names on standard input. They are never changed.",
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FILE", help='Write {"photo.jpg": "male", ...}.'),
-    ] = Path("process_results.json"),
-    details: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Write one row per face: status, probability, box, error."
-        ),
-    ] = None,
-    details_format: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="json|jsonl|csv|parquet",
-            help="Format of the details.",
-            show_default="by the suffix, else jsonl",
-        ),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.html",
-            help="Write a page to browse the results offline and to mark errors.",
-        ),
-    ] = None,
-    annotate: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write JPEG copies with boxes and labels."),
-    ] = None,
-    anonymize: Annotated[
-        bool, typer.Option("--anonymize", help="Pixelate the faces in the copies.")
-    ] = False,
+    inputs: Inputs,
+    output: Output = Path("process_results.json"),
+    details: Details = None,
+    details_format: DetailsFormat = None,
+    report: Report = None,
+    annotate: Annotate = None,
+    anonymize: Anonymize = False,
     faces: Faces = "auto",
-    recursive: Annotated[
-        bool, typer.Option("--recursive", help="Include subfolders; keys are paths with '/'.")
-    ] = False,
+    recursive: Recursive = False,
     model: Model = None,
-    detector: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.onnx",
-            help="Detect faces with OpenCV and this YuNet file.",
-            show_default="the detector that ships",
-        ),
-    ] = None,
+    detector: Detector = None,
     runtime: Runtime = "auto",
     min_confidence: MinConfidence = None,
-    unknown: Annotated[
-        bool,
-        typer.Option("--unknown", help="Write 'unknown' to the results instead of a guess."),
-    ] = False,
-    retry_errors: Annotated[
-        bool,
-        typer.Option("--retry-errors", help="Read again only what an earlier run could not read."),
-    ] = False,
+    unknown: Unknown = False,
+    retry_errors: RetryErrors = False,
     max_pixels: MaxPixels = None,
     max_bytes: MaxBytes = None,
     timeout: Timeout = 60.0,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|HOST:PORT",
-            help="Run on all machines of a Ray cluster; --output then names a folder for "
-            "Parquet shards. Inputs may be addresses (s3://, gs://).",
-        ),
-    ] = None,
-    shard_size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Images per shard, with --cluster; an archive is always one shard.",
-            show_default="2000",
-        ),
-    ] = None,
+    cluster: Cluster = None,
+    shard_size: ShardSize = None,
     quiet: Quiet = False,
 ) -> int:
     """Classify every face in photos as male or female.
@@ -130,19 +150,18 @@ def predict(
     A run that was stopped resumes with the same command.
 
     Exit codes: 0, every image was read; 1, some could not be read, the
-    results are written; 2, wrong use, nothing was written.
+    results are written; 2, wrong use or no images, nothing was written.
     """
-    # Before NumPy is imported: the threads that it would start only spin, for 50 ms of a core
+    # Before NumPy is imported, whose threads would spin for 50 ms of a core
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    options = _options(
-        faces=faces,
-        min_confidence=min_confidence,
-        recursive=recursive,
-        retry_errors=retry_errors,
-        max_pixels=max_pixels,
-        max_bytes=max_bytes,
-        detector=detector,
-        timeout=timeout,
+    from facegender.images.formats import DEFAULT_IMAGE_LIMITS, ImageLimits
+    from facegender.inference.pipeline import PredictOptions
+
+    limits = ImageLimits(
+        max_pixels or DEFAULT_IMAGE_LIMITS.pixels, max_bytes or DEFAULT_IMAGE_LIMITS.bytes
+    )
+    options = PredictOptions(
+        faces, min_confidence, recursive, retry_errors, limits, detector, timeout
     )
     if cluster is not None:
         refused = {
@@ -160,15 +179,16 @@ def predict(
 
         return predict_on_cluster(cluster, inputs, output, options, model, shard_size, quiet=quiet)
     if shard_size is not None:
-        raise InputError("--shard-size goes with --cluster: give that too, or leave it out")
+        raise InputError("--shard-size needs --cluster")
     from facegender.inference.outputs import PredictOutputs
     from facegender.inference.predict import predict_to_files
 
+    outputs = PredictOutputs(
+        output, details, details_format, report, annotate, anonymize, write_unknown=unknown
+    )
     summary = predict_to_files(
         inputs,
-        PredictOutputs(
-            output, details, details_format, report, annotate, anonymize, write_unknown=unknown
-        ),
+        outputs,
         options,
         model=model,
         runtime=runtime,
@@ -176,24 +196,18 @@ def predict(
         on_message=None if quiet else lambda text: typer.echo(text, err=True),
     )
     if not quiet:
-        _show(summary, inputs)
+        _print_summary(summary, inputs, err=outputs.has_standard_output)
     return 1 if summary.has_failures else 0
 
 
-def _options(*, max_pixels: int | None, max_bytes: int | None, **options: object) -> PredictOptions:
-    from facegender.images.formats import DEFAULT_IMAGE_LIMITS, ImageLimits
-    from facegender.inference.pipeline import PredictOptions
-
-    limits = ImageLimits(
-        max_pixels or DEFAULT_IMAGE_LIMITS.pixels, max_bytes or DEFAULT_IMAGE_LIMITS.bytes
-    )
-    return PredictOptions(limits=limits, **options)  # type: ignore[arg-type]
-
-
-def _show(summary: RunSummary, inputs: list[str]) -> None:
-    show_summary(summary, ", ".join(inputs))
+def _print_summary(summary: RunSummary, inputs: list[str], *, err: bool) -> None:
+    show_summary(summary, ", ".join(inputs), err=err)
     with suppress(BrokenPipeError):
         for name in summary.not_annotated:
-            typer.echo(f"No copy could be drawn: {printable(name)}")
-        if summary.counts["unreadable"]:
-            typer.echo("To retry only the unreadable images, run it again with --retry-errors")
+            typer.echo(f"No annotated copy: {printable(name)}", err=err)
+        if summary.counts["unreadable"] and summary.journal:
+            typer.echo(
+                "To retry only the unreadable images, run it again with --retry-errors (it uses "
+                f"{printable(summary.journal)}; you may delete that file)",
+                err=err,
+            )

@@ -1,4 +1,4 @@
-"""``facegender show-batch``: the picture of what a network sees while it learns."""
+"""``facegender show-batch``: an image of what a network is given in training."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from facegender.cli.options import Archives, Classes, Metadata, Quiet, check_exists
 from facegender.cli.verb import load_training, verb
 from facegender.errors import OutputError
 
@@ -14,49 +15,51 @@ from facegender.errors import OutputError
 @verb(
     examples=(
         "facegender show-batch best internship_data.tar.gz -o batch.png",
-        "facegender show-batch my_recipe.toml faces/ -o batch.png --pictures 64 --seed 3",
+        "facegender show-batch my_recipe.toml faces/ -o batch.png --images 64 --seed 3",
     )
 )
 def show_batch(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="best, fast, quick, classic, or a TOML file.")
     ],
-    archives: Annotated[
-        list[Path], typer.Argument(metavar="ARCHIVE...", help="Labelled pictures, as for train.")
-    ],
+    archives: Archives,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FILE.png", help="Where the picture goes; new."),
+        typer.Option("--output", "-o", metavar="FILE.png", help="The image to write; a new file."),
     ],
-    images: Annotated[int, typer.Option("--pictures", "-n", min=1, help="How many.")] = 32,
-    table: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="As for train.")] = None,
+    images: Annotated[int, typer.Option("--images", "-n", min=1, help="Number of images.")] = 32,
+    metadata: Metadata = None,
+    classes: Classes = None,
     seed: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Which pictures, and what is done to them.", show_default="the recipe's"
+            min=0, help="Seed of selection and augmentation.", show_default="the recipe's"
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> int:
-    """Show a training batch: cut, turned and changed as the recipe says, labels under it.
+    """Show a training batch: cropped and augmented as the recipe says, with labels.
 
-    The pictures go the very way of the training loop; only the normalisation is
-    undone. Look at it before hours of training.
+    The images are processed exactly as in training; only the normalization is
+    undone. Look at it before a long training.
     """
     from facegender.files import atomic_write, check_distinct_paths, check_output_path
 
     if output.suffix.lower() != ".png":
-        raise OutputError(f"cannot write {output}: name a .png file")
+        raise OutputError(f"Cannot write {output}: name a .png file.")
     given = {f"ARCHIVE {path}": path for path in archives}
-    check_distinct_paths(given | {"RECIPE": Path(recipe), "--metadata": table, "--output": output})
+    paths = {"RECIPE": Path(recipe), "--metadata": metadata, "--output": output}
+    check_distinct_paths(given | paths)
     check_output_path(output)
+    check_exists(archives, metadata=metadata)
     console = load_training("console").Console(quiet=quiet)
     chosen = load_training("recipe").read_recipe(recipe)
-    with console.counting("looking through the archives") as count:
+    with console.counting("Reading archives") as count:
         sheet = load_training("show_batch").show_batch(
             chosen,
             archives,
-            table,
+            metadata,
+            classes=load_training("data.label_folders").parse_classes(classes),
             count=images,
             seed=seed,
             on_image=count,

@@ -1,4 +1,4 @@
-"""What all verbs share: the application, and the one place where an error becomes an exit code."""
+"""The application, and the decorator that turns a verb's errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ P = ParamSpec("P")
 
 app = typer.Typer(
     name="facegender",
-    help="Tells from a picture of a face whether people would label it male or female.",
+    help="Classifies faces in photos as male or female.",
     epilog="The answer is a guess at a label that people gave, not a fact about a person.",
     add_completion=False,
     no_args_is_help=True,
@@ -26,10 +26,13 @@ app = typer.Typer(
 
 
 def verb(*, examples: Sequence[str]) -> Callable[[Callable[P, int]], Callable[P, None]]:
-    """Register a function as a verb: it returns its exit code, or raises a FacegenderError.
+    """Register a function as a verb; it returns its exit code or raises a FacegenderError.
 
     Args:
         examples: command lines that the help shows.
+
+    Returns:
+        The decorator.
     """
     epilog = "[bold]Examples[/bold]\n\n" + "\n\n".join(f"[cyan]{line}[/cyan]" for line in examples)
 
@@ -45,12 +48,12 @@ def verb(*, examples: Sequence[str]) -> Callable[[Callable[P, int]], Callable[P,
                 typer.echo(f"error: {printable(str(error))}", err=True)
                 code = 2
             except OSError as error:  # a full disk, a vanished folder
-                place = f": {error.filename}" if error.filename else ""
-                reason = printable(f"{error.strerror or error}{place}")
+                file = f": {error.filename}" if error.filename else ""
+                reason = printable(f"{error.strerror or error}{file}")
                 typer.echo(f"error: {reason}", err=True)
                 code = 2
             except KeyboardInterrupt:
-                typer.echo("stopped", err=True)
+                typer.echo("Stopped", err=True)
                 code = 130
             raise typer.Exit(code)
 
@@ -61,7 +64,10 @@ def verb(*, examples: Sequence[str]) -> Callable[[Callable[P, int]], Callable[P,
 
 
 def load_training(module: str) -> Any:
-    """Import a module of the training part, or say how to install what it needs.
+    """Import a module of :mod:`facegender.training`.
+
+    Args:
+        module: its name inside that package.
 
     Raises:
         MissingExtraError: the extra ``train`` is not installed.
