@@ -1,10 +1,10 @@
-"""What a first user waits for: import, cold start for ten small pictures, size on disk.
+"""Import time, cold start with ten small images, and installed size.
 
-Run it with the python of a virtual environment that holds the light install only:
+Run it with the Python of a virtual environment that has only the light install:
 
-    .venv/bin/python benchmarks/startup.py --output benchmarks/results/startup.json
+    .venv/bin/python -m benchmarks.startup --output benchmarks/results/startup.json
 
-Every time is of a whole new process, the median of the runs; a ratio below 1 is within its limit.
+Times are of new processes, medians over the runs; a ratio below 1 is within its limit.
 """
 
 from __future__ import annotations
@@ -44,26 +44,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rng = np.random.default_rng(0)
         for number in range(10):
             pixels = rng.integers(0, 255, (200, 200, 3), np.uint8)
             Image.fromarray(pixels).save(folder / f"{number}.jpg")
-        # isolated (-I), so that this folder is not importable by accident
+        # isolated (-I), so that the checkout is not imported by accident
         predict = [sys.executable, "-I", "-m", "facegender", "predict", name]
-        cold = seconds([*predict, "-o", f"{name}/results.json"], arguments.runs)
-    bare = seconds([sys.executable, "-I", "-c", "pass"], arguments.runs)
-    imports = seconds([sys.executable, "-I", "-c", "import facegender"], arguments.runs)
-    result = {
+        cold = seconds([*predict, "-o", f"{name}/results.json"], options.runs)
+    bare = seconds([sys.executable, "-I", "-c", "pass"], options.runs)
+    imports = seconds([sys.executable, "-I", "-c", "import facegender"], options.runs)
+    measured = {
         "cold_start_seconds": statistics.median(cold),
-        "cold_start_runs": cold,
-        "import_seconds": round(statistics.median(imports) - statistics.median(bare), 3),
         "install_megabytes": megabytes(Path(sys.prefix)),
     }
-    ratios = {f"{key}_over_limit": round(result[key] / limit, 3) for key, limit in LIMITS.items()}
-    result |= ratios | {
+    result = {
+        **measured,
+        "cold_start_runs": cold,
+        "import_seconds": round(statistics.median(imports) - statistics.median(bare), 3),
+        **{f"{key}_over_limit": round(measured[key] / LIMITS[key], 3) for key in LIMITS},
         "limits": LIMITS,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("facegender", "onnxruntime", "numpy")},
@@ -71,8 +72,8 @@ def main() -> None:
     }
     text = json.dumps(result, indent=2)
     print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n", encoding="utf-8")
+    if options.output:
+        options.output.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-// The face-api end of peers.py: pictures come in on standard input, answers leave as JSON lines.
+// Runs face-api for baselines.py: images on standard input, answers as JSON lines on standard output.
 //
-// A request is three little-endian uint32 (height, width, 1 if the whole picture is the face) and
-// then height * width * 3 bytes of RGB. The answer is {"p_male": 0.97}, or {"p_male": null} where
-// no face was found. The first line, {"version": "1.7.15"}, says that the networks are loaded.
+// A request is three little-endian uint32 (height, width, 1 if the full image is the face) and then
+// height * width * 3 bytes of RGB. The answer is {"p_male": 0.97}, or {"p_male": null} if no face
+// was found. The first line, {"version": "1.7.15"}, is written once the networks are loaded.
 
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -16,7 +16,7 @@ const faceapi = require('@vladmandic/face-api/dist/face-api.node-wasm.js');
 const HEADER = 12;
 const folder = path.dirname(require.resolve('@vladmandic/face-api/package.json'));
 
-// The SIMD build is chosen by itself where the processor has it; in node it runs on one thread.
+// The package selects the SIMD build if the processor supports it; in node it runs on one thread.
 wasm.setWasmPaths(path.dirname(require.resolve('@tensorflow/tfjs-backend-wasm')) + path.sep);
 if (!(await tf.setBackend('wasm'))) throw new Error('the wasm backend does not start');
 await tf.ready();
@@ -29,21 +29,21 @@ function maleProbability({ gender, genderProbability }) {
   return gender === 'male' ? genderProbability : 1 - genderProbability;
 }
 
-// The documented way, with the package's defaults: SSD MobileNet v1 finds the faces, the landmarks
-// align them, the age and gender network sees the aligned box.
-async function inLargestFace(picture) {
-  const faces = await faceapi.detectAllFaces(picture).withFaceLandmarks().withAgeAndGender();
+// The documented pipeline with the package's defaults: SSD MobileNet v1 detects the faces, their
+// landmarks align them, the age and gender network sees the aligned box.
+async function inLargestFace(image) {
+  const faces = await faceapi.detectAllFaces(image).withFaceLandmarks().withAgeAndGender();
   if (faces.length === 0) return null;
   const area = ({ detection }) => detection.box.area;
   return maleProbability(faces.reduce((best, face) => (area(face) > area(best) ? face : best)));
 }
 
-async function answer(height, width, isWhole, bytes) {
+async function answer(height, width, isFullImage, bytes) {
   tf.engine().startScope();
   try {
-    const picture = tf.tensor3d(bytes, [height, width, 3], 'int32');
-    if (!isWhole) return await inLargestFace(picture);
-    return maleProbability(await faceapi.nets.ageGenderNet.predictAgeAndGender(picture));
+    const image = tf.tensor3d(bytes, [height, width, 3], 'int32');
+    if (!isFullImage) return await inLargestFace(image);
+    return maleProbability(await faceapi.nets.ageGenderNet.predictAgeAndGender(image));
   } finally {
     tf.engine().endScope();
   }
@@ -58,11 +58,11 @@ async function* requests(stream) {
     size += chunk.length;
     while (size >= needed) {
       const data = Buffer.concat(chunks);
-      const [height, width, whole] = [0, 4, 8].map((offset) => data.readUInt32LE(offset));
+      const [height, width, fullImage] = [0, 4, 8].map((offset) => data.readUInt32LE(offset));
       needed = HEADER + height * width * 3;
       chunks = [data];
       if (size < needed) break;
-      yield [height, width, whole === 1, new Uint8Array(data.subarray(HEADER, needed))];
+      yield [height, width, fullImage === 1, new Uint8Array(data.subarray(HEADER, needed))];
       chunks = [data.subarray(needed)];
       size -= needed;
       needed = HEADER;
@@ -70,7 +70,7 @@ async function* requests(stream) {
   }
 }
 
-const say = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
+const write = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
 
-say({ version: faceapi.version });
-for await (const request of requests(process.stdin)) say({ p_male: await answer(...request) });
+write({ version: faceapi.version });
+for await (const request of requests(process.stdin)) write({ p_male: await answer(...request) });

@@ -1,16 +1,18 @@
-"""The whole accuracy table of one or more model files, with peers, intervals and plots.
+"""Accuracy of one or more model files and of the baselines, with intervals and plots.
 
-    python benchmarks/accuracy/run.py --data ../shared/data MODEL... -o benchmarks/results/accuracy
+    python -m benchmarks.accuracy.run MODEL... --data ../shared/data \
+        -o benchmarks/results/accuracy
 
-scores the test part of the data (20 %, by person and content; the part is the same for ever, see
-``split.py``) with every model file and, on as many of its pictures as ``--peers`` says, with the
-peers of ``peers.py``. Everything in ``accuracy.json`` is computed from the table of scores that is
-written beside it, and the plots from ``accuracy.json``. A stopped run goes on where it was. What
-``accuracy.json`` says of models that are not named now, and of peers with ``--peers 0``, is kept.
+Every model file is run on the test subset of the data (20 %, grouped by person and content; always
+the same images, see ``split.py``), as they are and corrupted (``corruptions.py``); the baselines
+(``baselines.py``) on as many of its images as ``--baselines`` says. ``accuracy.json`` is computed
+from ``predictions.csv`` beside it, and the plots from ``accuracy.json``. A stopped benchmark
+continues where it was. Results of models that are not named now are kept, and those of the
+baselines with ``--baselines 0``.
 
-Figures are given on the labels as they come (``raw``) and with ``labels.csv`` put in
-(``repaired``): test pictures that were looked at without any network's answer, a random sample
-among them. A picture whose sex could not be told there keeps its label.
+Metrics are given for the ``raw`` labels of the data and for ``corrected`` ones: ``labels.csv`` has
+the labels of test images that were reviewed without any network's answer, a random sample among
+them. An image whose label could not be told there keeps its raw one.
 """
 
 from __future__ import annotations
@@ -18,24 +20,23 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conditions import CONDITIONS
 from numpy.typing import NDArray
-from peers import PEERS
-from plots import draw
 from scipy.stats import binomtest
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from benchmarks.accuracy.baselines import BASELINES
+from benchmarks.accuracy.corruptions import CORRUPTIONS
+from benchmarks.accuracy.dataset import LabeledImage, draw_images, read_images
+from benchmarks.accuracy.plots import draw
 from facegender import Classifier
 from facegender.files import write_json
 from facegender.images.decode import decode
@@ -43,77 +44,45 @@ from facegender.images.pixels import Pixels
 from facegender.model.model_file import LABELS
 from facegender.training.console import Console
 from facegender.training.data.corrections import apply_corrections, read_corrections
-from facegender.training.data.samples import Sample, age_in_years, stream_samples
-from facegender.training.data.split import assign_subsets
-from facegender.training.evaluation.metrics import compute_metrics, proportion
+from facegender.training.data.samples import Sample, age_in_years
+from facegender.training.evaluation.metrics import GROUPINGS, compute_metrics, proportion
 
-REPAIRED = Path(__file__).parent / "labels.csv"
-TEST_SHARE = 0.2
-BATCH = 256
-CONDITION_IMAGES = 1_500
-Chosen = Callable[[Sample], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One readable picture of the data."""
-
-    sample: Sample
-    digest: str
-    data: bytes
-    width: int
-    height: int
+REVIEWED_LABELS = Path(__file__).parent / "labels.csv"
+BATCH_SIZE = 256
+CORRUPTED_IMAGES = 1_500
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One line of the table: which pictures, by which labels, and the least accuracy aimed at."""
+    """One line of the table: which images, by which labels, and the accuracy aimed at."""
 
     name: str
-    chosen: Chosen
-    least: float
+    includes: Callable[[Sample], bool]
+    accuracy: float
     labels: str
 
 
-def adult(sample: Sample) -> bool:
+def is_adult(sample: Sample) -> bool:
     years = age_in_years(sample.age)
     return years is not None and 21 <= years <= 60
 
 
-def from_13(sample: Sample) -> bool:
+def is_from_13(sample: Sample) -> bool:
     years = age_in_years(sample.age)
     return years is None or years >= 13
 
 
 TARGETS = (
-    Target("UTKFace, ages 21 to 60", lambda s: s.source == "utkface" and adult(s), 0.98, "raw"),
-    Target("UTKFace, ages from 13", lambda s: s.source == "utkface" and from_13(s), 0.97, "raw"),
-    Target("CelebA crops", lambda s: s.source == "celeba", 0.993, "repaired"),
-    Target("all sources, ages from 13 or unknown", from_13, 0.0, "repaired"),
+    Target("UTKFace, ages 21 to 60", lambda s: s.source == "utkface" and is_adult(s), 0.98, "raw"),
+    Target("UTKFace, ages from 13", lambda s: s.source == "utkface" and is_from_13(s), 0.97, "raw"),
+    Target("CelebA crops", lambda s: s.source == "celeba", 0.993, "corrected"),
+    Target("all sources, ages from 13 or unknown", is_from_13, 0.0, "corrected"),
     Target("all", lambda s: True, 0.0, "raw"),
 )
 
 
-def read_images(data: Path, console: Console) -> tuple[list[Picture], list[Picture]]:
-    """Read the data; give the test part with its bytes, and the other parts without."""
-    archives = sorted(data.glob("faces-*.tar.gz"))
-    found: list[Picture] = []
-    with console.counting("reading pictures") as count:
-        for done, (sample, content) in enumerate(stream_samples(archives, data / "faces.csv"), 1):
-            height, width = decode(content).shape[:2]
-            found.append(Picture(sample, sha256(content).hexdigest(), content, width, height))
-            if done % 500 == 0:
-                count(done)
-    subsets = assign_subsets(
-        [item.sample for item in found], [item.digest for item in found], seed=0, test=TEST_SHARE
-    )
-    test = [item for item, row in zip(found, subsets, strict=True) if row.subset == "test"]
-    other = [item for item, row in zip(found, subsets, strict=True) if row.subset != "test"]
-    return test, other
-
-
-class Table:
-    """Scores on disk, a row for each picture and condition, appended as they come."""
+class Predictions:
+    """Answers on disk, a row for each system, corruption and image, appended as they come."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -121,131 +90,216 @@ class Table:
         if path.is_file():
             with path.open(newline="") as file:
                 for row in csv.DictReader(file):
-                    key = (row["system"], row["condition"], row["sha256"])
-                    self.rows[key] = (float(row["p_male"]), row["found"] == "1")
+                    key = (row["system"], row["corruption"], row["sha256"])
+                    self.rows[key] = (float(row["p_male"]), row["face_found"] == "1")
         else:
-            path.write_text("system,condition,sha256,p_male,found\n")
+            path.write_text("system,corruption,sha256,p_male,face_found\n")
 
-    def add(self, system: str, condition: str, digest: str, p_male: float, found: bool) -> None:
-        self.rows[system, condition, digest] = (p_male, found)
+    def add(self, system: str, corruption: str, digest: str, p_male: float, found: bool) -> None:
+        self.rows[system, corruption, digest] = (p_male, found)
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow([system, condition, digest, f"{p_male:.5f}", int(found)])
+            csv.writer(file).writerow([system, corruption, digest, f"{p_male:.5f}", int(found)])
 
-    def missing(self, system: str, condition: str, images: Sequence[Picture]) -> list[Picture]:
-        return [item for item in images if (system, condition, item.digest) not in self.rows]
+    def missing(
+        self, system: str, corruption: str, images: Sequence[LabeledImage]
+    ) -> list[LabeledImage]:
+        return [item for item in images if (system, corruption, item.digest) not in self.rows]
 
-    def p_male(self, system: str, condition: str, images: Sequence[Picture]) -> NDArray[np.float64]:
-        return np.array([self.rows[system, condition, item.digest][0] for item in images])
+    def p_male(
+        self, system: str, corruption: str, images: Sequence[LabeledImage]
+    ) -> NDArray[np.float64]:
+        return np.array([self.rows[system, corruption, item.digest][0] for item in images])
 
-    def found(self, system: str, condition: str, images: Sequence[Picture]) -> float:
-        return float(np.mean([self.rows[system, condition, item.digest][1] for item in images]))
+    def found(self, system: str, corruption: str, images: Sequence[LabeledImage]) -> float:
+        """Fraction of the images in which a face was found."""
+        return float(np.mean([self.rows[system, corruption, item.digest][1] for item in images]))
 
 
-def score(
+def run_model(
     name: str,
     classifier: Classifier,
-    condition: str,
-    images: Sequence[Picture],
-    table: Table,
+    corruption: str,
+    images: Sequence[LabeledImage],
+    predictions: Predictions,
     console: Console,
 ) -> None:
-    """Score pictures under one condition, as ``predict`` would answer for their files."""
-    todo = table.missing(name, condition, images)
-    if not todo:
+    """Run a model on corrupted images, as ``predict`` does on their files."""
+    missing = predictions.missing(name, corruption, images)
+    if not missing:
         return
-    with console.counting(f"{name}: {condition}", len(todo)) as count:
-        for start in range(0, len(todo), BATCH):
-            some = todo[start : start + BATCH]
-            framed = [classifier.aligner(worse(item, condition, classifier)) for item in some]
-            answers = classifier.probabilities(np.stack([item.pixels for item in framed]))
-            for item, seen, row in zip(some, framed, answers, strict=True):
-                table.add(name, condition, item.digest, float(row[1]), seen.face is not None)
-            count(start + len(some))
+    with console.counting(f"{name}: {corruption}", len(missing)) as count:
+        for start in range(0, len(missing), BATCH_SIZE):
+            batch = missing[start : start + BATCH_SIZE]
+            crops = [classifier.aligner(corrupt(item, corruption, classifier)) for item in batch]
+            answers = classifier.probabilities(np.stack([crop.pixels for crop in crops]))
+            for item, crop, row in zip(batch, crops, answers, strict=True):
+                predictions.add(name, corruption, item.digest, float(row[1]), crop.face is not None)
+            count(start + len(batch))
 
 
-def worse(image: Picture, condition: str, classifier: Classifier) -> Pixels:
-    """Make the picture that a condition asks for; its random choices are the picture's own."""
+def corrupt(image: LabeledImage, corruption: str, classifier: Classifier) -> Pixels:
+    """Corrupt an image; the random numbers are keyed by its digest."""
     pixels = decode(image.data)
-    if condition == "clean":
+    if corruption == "clean":
         return pixels
     face = classifier.aligner(pixels).face
     rng = np.random.default_rng(int(image.digest[:15], 16))
-    return CONDITIONS[condition](pixels, face.landmarks if face else None, rng)
+    return CORRUPTIONS[corruption](pixels, face.landmarks if face else None, rng)
 
 
-def score_peers(images: Sequence[Picture], table: Table, console: Console) -> None:
-    """Ask every peer about the pictures as they are."""
-    for peer in PEERS:
-        todo = table.missing(peer.name, "clean", images)
-        if not todo:
+def run_baselines(
+    images: Sequence[LabeledImage], predictions: Predictions, console: Console
+) -> None:
+    """Run every baseline on the images as they are."""
+    for baseline in BASELINES:
+        missing = predictions.missing(baseline.name, "clean", images)
+        if not missing:
             continue
-        with console.counting(f"{peer.name} {peer.version}", len(todo)) as count:
-            answers = peer.run(decode(item.data) for item in todo)
-            for done, (item, answer) in enumerate(zip(todo, answers, strict=True), 1):
-                table.add(peer.name, "clean", item.digest, answer.p_male, answer.found)
+        with console.counting(f"{baseline.name} {baseline.version}", len(missing)) as count:
+            answers = baseline.run(decode(item.data) for item in missing)
+            for done, (item, answer) in enumerate(zip(missing, answers, strict=True), 1):
+                predictions.add(baseline.name, "clean", item.digest, answer.p_male, answer.found)
                 count(done)
 
 
-def sources_alone(test: Sequence[Picture], other: Sequence[Picture]) -> dict[str, Any]:
-    """How far size, bytes and source tell the label, without a look at the picture."""
-    facts = make_column_transformer(
+def shortcut_accuracy(
+    test: Sequence[LabeledImage], other: Sequence[LabeledImage]
+) -> dict[str, Any]:
+    """Accuracy of a logistic regression on image size, file size and source alone."""
+    columns = make_column_transformer(
         (StandardScaler(), [0, 1, 2]), (OneHotEncoder(handle_unknown="ignore"), [3])
     )
-    model = make_pipeline(facts, LogisticRegression(max_iter=1000))
+    model = make_pipeline(columns, LogisticRegression(max_iter=1000))
 
-    def columns(images: Sequence[Picture]) -> NDArray[Any]:
-        rows = [[p.width, p.height, len(p.data), p.sample.source] for p in images]
+    def features(images: Sequence[LabeledImage]) -> NDArray[Any]:
+        rows = [[item.width, item.height, len(item.data), item.sample.source] for item in images]
         return np.array(rows, dtype=object)
 
-    model.fit(columns(other), [p.sample.label for p in other])
-    told = model.predict(columns(test))
-    return proportion(np.array([p.sample.label for p in test]) == told)
+    model.fit(features(other), [item.sample.label for item in other])
+    predicted = model.predict(features(test))
+    return proportion(np.array([item.sample.label for item in test]) == predicted).to_dict()
 
 
 def metrics(
-    samples: Sequence[Sample], p_male: NDArray[np.float64], chosen: Chosen
+    samples: Sequence[Sample], p_male: NDArray[np.float64], includes: Callable[[Sample], bool]
 ) -> dict[str, Any]:
-    """Measure the chosen pictures; those without an answer count as wrong."""
-    rows = [row for row, sample in enumerate(samples) if chosen(sample)]
-    truth = np.array([LABELS.index(samples[row].label) for row in rows], np.int64)
-    given = p_male[rows]
-    given = np.where(np.isnan(given), 1.0 - truth, given)
-    table = compute_metrics(
-        [samples[row] for row in rows], np.column_stack([1 - given, given]), truth
-    )
-    if len(rows) < len(samples):  # the groups are given once, for all pictures
-        for grouping in ("sources", "ages", "races"):
-            table.pop(grouping, None)
-    return table
+    """Measure some images; those without an answer count as wrong."""
+    rows = [row for row, sample in enumerate(samples) if includes(sample)]
+    labels = np.array([LABELS.index(samples[row].label) for row in rows], np.int64)
+    answers = p_male[rows]
+    answers = np.where(np.isnan(answers), 1.0 - labels, answers)
+    chosen = [samples[row] for row in rows]
+    found = compute_metrics(chosen, np.column_stack([1 - answers, answers]), labels).to_dict()
+    if len(rows) < len(samples):  # groups are given once, for all images
+        for grouping in GROUPINGS:
+            found.pop(grouping, None)
+    return found
 
 
-def against(
-    samples: Sequence[Sample], ours: NDArray[np.float64], theirs: NDArray[np.float64]
+def mcnemar(
+    samples: Sequence[Sample], first: NDArray[np.float64], second: NDArray[np.float64]
 ) -> dict[str, Any]:
-    """Compare two systems on the same pictures: exact McNemar test on those they differ on."""
-    truth = np.array([sample.label == "male" for sample in samples])
-    right, other = (ours > 0.5) == truth, (theirs > 0.5) == truth
-    only, missed = int((right & ~other).sum()), int((other & ~right).sum())
-    test = binomtest(only, only + missed) if only + missed else None
-    return {"only_ours": only, "only_theirs": missed, "p": test.pvalue if test else 1.0}
+    """Compare two systems on the same images: exact McNemar test on those where they differ."""
+    labels = np.array([sample.label == "male" for sample in samples])
+    is_first, is_second = (first > 0.5) == labels, (second > 0.5) == labels
+    only_first, only_second = int((is_first & ~is_second).sum()), int((is_second & ~is_first).sum())
+    differing = only_first + only_second
+    p_value = binomtest(only_first, differing).pvalue if differing else 1.0
+    return {"only_first": only_first, "only_second": only_second, "p_value": float(p_value)}
 
 
-def groups(samples: Sequence[Sample], p_male: NDArray[np.float64]) -> dict[str, Any]:
-    """Accuracy of UTKFace's ten groups of race and sex, ages 18 to 60."""
-    table: dict[str, list[bool]] = {}
+def utkface_groups(samples: Sequence[Sample], p_male: NDArray[np.float64]) -> dict[str, Any]:
+    """Accuracy of UTKFace's ten groups by race and label, ages 18 to 60."""
+    correct: dict[str, list[bool]] = {}
     for sample, value in zip(samples, p_male, strict=True):
         years = age_in_years(sample.age)
         if sample.source == "utkface" and sample.race and years and 18 <= years <= 60:
             group = f"{sample.race}, {'men' if sample.label == 'male' else 'women'}"
-            table.setdefault(group, []).append((value > 0.5) == (sample.label == "male"))
-    return {name: proportion(np.array(table[name])) for name in sorted(table)}
+            correct.setdefault(group, []).append((value > 0.5) == (sample.label == "male"))
+    return {name: proportion(np.array(correct[name])).to_dict() for name in sorted(correct)}
 
 
-def drawn(images: Sequence[Picture], count: int) -> list[Picture]:
-    """Draw pictures by their digests, the same for ever; copies only once."""
-    single = {item.digest: item for item in images}
-    order = sorted(single, key=lambda digest: sha256(digest.encode()).digest())
-    return [single[digest] for digest in order[:count]]
+def model_results(
+    name: str,
+    test: Sequence[LabeledImage],
+    labels: dict[str, Sequence[Sample]],
+    corrupted: Sequence[LabeledImage],
+    predictions: Predictions,
+) -> dict[str, Any]:
+    """Measure one model: targets, groups and corruptions."""
+    p_male = predictions.p_male(name, "clean", test)
+    label_of = {
+        item.digest: sample.label for item, sample in zip(test, labels["corrected"], strict=True)
+    }
+    is_male = np.array([label_of[item.digest] == "male" for item in corrupted])
+    return {
+        "found": predictions.found(name, "clean", test),
+        "targets": {
+            target.name: {
+                "target": target.accuracy,
+                "labels": target.labels,
+                **{kind: metrics(labels[kind], p_male, target.includes) for kind in labels},
+            }
+            for target in TARGETS
+        },
+        "groups": {kind: utkface_groups(labels[kind], p_male) for kind in labels},
+        "corruptions": {
+            corruption: {
+                **proportion(
+                    (predictions.p_male(name, corruption, corrupted) > 0.5) == is_male
+                ).to_dict(),
+                "found": predictions.found(name, corruption, corrupted),
+            }
+            for corruption in CORRUPTIONS
+        },
+    }
+
+
+def compare_systems(
+    names: Sequence[str],
+    common: Sequence[LabeledImage],
+    test: Sequence[LabeledImage],
+    corrected: Sequence[Sample],
+    predictions: Predictions,
+) -> dict[str, Any]:
+    """Measure all systems on the same images, with corrected labels."""
+    sample_of = {item.digest: sample for item, sample in zip(test, corrected, strict=True)}
+    samples = [sample_of[item.digest] for item in common]
+    first = predictions.p_male(names[0], "clean", common)
+    compared: dict[str, Any] = {}
+    notes = {baseline.name: baseline.note for baseline in BASELINES}
+    for system in (*names, *notes):
+        p_male = predictions.p_male(system, "clean", common)
+        compared[system] = {
+            "note": notes.get(system, ""),
+            "found": predictions.found(system, "clean", common),
+            "targets": {
+                target.name: metrics(samples, p_male, target.includes) for target in TARGETS
+            },
+            "first_against_this": mcnemar(samples, first, p_male),
+        }
+    return compared
+
+
+def lines(result: dict[str, Any]) -> Iterator[str]:
+    """Format the results for a terminal."""
+    for name, system in result["systems"].items():
+        yield f"\n{name}"
+        for target, values in system["targets"].items():
+            for kind in ("raw", "corrected"):
+                found = values[kind]["accuracy"]
+                low, high = found["interval"]
+                aim = f"  (target {values['target']:.1%})" if kind == values["labels"] else ""
+                yield (
+                    f"  {target:38} {kind:9} {found['value']:7.2%} of {found['count']:6,} "
+                    f"[{low:.2%}, {high:.2%}]{aim}"
+                )
+        clean = system["corruptions"]["clean"]["value"]
+        for corruption, values in system["corruptions"].items():
+            yield f"  {corruption:20} {values['value']:7.2%} ({values['value'] - clean:+.2%})"
+    for name, values in result.get("baselines", {}).items():
+        for target, found in values["targets"].items():
+            yield f"{name:16} {target:38} {found['accuracy']['value']:7.2%}"
 
 
 def main() -> None:
@@ -256,140 +310,54 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FOLDER")
     parser.add_argument(
-        "--peers", type=int, default=2_000, metavar="N", help="Pictures for the peers; 0: none."
+        "--baselines", type=int, default=2_000, metavar="N", help="images for baselines; 0: none"
     )
-    parser.add_argument("--conditions", type=int, default=CONDITION_IMAGES, metavar="N")
-    given = parser.parse_args()
-    given.output.mkdir(parents=True, exist_ok=True)
+    parser.add_argument(
+        "--corruptions", type=int, default=CORRUPTED_IMAGES, metavar="N", help="images to corrupt"
+    )
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
     console = Console()
-    test, other = read_images(given.data, console)
+    test, other = read_images(options.data, console)
     raw = [item.sample for item in test]
-    repairs = read_corrections(REPAIRED)
-    repaired = [
-        sample or item.sample
-        for item, sample in zip(
-            test, apply_corrections(raw, [item.digest for item in test], repairs), strict=True
-        )
-    ]
-    looked = sum(item.digest[:16] in repairs for item in test)
-    changed = sum(a.label != b.label for a, b in zip(raw, repaired, strict=True))
-    table = Table(given.output / "predictions.csv")
+    reviewed = read_corrections(REVIEWED_LABELS).reviewed
+    found = apply_corrections(raw, [item.digest for item in test], reviewed)
+    corrected = [sample or item.sample for item, sample in zip(test, found, strict=True)]
+    predictions = Predictions(options.output / "predictions.csv")
     result: dict[str, Any] = {
-        "test": {"pictures": len(test), "looked_at": looked, "labels_changed": changed},
-        "size_bytes_and_source_alone": sources_alone(test, other),
+        "test": {
+            "images": len(test),
+            "reviewed": sum(item.digest[:16] in reviewed for item in test),
+            "labels_changed": sum(a.label != b.label for a, b in zip(raw, corrected, strict=True)),
+        },
+        "size_bytes_and_source_alone": shortcut_accuracy(test, other),
         "systems": {},
     }
-    common = drawn(test, given.peers)
-    if given.peers:
-        score_peers(common, table, console)
-    names = dict(
-        zip(
-            (model.stem if model.is_file() else model.name for model in given.models),
-            given.models,
-            strict=True,
-        )
-    )
-    for name, path in names.items():
+    common = draw_images(test, options.baselines)
+    if options.baselines:
+        run_baselines(common, predictions, console)
+    models = {path.stem if path.is_file() else path.name: path for path in options.models}
+    for name, path in models.items():
         classifier = Classifier.load(path)
-        score(name, classifier, "clean", test, table, console)
-        some = drawn([item for item in test if from_13(item.sample)], given.conditions)
-        for condition in CONDITIONS:
-            score(name, classifier, condition, some, table, console)
-        result["systems"][name] = report(name, test, raw, repaired, some, table)
-    if given.peers:
-        result["peers"] = beside(list(names), common, test, repaired, table)
-    earlier = given.output / "accuracy.json"
-    if earlier.is_file():
-        known = json.loads(earlier.read_text(encoding="utf-8"))
-        kept = known["systems"]
-        result["systems"] |= {name: kept[name] for name in kept.keys() - names.keys()}
-        result = known | result  # the peers, where they are not asked now
-    write_json(earlier, result)
-    draw(result, given.output)
+        run_model(name, classifier, "clean", test, predictions, console)
+        some = draw_images([item for item in test if is_from_13(item.sample)], options.corruptions)
+        for corruption in CORRUPTIONS:
+            run_model(name, classifier, corruption, some, predictions, console)
+        labels: dict[str, Sequence[Sample]] = {"raw": raw, "corrected": corrected}
+        result["systems"][name] = model_results(name, test, labels, some, predictions)
+    if options.baselines:
+        result["baselines"] = compare_systems(list(models), common, test, corrected, predictions)
+    path = options.output / "accuracy.json"
+    if path.is_file():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        others = earlier["systems"].keys() - models.keys()
+        result["systems"] |= {name: earlier["systems"][name] for name in sorted(others)}
+        result = earlier | result  # the baselines, if they are not run now
+    write_json(path, result)
+    draw(result, options.output)
     for line in lines(result):
         print(line)
 
 
-def report(
-    name: str,
-    test: Sequence[Picture],
-    raw: Sequence[Sample],
-    repaired: Sequence[Sample],
-    some: Sequence[Picture],
-    table: Table,
-) -> dict[str, Any]:
-    """All figures of one of our networks."""
-    p_male = table.p_male(name, "clean", test)
-    labels = {"raw": raw, "repaired": repaired}
-    truth = {item.digest: sample.label for item, sample in zip(test, repaired, strict=True)}
-    return {
-        "found": table.found(name, "clean", test),
-        "targets": {
-            target.name: {
-                "least": target.least,
-                "labels": target.labels,
-                **{kind: metrics(labels[kind], p_male, target.chosen) for kind in labels},
-            }
-            for target in TARGETS
-        },
-        "groups": {kind: groups(labels[kind], p_male) for kind in labels},
-        "conditions": {
-            condition: {
-                **proportion(
-                    (table.p_male(name, condition, some) > 0.5)
-                    == np.array([truth[item.digest] == "male" for item in some])
-                ),
-                "found": table.found(name, condition, some),
-            }
-            for condition in CONDITIONS
-        },
-    }
-
-
-def beside(
-    names: Sequence[str],
-    common: Sequence[Picture],
-    test: Sequence[Picture],
-    repaired: Sequence[Sample],
-    table: Table,
-) -> dict[str, Any]:
-    """Every system on the same pictures, repaired labels."""
-    truth = {item.digest: sample for item, sample in zip(test, repaired, strict=True)}
-    samples = [truth[item.digest] for item in common]
-    ours = table.p_male(names[0], "clean", common)
-    compared: dict[str, Any] = {}
-    notes = {peer.name: peer.note for peer in PEERS}
-    for system in (*names, *notes):
-        given = table.p_male(system, "clean", common)
-        compared[system] = {
-            "note": notes.get(system, ""),
-            "found": table.found(system, "clean", common),
-            "targets": {target.name: metrics(samples, given, target.chosen) for target in TARGETS},
-            "against_first": against(samples, ours, given),
-        }
-    return compared
-
-
-def lines(result: dict[str, Any]) -> Iterator[str]:
-    """The table, for a terminal."""
-    for name, system in result["systems"].items():
-        yield f"\n{name}"
-        for target, values in system["targets"].items():
-            for kind in ("raw", "repaired"):
-                found = values[kind]["accuracy"]
-                low, high = found["interval"]
-                aim = f"  (aim {values['least']:.1%})" if kind == values["labels"] else ""
-                yield (
-                    f"  {target:38} {kind:9} {found['share']:7.2%} of {found['count']:6,} "
-                    f"[{low:.2%}, {high:.2%}]{aim}"
-                )
-        clean = system["conditions"]["clean"]["value"]
-        for condition, values in system["conditions"].items():
-            yield f"  {condition:20} {values['share']:7.2%} ({values['share'] - clean:+.2%})"
-    for name, values in result.get("peers", {}).items():
-        for target, found in values["targets"].items():
-            yield f"{name:16} {target:38} {found['accuracy']['share']:7.2%}"
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,12 +1,11 @@
-"""Compare face detectors on the same pictures, and the rules around ours.
+"""Compare face detectors on the same images, and the rules around ours.
 
-    python benchmarks/detectors/run.py ../shared/data -o benchmarks/results/detectors.json
+    python -m benchmarks.detectors.run ../shared/data -o benchmarks/results/detectors.json
 
-in the environment that ``requirements.txt`` describes. Every detector sees every scene of
-``scenes.py`` on one thread; its time is processor time, so that other work on the machine counts
-little. A found box is right where it overlaps a face's place by 0.4 or more (intersection over
-union); a crop of the data, whose face's place is not known, is found where a box holds the
-picture's middle and a tenth of its area.
+Runs in the environment that ``requirements.txt`` describes. Every detector sees every scene of
+``scenes.py`` on one thread; times are processor time, so that other load on the machine matters
+little. A box is correct if its IoU with a face is 0.4 or more; in a crop of the data, where the
+face's box is not known, if it covers the center of the image and a tenth of its area.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from peers import Look, Peer, installed
 from rich.console import Console
 from rich.progress import track
-from rules import UNFOUND, report, see, unfound_crops
-from scenes import Scene, judge, make_all, read_crops, read_photos
 from scipy.stats import binomtest
 
+from benchmarks.detectors.baselines import Detect, Detector, installed
+from benchmarks.detectors.rules import UNFOUND, observe, report, unfound_crops
+from benchmarks.detectors.scenes import Scene, judge, make_all, read_crops, read_photos
 from facegender.faces.yunet import YuNet
 
 
 @dataclass(slots=True)
 class Tally:
-    """What one detector did with the scenes of one condition."""
+    """Counts of one detector on the scenes of one condition."""
 
     exact: int = 0
     faces: int = 0
@@ -45,25 +44,25 @@ class Tally:
     images: int = 0
     milliseconds: list[float] = field(default_factory=list)
 
-    def add(self, look: Look, scene: Scene) -> None:
-        """Look at a scene and count."""
+    def add(self, detect: Detect, scene: Scene) -> None:
+        """Run the detector on a scene and count."""
         began = time.process_time()
-        found = look(scene.pixels)
+        found = detect(scene.pixels)
         self.milliseconds.append((time.process_time() - began) * 1000)
-        right, missed, wrong = judge(found[(-found[:, 4]).argsort(kind="stable")], scene)
+        correct, missed, wrong = judge(found[(-found[:, 4]).argsort(kind="stable")], scene)
         self.exact += not missed and not wrong
-        self.faces += int(right.sum()) + missed
+        self.faces += int(correct.sum()) + missed
         self.missed += missed
         self.wrong += wrong
         self.images += 1
 
     def metrics(self) -> dict[str, Any]:
-        """Counts and shares, with a Wilson interval of 95 % around the share of exact pictures."""
+        """Return the counts, and the fraction of exact images with its 95 % Wilson interval."""
         interval = binomtest(self.exact, self.images).proportion_ci(method="wilson")
         return {
-            "pictures": self.images,
+            "images": self.images,
             "exact": self.exact,
-            "exact_share": round(self.exact / self.images, 4),
+            "exact_fraction": round(self.exact / self.images, 4),
             "exact_interval": [round(interval.low, 4), round(interval.high, 4)],
             "faces": self.faces,
             "missed": self.missed,
@@ -73,21 +72,21 @@ class Tally:
 
 
 def scenes(data: Path, photos: int | None, crops: int, each: int) -> Iterator[Scene]:
-    """All scenes that every detector sees."""
-    taken = read_photos(data, photos)
-    yield from taken
+    """Give all scenes."""
+    photo_scenes = read_photos(data, photos)
+    yield from photo_scenes
     yield from read_crops(data, crops)
-    yield from make_all(taken, each)
+    yield from make_all(photo_scenes, each)
 
 
-def describe(peer: Peer) -> dict[str, Any]:
-    """What is known of a detector without a picture."""
+def describe(detector: Detector) -> dict[str, Any]:
+    """Describe a detector: package, sizes, license."""
     return {
-        "package": f"{peer.package} {version(peer.package)}",
-        **peer.sizes(),
-        "license": peer.license,
-        "runs_on": peer.runs_on,
-        "landmarks": peer.landmarks,
+        "package": f"{detector.package} {version(detector.package)}",
+        **detector.sizes(),
+        "license": detector.license,
+        "runs_on": detector.runs_on,
+        "landmarks": detector.landmarks,
     }
 
 
@@ -95,50 +94,52 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path)
-    parser.add_argument("--photos", type=int, help="only so many photos")
-    parser.add_argument("--crops", type=int, default=100, help="of each source")
-    parser.add_argument("--turned", type=int, default=100, help="photos at each turn")
-    parser.add_argument("--store", type=Path, help="a store of training over all crops")
-    parser.add_argument("--only", nargs="*", metavar="DETECTOR", help="keep the others' figures")
-    arguments = parser.parse_args()
-    kept: dict[str, Any] = {}
-    if arguments.only is not None:
-        kept = json.loads(arguments.output.read_text(encoding="utf-8"))["detectors"]
-    names = arguments.only if kept else [peer.name for peer in installed()]
-    peers = [(peer, peer.load()) for peer in installed() if peer.name in names]
-    detector = YuNet()
-    tallies: dict[str, dict[str, Tally]] = {peer.name: defaultdict(Tally) for peer, _ in peers}
-    seen = []
-    everything = scenes(arguments.data, arguments.photos, arguments.crops, arguments.turned)
+    parser.add_argument("--photos", type=int, help="number of photos; default: all")
+    parser.add_argument("--crops", type=int, default=100, help="crops of each source")
+    parser.add_argument("--rotated", type=int, default=100, help="photos at each rotation")
+    parser.add_argument("--image-cache", type=Path, help="training's image cache of all crops")
+    parser.add_argument(
+        "--only", nargs="*", metavar="DETECTOR", help="keep the results of the others"
+    )
+    options = parser.parse_args()
+    earlier: dict[str, Any] = {}
+    if options.only is not None:
+        earlier = json.loads(options.output.read_text(encoding="utf-8"))["detectors"]
+    names = options.only if earlier else [one.name for one in installed()]
+    detectors = [(one, one.load()) for one in installed() if one.name in names]
+    ours = YuNet()
+    tallies: dict[str, dict[str, Tally]] = {one.name: defaultdict(Tally) for one, _ in detectors}
+    observations = []
+    everything = scenes(options.data, options.photos, options.crops, options.rotated)
     console = Console(stderr=True)
-    for scene in track(everything, "pictures", console=console, disable=not console.is_terminal):
-        for peer, look in peers:
-            tallies[peer.name][scene.condition].add(look, scene)
-        seen.append(see(scene, detector))
-    if arguments.store:
-        unfound = unfound_crops(arguments.data, arguments.store)
-        seen += [see(scene, detector) for scene in unfound]
+    for scene in track(everything, "images", console=console, disable=not console.is_terminal):
+        for one, detect in detectors:
+            tallies[one.name][scene.condition].add(detect, scene)
+        observations.append(observe(scene, ours))
+    if options.image_cache:
+        unfound = unfound_crops(options.data, options.image_cache)
+        observations += [observe(scene, ours) for scene in unfound]
     result = {
-        "detectors": kept
+        "detectors": earlier
         | {
-            peer.name: describe(peer)
-            | {"conditions": {name: t.metrics() for name, t in tallies[peer.name].items()}}
-            for peer, _ in peers
+            one.name: describe(one)
+            | {"conditions": {name: t.metrics() for name, t in tallies[one.name].items()}}
+            for one, _ in detectors
         },
-        "rules": report(seen, arguments.store),
+        "rules": report(observations, options.image_cache),
         "notes": {
-            "right": "overlap of 0.4 with the face's place; for a crop of the data: the first box "
-            "that holds the picture's middle and a tenth of its area",
+            "correct": "IoU of 0.4 with a face's box; for a crop of the data: the first box that "
+            "covers the image's center and a tenth of its area",
             UNFOUND: "the crops of all the data in which training found no face from 0.5 on; "
-            "looked at, 17 of 78 show a face or most of one; the others cloth, letters, ears",
+            "reviewed: 17 of 78 show a face or most of one; the others cloth, letters, ears",
         },
         "processors": os.cpu_count(),
         "machine": f"{platform.system()} {platform.machine()}",
         "versions": {name: version(name) for name in ("facegender", "onnxruntime", "numpy")},
     }
     text = json.dumps(result, indent=1, ensure_ascii=False)
-    if arguments.output:
-        arguments.output.write_text(text + "\n", encoding="utf-8")
+    if options.output:
+        options.output.write_text(text + "\n", encoding="utf-8")
     else:
         print(text)
 

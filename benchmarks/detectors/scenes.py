@@ -1,8 +1,8 @@
-"""The pictures of the comparison, and where the faces in them are.
+"""The images that detectors are compared on, with the boxes of their faces.
 
-Where faces are on the photos is in ``photos.csv``, which ``truth.py`` wrote: boxes on which two
-families of detectors agree. All other scenes are made from these, so that their faces' places are
-known. Every random choice hangs on a fixed seed and the picture's number.
+The boxes on the photos are in ``photos.csv``, written by ``truth.py``: two families of detectors
+agree on them. All other scenes are made from the photos, so their boxes are known too. Random
+numbers are keyed by a fixed seed and the number of the image.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from skimage import data as images
+from skimage import data as skimage_data
 
 from facegender.images.decode import decode
 from facegender.images.pixels import Pixels, Resize, resize
 
 TRUTH = Path(__file__).parent / "photos.csv"
 SEED = 4
-GREY = (128, 128, 128)
-LEAST_OVERLAP = 0.4
-TURNS = (15, 30, 45, 90, 180, 270)
+GRAY = (128, 128, 128)
+MIN_IOU = 0.4
+ROTATIONS = (15, 30, 45, 90, 180, 270)
 CROWDS = (4, 9, 25)
-SMALL = 160
+SMALL_SIDE = 160
 CANVAS = 800
 FACELESS = (
     "brick", "cell", "chelsea", "clock", "coffee", "coins", "colorwheel", "grass", "gravel",
@@ -42,57 +42,58 @@ Boxes = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture and its faces.
+    """An image and its faces.
 
     Attributes:
-        condition: what was done; for a crop of the data, ``crop`` and its source.
-        name: of the picture it was made from.
+        condition: how it was made; for a crop of the data, ``crop`` and its source.
+        name: of the image it was made from.
         pixels: ``uint8 [H, W, 3]``.
-        faces: ``float64 [faces, 4]``, x, y, width, height. A crop of the data has none: its place
-            is not known, but that it takes the middle.
-        turn: degrees that it was turned by, against the clock.
+        faces: ``float64 [faces, 4]``, x, y, width, height. A crop of the data has none: its face
+            fills the middle, but its box is not known.
+        rotation: in degrees, counterclockwise.
     """
 
     condition: str
     name: str
     pixels: Pixels
     faces: Boxes
-    turn: int = 0
+    rotation: int = 0
 
 
-def overlap(box: NDArray[np.floating], boxes: Boxes) -> Boxes:
-    """Intersection over union of one box with each of many."""
+def iou(box: NDArray[np.floating], boxes: Boxes) -> Boxes:
+    """Compute the intersection over union of one box with each of many."""
     ends = np.minimum(box[:2] + box[2:4], boxes[:, :2] + boxes[:, 2:4])
     shared = np.clip(ends - np.maximum(box[:2], boxes[:, :2]), 0, None).prod(1)
-    return shared / (box[2] * box[3] + boxes[:, 2:4].prod(1) - shared)
+    union = box[2] * box[3] + boxes[:, 2:4].prod(1) - shared
+    return np.asarray(shared / union)
 
 
 def judge(found: Boxes, scene: Scene) -> tuple[NDArray[np.bool_], int, int]:
-    """Compare found boxes, the surest first, with a scene.
+    """Compare detected boxes, most confident first, with a scene.
 
     Returns:
-        Which of them are right; how many faces were missed; how many boxes are wrong.
+        Which boxes are correct; how many faces were missed; how many boxes are wrong.
     """
-    right = np.zeros(len(found), bool)
+    correct = np.zeros(len(found), bool)
     if scene.condition.startswith("crop "):
-        right[:1] = [in_middle(box, scene.pixels) for box in found[:1]]
+        correct[:1] = [covers_middle(box, scene.pixels) for box in found[:1]]
         for at, box in enumerate(found[1:], 1):
-            right[at] = not right.any() and in_middle(box, scene.pixels)
-        return right, int(not right.any()), int((~right).sum())
-    left = np.ones(len(scene.faces), bool)
+            correct[at] = not correct.any() and covers_middle(box, scene.pixels)
+        return correct, int(not correct.any()), int((~correct).sum())
+    is_missed = np.ones(len(scene.faces), bool)
     wrong = 0
     for at, box in enumerate(found):
-        shares = overlap(box, scene.faces) * left
-        if len(shares) and shares.max() >= LEAST_OVERLAP:
-            left[shares.argmax()] = False
-            right[at] = True
+        overlaps = iou(box, scene.faces) * is_missed
+        if len(overlaps) and overlaps.max() >= MIN_IOU:
+            is_missed[overlaps.argmax()] = False
+            correct[at] = True
         else:
             wrong += 1
-    return right, int(left.sum()), wrong
+    return correct, int(is_missed.sum()), wrong
 
 
-def in_middle(box: NDArray[np.floating], pixels: Pixels) -> bool:
-    """Whether a box holds the picture's middle and a tenth of its area."""
+def covers_middle(box: NDArray[np.floating], pixels: Pixels) -> bool:
+    """Tell whether a box covers the center of the image and a tenth of its area."""
     height, width = pixels.shape[:2]
     x, y, across, down = box[:4]
     holds = x < width / 2 < x + across and y < height / 2 < y + down
@@ -100,7 +101,7 @@ def in_middle(box: NDArray[np.floating], pixels: Pixels) -> bool:
 
 
 def read_photos(folder: Path, count: int | None = None) -> list[Scene]:
-    """The ordinary photos with their faces."""
+    """Read the photos and the boxes of their faces."""
     faces: dict[str, list[list[float]]] = defaultdict(list)
     with TRUTH.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -112,7 +113,7 @@ def read_photos(folder: Path, count: int | None = None) -> list[Scene]:
 
 
 def read_files(folder: Path) -> Iterator[tuple[str, Pixels]]:
-    """The photos as they are; by number and name, for several of them share one name."""
+    """Read the photos, named by number and file name, since some share a file name."""
     with tarfile.open(folder / "photos.tar") as archive:
         for number, member in enumerate(archive):
             file = archive.extractfile(member)
@@ -121,7 +122,7 @@ def read_files(folder: Path) -> Iterator[tuple[str, Pixels]]:
 
 
 def read_crops(folder: Path, each: int) -> list[Scene]:
-    """A random sample of every source of the data's first part."""
+    """Read a random sample of every source from the first archive of the data."""
     sources: dict[str, list[str]] = defaultdict(list)
     with (folder / "faces.csv").open(newline="") as file:
         for row in csv.DictReader(file):
@@ -137,24 +138,24 @@ def read_crops(folder: Path, each: int) -> list[Scene]:
     with tarfile.open(folder / "faces-0.tar.gz") as archive:
         for member in archive:
             if member.name in chosen:
-                file = archive.extractfile(member)
-                assert file
+                stream = archive.extractfile(member)
+                assert stream
                 source = chosen[member.name]
-                pixels = decode(file.read())
+                pixels = decode(stream.read())
                 scenes.append(Scene(f"crop {source}", member.name, pixels, np.zeros((0, 4))))
     return scenes
 
 
 def make_all(photos: Sequence[Scene], each: int) -> Iterator[Scene]:
-    """Everything that is made from the photos, ``each`` turned and so many crowded pictures."""
+    """Make all scenes from the photos; ``each`` of them rotated, and a quarter as many crowds."""
     for number, photo in enumerate(photos):
         yield shrunk(photo)
         if len(photo.faces):
             yield tight(photo, 1.0)
             yield tight(photo, 0.8)
         if number < each:
-            for degrees in TURNS:
-                yield turned(photo, degrees)
+            for degrees in ROTATIONS:
+                yield rotated(photo, degrees)
     heads = [photo for photo in photos if len(photo.faces) == 1]
     for count in CROWDS:
         for number in range(max(1, each // 4)):
@@ -163,75 +164,76 @@ def make_all(photos: Sequence[Scene], each: int) -> Iterator[Scene]:
 
 
 def shrunk(photo: Scene) -> Scene:
-    """The photo with its long side at 160 pixels."""
+    """Downscale a photo to a long side of 160 pixels."""
     height, width = photo.pixels.shape[:2]
-    scale = SMALL / max(height, width)
+    scale = SMALL_SIDE / max(height, width)
     size = Resize(max(1, round(height * scale)), max(1, round(width * scale)))
     ratio = np.array([size.width / width, size.height / height] * 2)
     return Scene(
-        f"shrunk to {SMALL} px",
+        f"shrunk to {SMALL_SIDE} px",
         photo.name,
         resize(photo.pixels, size),
         photo.faces * ratio,
     )
 
 
-def tight(photo: Scene, share: float) -> Scene:
-    """The largest face of a photo, cut at ``share`` of its box."""
+def tight(photo: Scene, fraction: float) -> Scene:
+    """Crop the largest face of a photo, to a fraction of its box."""
     x, y, width, height = photo.faces[photo.faces[:, 2:].prod(1).argmax()]
-    x, y = x + width * (1 - share) / 2, y + height * (1 - share) / 2
+    x, y = x + width * (1 - fraction) / 2, y + height * (1 - fraction) / 2
     left, top = max(0, round(x)), max(0, round(y))
-    cut = photo.pixels[
-        top : max(top + 1, round(y + share * height)),
-        left : max(left + 1, round(x + share * width)),
+    crop = photo.pixels[
+        top : max(top + 1, round(y + fraction * height)),
+        left : max(left + 1, round(x + fraction * width)),
     ]
-    box = np.array([[0.0, 0.0, cut.shape[1], cut.shape[0]]])
-    name = "tight cut" if share == 1 else f"inner {share:.0%} of the face"
-    return Scene(name, photo.name, np.ascontiguousarray(cut), box)
+    box = np.array([[0.0, 0.0, crop.shape[1], crop.shape[0]]])
+    name = "tight crop" if fraction == 1 else f"inner {fraction:.0%} of the face"
+    return Scene(name, photo.name, np.ascontiguousarray(crop), box)
 
 
-def turned(photo: Scene, degrees: int) -> Scene:
-    """The photo turned against the clock, with grey corners; a face counts as an ellipse."""
+def rotated(photo: Scene, degrees: int) -> Scene:
+    """Rotate a photo counterclockwise, with gray corners; a face is taken as an ellipse."""
     height, width = photo.pixels.shape[:2]
     image = Image.fromarray(photo.pixels).rotate(
-        degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=GREY
+        degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=GRAY
     )
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
 
-    def turn(boxes: Boxes) -> Boxes:
+    def rotate(boxes: Boxes) -> Boxes:
         middle = boxes[:, :2] + boxes[:, 2:] / 2 - (width / 2, height / 2)
         middle = middle @ np.array([[cos, -sin], [sin, cos]]) + (image.width / 2, image.height / 2)
         sides = np.sqrt(boxes[:, 2:] ** 2 @ np.array([[cos**2, sin**2], [sin**2, cos**2]]))
         return np.column_stack([middle - sides / 2, sides])
 
     return Scene(
-        f"turned by {degrees}°",
+        f"rotated by {degrees}°",
         photo.name,
         np.asarray(image),
-        turn(photo.faces),
+        rotate(photo.faces),
         degrees,
     )
 
 
 def crowd(photos: Sequence[Scene], count: int, number: int) -> Scene:
-    """Heads of so many photos, each at a random size and place of its field of a grid."""
+    """Paste the heads of ``count`` photos into a grid, at random sizes and places in its cells."""
     rng = np.random.default_rng([SEED, count, number])
     canvas = np.full((CANVAS, CANVAS, 3), rng.integers(60, 200, 3), np.uint8)
-    field = CANVAS // round(count**0.5)
+    cell = CANVAS // round(count**0.5)
     boxes = []
     for at, pick in enumerate(rng.choice(len(photos), count, replace=count > len(photos))):
         photo = photos[pick]
         height, width = photo.pixels.shape[:2]
         x, y, across, down = photo.faces[0]
         reach = 0.9 * max(across, down)
-        left, right = (int(np.clip(x + across / 2 + aside, 0, width)) for aside in (-reach, reach))
-        top, bottom = (int(np.clip(y + down / 2 + aside, 0, height)) for aside in (-reach, reach))
+        left, right = (int(np.clip(x + across / 2 + shift, 0, width)) for shift in (-reach, reach))
+        top, bottom = (int(np.clip(y + down / 2 + shift, 0, height)) for shift in (-reach, reach))
         head = photo.pixels[top:bottom, left:right]
-        scale = field * rng.uniform(0.5, 0.95) / max(head.shape[:2])
-        size = Resize(*(max(1, int(side * scale)) for side in head.shape[:2]))
-        free = field - np.array([size.width, size.height])
+        scale = cell * rng.uniform(0.5, 0.95) / max(head.shape[:2])
+        height, width = (max(1, int(side * scale)) for side in head.shape[:2])
+        size = Resize(height, width)
+        free = cell - np.array([size.width, size.height])
         corner = (rng.uniform(0, 1, 2) * free).astype(int)
-        corner += field * np.array([at % (CANVAS // field), at // (CANVAS // field)])
+        corner += cell * np.array([at % (CANVAS // cell), at // (CANVAS // cell)])
         rows, columns = (
             slice(start, start + side)
             for start, side in zip(corner[::-1], (size.height, size.width), strict=True)
@@ -243,14 +245,14 @@ def crowd(photos: Sequence[Scene], count: int, number: int) -> Scene:
 
 
 def faceless(photos: Sequence[Scene]) -> Iterator[Scene]:
-    """Patches of the photos away from faces, pictures of scikit-image, noise and gradients."""
+    """Give patches of photos without faces, images of scikit-image, noise and gradients."""
     nothing = np.zeros((0, 4))
     for number, photo in enumerate(photos):
         rng = np.random.default_rng([SEED, number])
         if (patch := _patch(photo, rng)) is not None:
             yield Scene("no face: patch of a photo", photo.name, patch, nothing)
     for name in FACELESS:
-        values = getattr(images, name)()
+        values = getattr(skimage_data, name)()
         if values.dtype != np.uint8:
             values = (values.astype(np.float64) / max(values.max(), 1e-9) * 255).astype(np.uint8)
         image = Image.fromarray(values).convert("RGB")
@@ -264,7 +266,7 @@ def faceless(photos: Sequence[Scene]) -> Iterator[Scene]:
 
 
 def _patch(photo: Scene, rng: np.random.Generator) -> Pixels | None:
-    """A random part that keeps half of a face's size away from each face."""
+    """Cut a random square that keeps half a face's size away from every face."""
     height, width = photo.pixels.shape[:2]
     grown = np.column_stack([photo.faces[:, :2] - photo.faces[:, 2:] / 2, photo.faces[:, 2:] * 2])
     for _ in range(60):
@@ -272,7 +274,7 @@ def _patch(photo: Scene, rng: np.random.Generator) -> Pixels | None:
         if side >= min(height, width):
             return None
         x, y = int(rng.integers(0, width - side)), int(rng.integers(0, height - side))
-        if not overlap(np.array([x, y, side, side], np.float64), grown).any():
+        if not iou(np.array([x, y, side, side], np.float64), grown).any():
             return np.ascontiguousarray(photo.pixels[y : y + side, x : x + side])
     return None
 

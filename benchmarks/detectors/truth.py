@@ -1,10 +1,10 @@
-"""Write ``photos.csv``: where the faces on the photos are, as two families of detectors say.
+"""Write ``photos.csv``: the boxes of the faces on the photos, by consensus of detectors.
 
-    python benchmarks/detectors/truth.py ../shared/data
+    python -m benchmarks.detectors.truth ../shared/data
 
-A box counts where detectors of two families agree on it (overlap 0.3); it is the mean of the
-families' boxes. What one family alone finds is listed on standard error: it was looked at, and all
-12 such boxes are no faces, or a box far beside one.
+A box counts if detectors of two families agree on it (IoU above 0.3); it is the mean of the
+families' boxes. Boxes of one family alone are listed on standard error: all 12 were reviewed, and
+show no face or are far off one.
 """
 
 from __future__ import annotations
@@ -15,44 +15,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from peers import Boxes, installed
-from scenes import TRUTH, overlap, read_files
 
-SAME = 0.3
+from benchmarks.detectors.baselines import Boxes, installed
+from benchmarks.detectors.scenes import TRUTH, iou, read_files
+
+MIN_IOU = 0.3
 
 
 @dataclass(slots=True)
 class Cluster:
-    """Boxes of one face, by detector."""
+    """The boxes of one face, by detector."""
 
     boxes: dict[str, Boxes] = field(default_factory=dict)
 
     def mean(self) -> Boxes:
-        """Every family counts once."""
+        """Average the boxes; every family counts once."""
         families = {name.split()[0] for name in self.boxes}
-        return np.mean(
-            [
-                np.mean([box for name, box in self.boxes.items() if name.startswith(family)], 0)
-                for family in families
-            ],
-            0,
-        )
+        means = [
+            np.mean([box for name, box in self.boxes.items() if name.startswith(family)], 0)
+            for family in families
+        ]
+        return np.asarray(np.mean(means, 0))
 
 
 def main() -> None:
-    scales = {peer.name: peer.load() for peer in installed() if "," not in peer.name}
+    detectors = {one.name: one.load() for one in installed() if "," not in one.name}
     with TRUTH.open("w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["file", "x", "y", "width", "height", "detectors"])
         for name, pixels in read_files(Path(sys.argv[1])):
             clusters: list[Cluster] = []
-            for detector, look in scales.items():
-                for box in look(pixels):
+            for detector, detect in detectors.items():
+                for box in detect(pixels):
                     near = [
                         cluster
                         for cluster in clusters
                         if detector not in cluster.boxes
-                        and overlap(box, cluster.mean()[None, :4])[0] > SAME
+                        and iou(box, cluster.mean()[None, :4])[0] > MIN_IOU
                     ]
                     (near[0] if near else _added(clusters)).boxes[detector] = box
             for cluster in clusters:

@@ -1,4 +1,4 @@
-"""What bounds ``predict``, measured with nothing of ours around it: every function gives a rate."""
+"""Upper bounds of the speed of ``predict``: rates of its libraries alone."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from facegender.images.decode import decode
 from facegender.inference.classifier import Classifier
 
 SIDE = 2048
-"""Of the matrices that are multiplied."""
+"""Side of the matrices that are multiplied."""
 
 
 def decode_rate(files: Sequence[Path], cores: int, reduced: int = 0) -> float:
-    """Read and decode JPEGs in threads, by libjpeg-turbo; pictures a second.
+    """Read and decode JPEGs in threads with libjpeg-turbo; return images per second.
 
-    ``reduced``: at the smallest of 1/1, 1/2, 1/4, 1/8 that keeps that many pixels a side.
+    ``reduced``: decode at the smallest of 1/1, 1/2, 1/4, 1/8 that keeps so many pixels per side.
     """
     read = _decoder(reduced)
 
-    def some(subset: Sequence[Path]) -> None:
+    def decode_all(subset: Sequence[Path]) -> None:
         for file in subset:
             read(file.read_bytes())
 
-    subsets = [files[at :: 4 * cores] for at in range(4 * cores)]
+    subsets = [files[start :: 4 * cores] for start in range(4 * cores)]
     began = time.perf_counter()
     with ThreadPoolExecutor(cores) as pool:
-        list(pool.map(some, subsets))
+        list(pool.map(decode_all, subsets))
     return len(files) / (time.perf_counter() - began)
 
 
@@ -47,8 +47,8 @@ def _decoder(reduced: int) -> Callable[[bytes], object]:
         def by_pillow(data: bytes) -> object:
             with Image.open(BytesIO(data)) as image:
                 if reduced:
-                    share = reduced / max(image.size)
-                    image.draft(None, (round(image.width * share), round(image.height * share)))
+                    scale = reduced / max(image.size)
+                    image.draft(None, (round(image.width * scale), round(image.height * scale)))
                 return np.asarray(image)
 
         return by_pillow
@@ -79,50 +79,50 @@ def network_rates(
     pixels: np.ndarray,
     only: str = "",
 ) -> dict[str, float]:
-    """Run a graph over pixels in memory; pictures a second for every batch and use of the cores.
+    """Run a graph on pixels in memory; return images per second by batch size and use of the cores.
 
-    ``pixels``: what :func:`shown` gave; what the graph that ships does depends on the faces.
-    ``only``: one of the keys that an earlier call gave.
+    ``pixels``: from :func:`preprocess`; the work of the graph that ships depends on the faces.
+    ``only``: one of the keys of an earlier call.
     """
     return {
-        f"batch {batch}, {name}": _busy(run, batch, side_by_side, seconds)
+        f"batch {batch}, {name}": _rate(run, batch, side_by_side, seconds)
         for batch in batches
-        for name, run, side_by_side in _ways(model, runtime, cores, _in_batches(pixels, batch))
+        for name, run, side_by_side in _variants(model, runtime, cores, _in_batches(pixels, batch))
         if only in ("", f"batch {batch}, {name}")
     }
 
 
-def shown(model: Path, files: Sequence[Path], faces: str) -> np.ndarray:
-    """Bring pictures before a model as ``predict --faces`` does: ``uint8 [N, H, W, 3]``."""
+def preprocess(model: Path, files: Sequence[Path], faces: str) -> np.ndarray:
+    """Preprocess images for a model as ``predict --faces`` does: ``uint8 [N, H, W, 3]``."""
     aligner = Classifier.load(model).aligner
     images = (decode(file.read_bytes()) for file in files)
-    framed = [aligner(one) if faces == "auto" else aligner.align(one, None) for one in images]
-    return np.stack([one.pixels for one in framed])
+    crops = [aligner(one) if faces == "auto" else aligner.align(one, None) for one in images]
+    return np.stack([crop.pixels for crop in crops])
 
 
 def _in_batches(pixels: np.ndarray, batch: int) -> list[np.ndarray]:
-    return [pixels[at : at + batch] for at in range(0, len(pixels) - batch + 1, batch)]
+    starts = range(0, len(pixels) - batch + 1, batch)
+    return [pixels[start : start + batch] for start in starts]
 
 
-def _ways(
+def _variants(
     model: Path, runtime: str, cores: int, pixels: list[np.ndarray]
 ) -> list[tuple[str, Callable[[], object], int]]:
     if runtime == "openvino":
         return [("streams", _openvino(model, cores, pixels), cores)]
-    ways = [("side by side", _onnxruntime(model, 1, pixels), cores)]
+    variants = [("side by side", _onnxruntime(model, 1, pixels), cores)]
     if cores > 1:
-        ways.append(("all cores a run", _onnxruntime(model, cores, pixels), 1))
-    return ways
+        variants.append(("all cores per run", _onnxruntime(model, cores, pixels), 1))
+    return variants
 
 
 def detector_rate(side: int, cores: int, seconds: float) -> float:
-    """Run the face detector's graph alone over squares in memory, one a run and core."""
-    from facegender.faces.yunet import DETECTOR_NAME
-    from facegender.model.model_file import shipped_model
+    """Run the face detector's graph alone on squares in memory, one per run and core."""
+    from facegender.faces import yunet
 
-    model = shipped_model().with_name(DETECTOR_NAME)
+    model = Path(yunet.__file__).with_name(yunet.DETECTOR_NAME)
     pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
-    return _busy(_onnxruntime(model, 1, [pixels]), 1, cores, seconds)
+    return _rate(_onnxruntime(model, 1, [pixels]), 1, cores, seconds)
 
 
 def _onnxruntime(model: Path, threads: int, pixels: list[np.ndarray]) -> Callable[[], object]:
@@ -132,8 +132,8 @@ def _onnxruntime(model: Path, threads: int, pixels: list[np.ndarray]) -> Callabl
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    turns = cycle(pixels)
-    return lambda: session.run(None, {"pixels": next(turns)})
+    batches = cycle(pixels)
+    return lambda: session.run(None, {"pixels": next(batches)})
 
 
 def _openvino(model: Path, cores: int, pixels: list[np.ndarray]) -> Callable[[], object]:
@@ -143,19 +143,19 @@ def _openvino(model: Path, cores: int, pixels: list[np.ndarray]) -> Callable[[],
 
     network = openvino.Core().read_model(model)
     network.reshape(list(pixels[0].shape))
-    options = {"NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores}  # its own best precision
+    options = {"NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores}  # precision: its default
     compiled = openvino.compile_model(network, "CPU", options)
-    turns, local = cycle(pixels), threading.local()
+    batches, local = cycle(pixels), threading.local()
 
     def run() -> object:
         if not hasattr(local, "request"):
             local.request = compiled.create_infer_request()
-        return local.request.infer([next(turns)])
+        return local.request.infer([next(batches)])
 
     return run
 
 
-def _busy(run: Callable[[], object], batch: int, threads: int, seconds: float) -> float:
+def _rate(run: Callable[[], object], batch: int, threads: int, seconds: float) -> float:
     def until(end: float) -> int:
         count = 0
         while time.perf_counter() < end:
@@ -163,7 +163,7 @@ def _busy(run: Callable[[], object], batch: int, threads: int, seconds: float) -
             count += 1
         return count
 
-    run()  # alone: two first runs of OpenVINO's binding can wait for each other forever
+    run()  # alone: two first runs of OpenVINO's binding can deadlock
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda _: run(), range(threads)))
         began = time.perf_counter()
@@ -172,7 +172,7 @@ def _busy(run: Callable[[], object], batch: int, threads: int, seconds: float) -
 
 
 def product_rate(product: Callable[[], object], seconds: float) -> float:
-    """Repeat one of :func:`products`; G multiply-adds a second."""
+    """Repeat one of :func:`products`; return G multiply-adds per second."""
     product()
     began, count = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
@@ -182,10 +182,10 @@ def product_rate(product: Callable[[], object], seconds: float) -> float:
 
 
 def products(runtimes: Sequence[str], cores: int) -> dict[str, Callable[[], object]]:
-    """Ways to multiply two large matrices on all cores, by precision and by what does it.
+    """Return functions that multiply two large matrices on all cores, by precision and library.
 
-    No library reaches the machine's peak on every processor (torch's does not on AMD's), so several
-    are asked; the best of them is the peak.
+    No library reaches the peak of every processor (torch does not on AMD's), so several are
+    measured; the best of them is the peak.
     """
     import torch
 
@@ -210,8 +210,8 @@ def products(runtimes: Sequence[str], cores: int) -> dict[str, Callable[[], obje
         core = openvino.Core()
         model = core.read_model(graph)
         for precision, hint in (("float32", "f32"), ("bfloat16", "bf16")):
-            how = {"INFERENCE_NUM_THREADS": cores, "INFERENCE_PRECISION_HINT": hint}
-            request = core.compile_model(model, "CPU", how).create_infer_request()
+            options = {"INFERENCE_NUM_THREADS": cores, "INFERENCE_PRECISION_HINT": hint}
+            request = core.compile_model(model, "CPU", options).create_infer_request()
             found[f"{precision}, openvino"] = partial(request.infer, [values, values])
     return found
 

@@ -1,4 +1,4 @@
-"""Runs of the whole command, several things in turns, and their ratios."""
+"""Runs of the whole command, measurements in turns, and their ratios."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from images import say
+from benchmarks.speed.images import log
 
 Row = dict[str, Any]
 
@@ -24,7 +24,7 @@ def predict(
     faces: str = "whole",
     only: tuple[int, ...] = (),
 ) -> tuple[float, float]:
-    """Seconds and peak MB (the reading processes with it) of one whole ``facegender predict``."""
+    """Run ``facegender predict``; return seconds and peak MB, worker processes included."""
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "facegender", "predict", str(folder), "-q"]
         command += ["-o", f"{out}/o.json", "--faces", faces, "--model", str(model)]
@@ -34,10 +34,10 @@ def predict(
         began = time.perf_counter()
         process = subprocess.Popen(command)
         peak = 0.0
-        looked = began
+        sampled = began
         while process.poll() is None:
-            if time.perf_counter() - looked > 0.5:  # a look costs a little itself
-                peak, looked = max(peak, _megabytes(process.pid)), time.perf_counter()
+            if time.perf_counter() - sampled > 0.5:  # sampling itself takes time
+                peak, sampled = max(peak, _megabytes(process.pid)), time.perf_counter()
             time.sleep(0.01)
         seconds = time.perf_counter() - began
         if process.returncode:
@@ -46,7 +46,7 @@ def predict(
 
 
 def _megabytes(process: int) -> float:
-    """Memory of a process and its children now; what they share counts once (Linux, PSS)."""
+    """Measure the memory of a process and its children; shared memory counts once (Linux, PSS)."""
 
     def of(number: str) -> int:
         try:
@@ -63,13 +63,13 @@ def _megabytes(process: int) -> float:
 
 
 def in_turns(rounds: int, **measures: Callable[[], float]) -> dict[str, list[float]]:
-    """Measure several things one after the other, so many times."""
+    """Measure several things one after the other, ``rounds`` times."""
     found: dict[str, list[float]] = {name: [] for name in measures}
     for number in range(rounds):
         for name, measure in measures.items():
             found[name].append(round(measure(), 3))
         last = ", ".join(f"{name} {values[-1]:g}" for name, values in found.items())
-        say(f"    {number + 1}/{rounds}: {last}")
+        log(f"    {number + 1}/{rounds}: {last}")
     return found
 
 
@@ -82,6 +82,6 @@ def ratios(over: list[float], under: list[float]) -> Row:
     }
 
 
-def floor(*rates: list[float]) -> list[float]:
-    """Pictures a second where these share all cores and nothing else is done, round by round."""
+def combined_rate(*rates: list[float]) -> list[float]:
+    """Return the rate of doing all of these on the same cores and nothing else, by round."""
     return [1.0 / sum(1.0 / rate for rate in each) for each in zip(*rates, strict=True)]

@@ -1,4 +1,4 @@
-"""Where the time of ``predict`` goes: py-spy's samples of all its processes, by stage."""
+"""Where the time of ``predict`` is spent: py-spy's samples of all its processes, by stage."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ from collections import Counter
 from pathlib import Path
 
 STAGES = (
-    ("the network", "classifier.py:_run runtime.py"),
-    ("finding faces", "detector.py:_look"),
-    ("Pillow's resizing", "Image.py:resize"),
-    ("cutting faces out", "faces.py:cut"),
+    ("network", "classifier.py:_run runtime.py"),
+    ("face detection", "yunet.py:_detect_at_scale"),
+    ("Pillow's resize", "Image.py:resize"),
+    ("face alignment", "alignment.py:align_crop"),
     ("decoding", "ImageFile.py:load ImageFile.py:_load"),
-    ("opening files", "images.py:read_file Image.py:open JpegImagePlugin.py jpeg.py"),
+    ("opening files", "formats.py:read_image_file Image.py:open JpegImagePlugin.py jpeg.py"),
     ("journal", "journal.py"),
-    ("start and end", "_bootstrap inputs.py:gather results.py:write model_file.py"),
-    ("between the processes", "isolated.py thread.py _base.py threading.py"),
-    ("other reading", "reading.py images.py colours.py faces.py"),
-    ("rows", "predict.py classifier.py results.py"),
+    (
+        "start and end",
+        "_bootstrap paths.py:collect_inputs process_results.py files.py model_file.py",
+    ),
+    ("worker pool", "worker_pool.py thread.py _base.py threading.py"),
+    (
+        "other preprocessing",
+        "preprocess.py decode.py pixels.py formats.py color.py face_aligner.py",
+    ),
+    ("other face detection and alignment", "yunet.py detection.py alignment.py"),
+    ("rows", "pipeline.py predict.py classifier.py predictions.py"),
 )
-"""Stages, and what their frames are called: the innermost frame that has a stage decides."""
+"""Stages and the frames that belong to them; the innermost frame with a stage decides."""
 
 
-def shares(folder: Path, model: Path, faces: str) -> dict[str, float]:
-    """Percent of the samples of a run by ONNX Runtime that lie in each stage.
+def profile(folder: Path, model: Path, faces: str) -> dict[str, float]:
+    """Measure the percentage of samples in each stage, of a run with ONNX Runtime.
 
-    OpenVINO answers in threads of its own, which py-spy does not see.
+    OpenVINO runs in threads of its own, which py-spy does not see.
 
     Raises:
         FileNotFoundError: py-spy is not installed.
@@ -37,7 +44,7 @@ def shares(folder: Path, model: Path, faces: str) -> dict[str, float]:
     spy = Path(sysconfig.get_path("scripts"), "py-spy")
     program = str(spy) if spy.exists() else shutil.which("py-spy")
     if program is None:
-        raise FileNotFoundError("py-spy is not installed")
+        raise FileNotFoundError("py-spy is not installed: pip install py-spy")
     with tempfile.TemporaryDirectory() as place:
         raw = Path(place, "raw.txt")
         command = [program, "record", "--subprocesses", "--nonblocking", "--nolineno"]
@@ -54,11 +61,11 @@ def shares(folder: Path, model: Path, faces: str) -> dict[str, float]:
 
 
 def _stage(stack: list[str]) -> str:
-    """Tell the stage of a stack of frames ``function (file.py)``, the innermost last."""
+    """Return the stage of a stack of frames ``function (file.py)``, the innermost last."""
     for frame in reversed(stack):
         function, _, file = frame.partition(" (")
         name = f"{file.rstrip(')').rpartition('/')[2]}:{function.rpartition('.')[2]}"
         for stage, patterns in STAGES:
             if any(pattern in name for pattern in patterns.split()):
                 return stage
-    return "all else"
+    return "everything else"

@@ -1,19 +1,19 @@
-"""How fast ``predict`` is, against what bounds it and against what others do; every row a ratio.
+"""Speed of ``predict``, compared with its upper bounds and with other frameworks, as ratios.
 
-    python benchmarks/speed/run.py --data ../shared/data --split runs/best/split.csv \
+    python -m benchmarks.speed.run --data ../shared/data --split runs/best/split.csv \
         --fast runs/fast/model.onnx -o benchmarks/results/speed.json
 
-In the environment of ``facegender[train]`` with ``benchmarks/speed/requirements.txt``; the peers as
-``benchmarks/accuracy/peers.py`` says. About 100 minutes on two idle cores, of which the audit takes
-17, growth 20 and making the pictures 3, once; nothing else should run, and every row says how busy
-the machine was with other things before it, and which processor it had. Each row is written when it
-is done, and the same command goes on where it was stopped: rows that the output has already are
-left as they are, unless ``--again``. ``--rows`` names rows to run alone, ``--small`` tries
-everything out in a few minutes (its figures say nothing). Beside the output it leaves a plot and
-the table that it prints.
+Runs in the environment of ``facegender[train]`` with ``benchmarks/speed/requirements.txt``; the
+baselines as ``benchmarks/accuracy/baselines.py`` says. It takes about 100 minutes on two idle
+cores, of which the audit takes 17, growth 20 and making the images 3, once; nothing else should
+run. Every row records the other load on the machine before it, and the processor. Each row is
+written when it is done, and the same command continues where it was stopped: rows that the output
+already has are kept, unless ``--again``. ``--rows`` names rows to run alone; ``--small`` tries
+everything in a few minutes (its results mean nothing). Beside the output it writes a plot, and the
+table that it prints.
 
 What is compared is measured in turns, one round after the other; a ratio is the median over the
-rounds, its spread the smallest and the largest of them.
+rounds, its spread the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from images import Bench, say
-from measure import Row
-from plots import draw
-from rows import ROWS
-from table import table
-
 import facegender
+from benchmarks.speed.images import Bench, log
+from benchmarks.speed.measure import Row
+from benchmarks.speed.plots import draw
+from benchmarks.speed.rows import ROWS
+from benchmarks.speed.table import table
 from facegender.model.model_file import shipped_model
 from facegender.model.runtime import count_cores
 
@@ -52,20 +51,20 @@ def versions() -> Row:
     return found
 
 
-def busy() -> float | None:
-    """The share of all cores' time that others take now, 0 to 1; None where Linux is not."""
+def other_load() -> float | None:
+    """Measure the fraction of all cores' time that is in use now; None unless on Linux."""
 
     def ticks() -> tuple[int, int]:
         counts = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
-        return sum(counts), sum(counts) - counts[3] - counts[4]  # but idle, and waiting for a disk
+        return sum(counts), sum(counts) - counts[3] - counts[4]  # without idle and iowait
 
     try:
         before = ticks()
         time.sleep(2.0)
-        whole, used = (after - at for after, at in zip(ticks(), before, strict=True))
+        total, used = (now - then for now, then in zip(ticks(), before, strict=True))
     except OSError:
         return None
-    return round(used / whole, 3)
+    return round(used / total, 3)
 
 
 def machine() -> Row:
@@ -84,12 +83,12 @@ def machine() -> Row:
 
 
 @contextmanager
-def scratch(given: Path | None) -> Iterator[Path]:
-    if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
-        yield given.resolve()
+def scratch_folder(path: Path | None) -> Iterator[Path]:
+    if path is not None:
+        path.mkdir(parents=True, exist_ok=True)
+        yield path.resolve()
         return
-    folder = Path(tempfile.gettempdir(), "facegender-speed")  # kept: a stopped run goes on with it
+    folder = Path(tempfile.gettempdir(), "facegender-speed")  # kept for the next run
     folder.mkdir(exist_ok=True)
     yield folder
 
@@ -100,23 +99,27 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--model", type=Path, default=shipped_model(), metavar="FILE.onnx")
-    parser.add_argument("--fast", type=Path, metavar="FILE.onnx", help="the network of that recipe")
+    parser.add_argument(
+        "--fast", type=Path, metavar="FILE.onnx", help="the model file of that recipe"
+    )
     parser.add_argument(
         "--also",
         nargs=2,
         action="append",
         default=[],
         metavar=("NAME", "FILE"),
-        help="as int8 f.onnx",
+        help="another model file, such as: int8 f.onnx",
     )
-    parser.add_argument("--split", type=Path, metavar="FILE.csv", help="of the run that ships")
+    parser.add_argument(
+        "--split", type=Path, metavar="FILE.csv", help="of the run whose model ships"
+    )
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--runtimes", nargs="+", help="default: onnxruntime, and openvino if there")
-    parser.add_argument("--pictures", type=int, default=20_000, help="of whole, auto, peers, user")
-    parser.add_argument("--some", type=int, default=2000, help="pictures of the others")
-    parser.add_argument("--few", type=int, default=100, help="for peers and the user's way")
+    parser.add_argument("--runtimes", nargs="+", help="default: onnxruntime, openvino")
+    parser.add_argument("--images", type=int, default=20_000, help="for most rows")
+    parser.add_argument("--some", type=int, default=2000, help="images for the other rows")
+    parser.add_argument("--few", type=int, default=100, help="images for baselines and torch")
     parser.add_argument("--photos", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=4, help="of training, in each round")
+    parser.add_argument("--steps", type=int, default=4, help="of training, per round")
     parser.add_argument(
         "--growth",
         type=int,
@@ -124,77 +127,79 @@ def main() -> None:
         default=[1000, 10_000, 100_000, 200_000, 1_000_000],
         metavar="LINKS",
     )
-    parser.add_argument("--audited", type=int, default=0, help="pictures to audit; 0 is all")
-    parser.add_argument("--judged", type=int, help="validation pictures; all where not given")
+    parser.add_argument("--audited", type=int, default=0, help="images to audit; 0: all")
+    parser.add_argument("--validation", type=int, help="validation images; default: all")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each limit in each round")
-    parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="for the pictures; kept")
-    parser.add_argument("--again", action="store_true", help="also rows that the output has")
-    parser.add_argument("--small", action="store_true", help="only try it out")
+    parser.add_argument("--seconds", type=float, default=0.5, help="per bound and round")
+    parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="for the images; kept")
+    parser.add_argument("--again", action="store_true", help="also rows that exist")
+    parser.add_argument("--small", action="store_true", help="only try everything")
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.json")
-    given = parser.parse_args()
-    if given.small:
-        given.images, given.some, given.few, given.photos = 120, 60, 8, 4
-        given.steps, given.growth, given.rounds, given.seconds = 1, [100, 400], 2, 0.1
-        given.audited, given.judged = 400, 100
-    models = {"default": given.model} | ({"fast": given.fast} if given.fast else {})
-    models |= {name: Path(file) for name, file in given.also}
-    there = ("onnxruntime", "openvino") if find_spec("openvino") else ("onnxruntime",)
+    options = parser.parse_args()
+    if options.small:
+        options.images, options.some, options.few, options.photos = 120, 60, 8, 4
+        options.steps, options.growth, options.rounds, options.seconds = 1, [100, 400], 2, 0.1
+        options.audited, options.validation = 400, 100
+    models = {"default": options.model} | ({"fast": options.fast} if options.fast else {})
+    models |= {name: Path(file) for name, file in options.also}
+    installed = ("onnxruntime", "openvino") if find_spec("openvino") else ("onnxruntime",)
     result: Row = {"rows": {}}
-    if given.output.exists():
-        result = json.loads(given.output.read_text())
-    command = "python benchmarks/speed/run.py " + " ".join(
+    if options.output.exists():
+        result = json.loads(options.output.read_text())
+    command = "python -m benchmarks.speed.run " + " ".join(
         Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]
     )
-    with scratch(given.scratch) as place:
+    with scratch_folder(options.scratch) as scratch:
         bench = Bench(
-            data=given.data.resolve(),
-            place=place,
-            split=given.split and given.split.resolve(),
+            data=options.data.resolve(),
+            scratch=scratch,
+            split=options.split and options.split.resolve(),
             models={name: path.resolve() for name, path in models.items()},
-            runtimes=tuple(given.runtimes or there),
-            images=given.images,
-            some=given.some,
-            few=given.few,
-            photos=given.photos,
-            steps=given.steps,
-            growth=tuple(given.growth),
-            audited=given.audited,
-            judged=given.judged,
-            rounds=given.rounds,
-            seconds=given.seconds,
+            runtimes=tuple(options.runtimes or installed),
+            images=options.images,
+            some=options.some,
+            few=options.few,
+            photos=options.photos,
+            steps=options.steps,
+            growth=tuple(options.growth),
+            audited=options.audited,
+            validation=options.validation,
+            rounds=options.rounds,
+            seconds=options.seconds,
         )
         began = time.monotonic()
-        for at, name in enumerate(given.rows, 1):
-            if name in result["rows"] and not given.again:
-                say(f"{name}: there already")
+        for number, name in enumerate(options.rows, 1):
+            if name in result["rows"] and not options.again:
+                log(f"{name}: exists")
                 continue
-            say(f"{name} ({at} of {len(given.rows)}, {time.monotonic() - began:.0f} s so far)")
-            others_busy = busy()
+            log(
+                f"{name} ({number} of {len(options.rows)}, {time.monotonic() - began:.0f} s so far)"
+            )
+            load = other_load()
             row_began = time.monotonic()
             try:
                 row = ROWS[name](bench)
             except Exception as error:
-                say(f"  {name} failed: {type(error).__name__}: {error}")
+                log(f"  {name} failed: {type(error).__name__}: {error}")
                 continue
             row["measured"] = {
                 "when": datetime.now(UTC).isoformat(timespec="minutes"),
                 "took_seconds": round(time.monotonic() - row_began),
-                "others_busy": others_busy,
-                "rounds": given.rounds,
-                "is_trial": given.small,
+                "other_load": load,
+                "rounds": options.rounds,
+                "is_trial": options.small,
                 "command": command,
                 "machine": machine(),
                 "versions": versions(),
             }
             result["rows"][name] = row
-            given.output.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = given.output.with_suffix(".tmp")
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = options.output.with_suffix(".tmp")
             unfinished.write_text(json.dumps(result, indent=1) + "\n")
-            unfinished.replace(given.output)
-    draw(result["rows"], given.output.with_suffix(".png"))
+            unfinished.replace(options.output)
+    draw(result["rows"], options.output.with_suffix(".png"))
     text = table(result)
-    given.output.with_suffix(".md").write_text(text)
+    options.output.with_suffix(".md").write_text(text)
     print(text)
 
 

@@ -1,39 +1,41 @@
-"""The rows as a table: ratios, their spread, their aim; on what they were measured."""
+"""The rows as a Markdown table: ratios, spreads, targets, and what they were measured on."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
 
-from measure import Row
+from benchmarks.speed.measure import Row
 
 Line = tuple[str, str, str, str, str]
-"""What, pictures a second or another figure, ratio, spread, aim."""
+"""Name, images per second or another value, ratio, spread, target."""
 
 
 def table(result: Row) -> str:
-    """All that was measured, as Markdown."""
+    """Format all rows as Markdown."""
     rows = result["rows"]
     lines = [
-        "| row | what | figure | ratio | spread | aim |",
+        "| row | measured | value | ratio | spread | target |",
         "| --- | --- | ---: | ---: | --- | --- |",
     ]
     for name, found in LINES.items():
         if name in rows:
             lines += [f"| {name} | {' | '.join(line)} |" for line in found(rows[name])]
-    lines += ["", "| row | when | seconds | others busy | rounds |"]
+    lines += ["", "| row | when | seconds | other load | rounds |"]
     lines += ["| --- | --- | ---: | ---: | ---: |"]
-    ways: dict[str, list[str]] = {}
+    setups: dict[str, list[str]] = {}
     for name, row in rows.items():
-        of = row["measured"]
-        facts = (of["when"], of["took_seconds"], of["others_busy"], of["rounds"])
+        about = row["measured"]
+        facts = (about["when"], about["took_seconds"], about["other_load"], about["rounds"])
         lines.append(f"| {name} | {' | '.join(map(str, facts))} |")
-        versions = ", ".join(f"{package} {number}" for package, number in of["versions"].items())
-        machine = of["machine"]
-        on = f"{machine['processor']}, {machine['cores']} cores ({' '.join(machine['arithmetic'])})"
-        ways.setdefault(f"{on}; {versions}; `{of['command']}`", []).append(name)
-    for how, names in ways.items():
-        lines += ["", f"{', '.join(names)}: {how}"]
+        versions = ", ".join(f"{package} {number}" for package, number in about["versions"].items())
+        machine = about["machine"]
+        hardware = (
+            f"{machine['processor']}, {machine['cores']} cores ({' '.join(machine['arithmetic'])})"
+        )
+        setups.setdefault(f"{hardware}; {versions}; `{about['command']}`", []).append(name)
+    for setup, names in setups.items():
+        lines += ["", f"{', '.join(names)}: {setup}"]
     return "\n".join(lines) + "\n"
 
 
@@ -43,10 +45,10 @@ def _ratios(row: Row, ours: str) -> Iterator[Line]:
             yield _ratio(key, found["runs"][ours], found, row.get("target", ""))
 
 
-def _ratio(what: str, rates: list[float], found: Row, aim: object) -> Line:
+def _ratio(name: str, rates: list[float], found: Row, target: object) -> Line:
     rate = f"{statistics.median(rates):,.0f}/s"
     spread = f"{found['smallest']:g} to {found['largest']:g}"
-    return what, rate, f"{found['ratio']:g}", spread, str(aim)
+    return name, rate, f"{found['ratio']:g}", spread, str(target)
 
 
 def _spread(values: list[float]) -> str:
@@ -55,8 +57,8 @@ def _spread(values: list[float]) -> str:
 
 def _peak(row: Row) -> Iterator[Line]:
     for kind, values in row["runs"].items():
-        figure = f"{statistics.median(values):.0f} G multiply-adds/s"
-        yield kind, figure, "", _spread(values), ""
+        value = f"{statistics.median(values):.0f} G multiply-adds/s"
+        yield kind, value, "", _spread(values), ""
 
 
 def _over(row: Row) -> Iterator[Line]:
@@ -64,28 +66,28 @@ def _over(row: Row) -> Iterator[Line]:
         rates = row["runs"][other]
         yield other, f"{statistics.median(rates):.1f}/s", "", _spread(rates), ""
         for key, found in group.items():
-            aim = row["targets"].get(key.split(",")[0], "")
-            yield _ratio(f"{key} over {other}", row["runs"][key], found, aim)
+            target = row["targets"].get(key.split(",")[0], "")
+            yield _ratio(f"{key} over {other}", row["runs"][key], found, target)
     for other, reason in row.get("missing", {}).items():
         yield other, reason, "", "", ""
 
 
-def _user(row: Row) -> Iterator[Line]:
+def _torch_script(row: Row) -> Iterator[Line]:
     yield from _over(row)
-    theirs = row["megabytes_of_the_user_with_all_pictures"]
-    yield "the user's way, all pictures loaded", f"{theirs:,} MB", "", "", ""
+    script = row["script_megabytes_with_all_images"]
+    yield "torch script, all images loaded", f"{script:,} MB", "", "", ""
     for key, values in row["megabytes"].items():
-        least = statistics.median(values)
-        yield f"memory, {key}", f"{least:.0f} MB", f"{least / theirs:.3f}", _spread(values), ""
+        median = statistics.median(values)
+        yield f"memory, {key}", f"{median:.0f} MB", f"{median / script:.3f}", _spread(values), ""
 
 
 def _accuracy(row: Row) -> Iterator[Line]:
     for key, found in row.items():
         if isinstance(found, dict) and "points_lost" in found:
-            what = f"{key} over {found['against']}, {found['pictures']:,} pictures"
-            figure = f"{found['accuracy_before']:g} % -> {found['accuracy_after']:g} %"
-            lost = f"lost {found['points_lost']:g}, unknown moved {found['unknown_moved']:g}"
-            yield what, figure, lost, f"{found['flipped']} labels changed", "0.1 and 1 points"
+            name = f"{key} over {found['against']}, {found['images']:,} images"
+            value = f"{found['accuracy_before']:g} % -> {found['accuracy_after']:g} %"
+            lost = f"lost {found['points_lost']:g}, unknown changed {found['unknown_change']:g}"
+            yield name, value, lost, f"{found['flipped']} labels changed", "0.1 and 1 points"
 
 
 def _start(row: Row) -> Iterator[Line]:
@@ -102,16 +104,16 @@ def _start(row: Row) -> Iterator[Line]:
 
 def _growth(row: Row) -> Iterator[Line]:
     for point in row["points"]:
-        rate = point["pictures"] / point["seconds"]
-        figure = f"{point['seconds']:g} s, {rate:,.0f}/s, {point['megabytes']:g} MB"
+        rate = point["images"] / point["seconds"]
+        value = f"{point['seconds']:g} s, {rate:,.0f}/s, {point['megabytes']:g} MB"
         runs = point["runs"]
         spread = f"{_spread(runs['seconds'])} s, {_spread(runs['megabytes'])} MB"
-        aim = "400 MB" if point["pictures"] == 200_000 else ""
-        yield f"{point['pictures']:,} links", figure, "", spread, aim
+        target = "400 MB" if point["images"] == 200_000 else ""
+        yield f"{point['images']:,} links", value, "", spread, target
     most = row["default"]
-    figure = f"{most['seconds']:g} s, {most['megabytes']:g} MB"
-    what = f"{most['pictures']:,} links, default, {most['runtime']}"
-    yield what, figure, "", "one run", "400 MB" if most["pictures"] == 200_000 else ""
+    value = f"{most['seconds']:g} s, {most['megabytes']:g} MB"
+    name = f"{most['images']:,} links, default, {most['runtime']}"
+    yield name, value, "", "one run", "400 MB" if most["images"] == 200_000 else ""
 
 
 def _training(row: Row) -> Iterator[Line]:
@@ -119,8 +121,8 @@ def _training(row: Row) -> Iterator[Line]:
 
 
 def _audit(row: Row) -> Iterator[Line]:
-    figure = f"{row['seconds']:g} s, {row['megabytes']:,} MB"
-    yield f"{row['pictures']:,} pictures", figure, "", "one run", row["target"]
+    value = f"{row['seconds']:g} s, {row['megabytes']:,} MB"
+    yield f"{row['images']:,} images", value, "", "one run", row["target"]
     for stage, seconds in row["stages"].items():
         yield stage, f"{seconds:g} s", f"{seconds / row['seconds']:.2f}", "", ""
 
@@ -140,7 +142,7 @@ def _profile(row: Row) -> Iterator[Line]:
     for faces, stages in row["percent"].items():
         yield (
             faces,
-            ", ".join(f"{stage} {share:g} %" for stage, share in stages.items()),
+            ", ".join(f"{stage} {percent:g} %" for stage, percent in stages.items()),
             "",
             "",
             "",
@@ -151,8 +153,8 @@ LINES = {
     "whole": lambda row: _ratios(row, "predict"),
     "auto": lambda row: _ratios(row, "predict"),
     "peak": _peak,
-    "peers": _over,
-    "user": _user,
+    "baselines": _over,
+    "torch_script": _torch_script,
     "photos": lambda row: _ratios(row, "predict"),
     "accuracy": _accuracy,
     "start": _start,

@@ -1,11 +1,11 @@
-"""Training by two processes beside training by one, with three seeds each.
+"""Accuracy of training with one process and with two, with three seeds each.
 
-    python benchmarks/training/devices.py faces-0.tar.gz --metadata faces.csv \\
+    python -m benchmarks.training.devices faces-0.tar.gz --metadata faces.csv \\
         --split runs/best/split.csv --runs runs -o benchmarks/results/devices.json
 
-Six runs of ``quick``, two to three minutes each on two idle cores: by one process and by two (gloo)
-with the seeds 0, 1 and 2. All have the same split, so the same validation pictures. Runs that are
-finished are taken as they are.
+Six runs of ``quick``, two to three minutes each on two idle cores: with one process and with two
+(gloo), and the seeds 0, 1 and 2. All use the same split, so the same validation images. Finished
+runs are reused.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.json")
-    given = parser.parse_args()
+    options = parser.parse_args()
     found = {}
     for devices, seed in product((1, 2), SEEDS):
-        run = given.runs / f"quick-{seed}-{devices}"
+        run = options.runs / f"quick-{seed}-{devices}"
         if not (run / METRICS_NAME).is_file():
-            command = [sys.executable, "-m", "facegender", "train", *map(str, given.archives)]
-            command += ["--metadata", str(given.table), "--split", str(given.split)]
-            command += ["--recipe", "quick", "--epochs", str(given.epochs), "--seed", str(seed)]
+            command = [sys.executable, "-m", "facegender", "train", *map(str, options.archives)]
+            command += ["--metadata", str(options.metadata), "--split", str(options.split)]
+            command += ["--recipe", "quick", "--epochs", str(options.epochs), "--seed", str(seed)]
             subprocess.run([*command, "--devices", str(devices), "-o", str(run)], check=True)
         measured = json.loads((run / METRICS_NAME).read_text())["validation"]
         found[f"{devices} process{'es' * (devices > 1)}, seed {seed}"] = {
             "accuracy": measured["accuracy"],
             "log_loss": measured["log_loss"],
         }
-    shares = [run["accuracy"]["value"] for run in found.values()]
-    by_one, by_two = shares[: len(SEEDS)], shares[len(SEEDS) :]
+    accuracies = [run["accuracy"]["value"] for run in found.values()]
+    one, two = accuracies[: len(SEEDS)], accuracies[len(SEEDS) :]
     result = {
-        "epochs": given.epochs,
+        "epochs": options.epochs,
         "runs": found,
-        "mean by one, by two": [round(fmean(by_one), 5), round(fmean(by_two), 5)],
-        "spread by one, by two": [round(max(some) - min(some), 5) for some in (by_one, by_two)],
+        "mean_of_one_and_two": [round(fmean(one), 5), round(fmean(two), 5)],
+        "range_of_one_and_two": [round(max(some) - min(some), 5) for some in (one, two)],
     }
-    write_json(given.output, result)
-    print(given.output.read_text())
+    write_json(options.output, result)
+    print(options.output.read_text())
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""How long the loop waits for pictures: the share of an epoch's time spent on reading them.
+"""Fraction of the training time in which the loop waits for images.
 
-    python benchmarks/training/input_wait.py ARCHIVE... --metadata faces.csv --recipe best \\
+    python -m benchmarks.training.input_wait ARCHIVE... --metadata faces.csv --recipe best \\
         --runs runs --steps 40 -o benchmarks/results/input_wait.json
 
-Steps are the loop's own, on pictures drawn as an epoch draws them. Waiting is the time from asking
-for a batch until its pixels are in memory, read from the store's file; cutting and augmenting them
-is counted apart, as it is done by the same processor (or by the GPU, where there is one). All
-is done twice: with nothing of the store in memory, and with the same pictures again.
+Steps are the loop's own, on images drawn as in an epoch. Waiting is the time from the request of a
+batch until its pixels, read from the image cache, are in memory; cropping and augmenting them is
+counted separately, since the same processor does it (or the GPU, if there is one). Everything is
+measured twice: with nothing of the image cache in memory, and with the same images again.
 """
 
 from __future__ import annotations
@@ -16,21 +16,31 @@ import contextlib
 import os
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 
 from facegender.errors import StoppedError
 from facegender.files import write_json
-from facegender.training.data import dataloader as loader
+from facegender.training.data import dataloader
 from facegender.training.data.dataloader import BatchLoader
-from facegender.training.data.image_cache import ImageCache, cache_path, open_image_cache
+from facegender.training.data.image_cache import (
+    ImageCache,
+    cache_folder,
+    cache_path,
+    open_image_cache,
+)
 from facegender.training.loop.devices import make_fabric
 from facegender.training.loop.fit import fit_network
+from facegender.training.loop.history import StepProgress
 from facegender.training.models.networks import build_network
 from facegender.training.recipe import Recipe, read_recipe
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def main() -> None:
@@ -40,35 +50,35 @@ def main() -> None:
     parser.add_argument("archives", nargs="+", type=Path)
     parser.add_argument("--metadata", type=Path)
     parser.add_argument("--recipe", default="best")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where .store is")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="has the image cache")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    given = parser.parse_args()
-    recipe, cache_root = read_recipe(given.recipe), given.runs / ".store"
-    cache = open_image_cache(given.archives, given.table, recipe.input.aligner, cache_root)
-    forget(cache_path(given.archives, given.table, recipe.input.aligner, cache_root))
-    spent = {"getting": 0.0, "preparing": 0.0}
+    options = parser.parse_args()
+    recipe, cache_root = read_recipe(options.recipe), cache_folder(options.runs / "benchmark")
+    inputs = (options.archives, options.metadata, recipe.input.aligner, cache_root)
+    cache = open_image_cache(*inputs)
+    drop_page_cache(cache_path(*inputs))
+    spent = {"get": 0.0, "prepare": 0.0}
     watch(spent)
     result = {
-        name: measured(cache, recipe, given.steps, spent)
-        for name in ("from the disk", "again, the same pictures")
+        name: measured(cache, recipe, options.steps, spent) for name in ("from disk", "from memory")
     }
-    write_json(given.output, result)
-    print(given.output.read_text())
+    write_json(options.output, result)
+    print(options.output.read_text())
 
 
-def forget(folder: Path) -> None:
-    """Have the system let go of what it holds of a folder's files in memory (Linux)."""
+def drop_page_cache(folder: Path) -> None:
+    """Drop a folder's files from the page cache (Linux)."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def watch(spent: dict[str, float]) -> None:
-    """Add up the seconds that the loop takes to get batches, and of these to prepare them."""
+    """Make the loader add up the seconds that it takes to get batches and to prepare them."""
 
-    def timed(name, work):
-        def call(*args, **kwargs):
+    def timed(name: str, work: Callable[P, T]) -> Callable[P, T]:
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
             began = time.perf_counter()
             result = work(*args, **kwargs)
             if torch.cuda.is_available():
@@ -78,29 +88,29 @@ def watch(spent: dict[str, float]) -> None:
 
         return call
 
-    epoch_of = BatchLoader.of_epoch
+    of_epoch = BatchLoader.of_epoch
 
-    def timed_epoch(*args, **kwargs):
-        batches = epoch_of(*args, **kwargs)
-        take = timed("getting", next)
+    def timed_epoch(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        batches = of_epoch(*args, **kwargs)
+        take = timed("get", batches.__next__)
         with contextlib.suppress(StopIteration):
             while True:
-                yield take(batches)
+                yield take()
 
-    loader.training_batch = timed("preparing", loader.training_batch)
-    BatchLoader.of_epoch = timed_epoch
+    vars(dataloader)["training_batch"] = timed("prepare", dataloader.training_batch)
+    setattr(BatchLoader, "of_epoch", timed_epoch)  # noqa: B010  (mypy refuses an assignment)
 
 
 def measured(
     cache: ImageCache, recipe: Recipe, steps: int, spent: dict[str, float]
 ) -> dict[str, Any]:
-    """Take some steps of a new run; what they waited for, as shares of their time."""
+    """Run some steps of a new run; return the fraction of their time spent on waiting."""
     ends: list[float] = []
-    seen: list[dict[str, float]] = []
+    totals: list[dict[str, float]] = []
 
-    def on_step(_):
+    def on_step(_: StepProgress) -> None:
         ends.append(time.perf_counter())
-        seen.append(dict(spent))
+        totals.append(dict(spent))
 
     rows = np.arange(len(cache.samples))
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(StoppedError):
@@ -115,23 +125,22 @@ def measured(
             should_stop=lambda: len(ends) > steps,
             on_step=on_step,
         )
-    seconds = ends[-1] - ends[0]  # the first step, in which everything is set up, is left out
-    spans = {name: seen[-1][name] - seen[0][name] for name in spent}
+    seconds = ends[-1] - ends[0]  # without the first step, which includes the setup
+    spans = {name: totals[-1][name] - totals[0][name] for name in spent}
     done = len(ends) - 1
+    cached_bytes = cache.pixels.nbytes + cache.context_pixels.nbytes
     return {
         "recipe": recipe.name,
-        "pictures in the store": len(rows),
-        "gigabytes of the store": round(
-            (cache.pixels.nbytes + cache.context_pixels.nbytes) / 1e9, 2
-        ),
-        "batch": recipe.train.batch_size,
+        "cached_images": len(rows),
+        "cached_gigabytes": round(cached_bytes / 1e9, 2),
+        "batch_size": recipe.train.batch_size,
         "steps": done,
         "seconds": round(seconds, 2),
-        "pictures per second": round(done * recipe.train.batch_size / seconds, 1),
-        "waiting for pictures": round((spans["getting"] - spans["preparing"]) / seconds, 5),
-        "cutting and augmenting them": round(spans["preparing"] / seconds, 5),
+        "images_per_second": round(done * recipe.train.batch_size / seconds, 1),
+        "waiting_fraction": round((spans["get"] - spans["prepare"]) / seconds, 5),
+        "augmenting_fraction": round(spans["prepare"] / seconds, 5),
         "device": "cuda" if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores",
-        "load of the machine at the end": round(os.getloadavg()[0], 1),
+        "load_average_at_end": round(os.getloadavg()[0], 1),
     }
 
 

@@ -1,36 +1,22 @@
-"""The scenes of the detector benchmark have their faces where they say, and are judged rightly."""
+"""Scenes of the detector benchmark have their faces where they say, and are judged correctly."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.detectors import scenes
+from benchmarks.detectors.scenes import Scene
 from facegender.faces.yunet import YuNet
 from facegender.images.pixels import Pixels
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "detectors" / "scenes.py"
-
 
 @pytest.fixture(scope="module")
-def scenes() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("detector_scenes", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def photo(scenes: ModuleType, astronaut: Pixels) -> Any:
+def photo(astronaut: Pixels) -> Scene:
     """Not square, so that width and height cannot be mixed up unseen."""
-    return scenes.Scene(
+    return Scene(
         "photo",
         "astronaut",
         np.ascontiguousarray(astronaut[:330]),
@@ -45,17 +31,15 @@ def found(pixels: Pixels) -> Any:
 
 
 @pytest.mark.parametrize("degrees", [0, 15, 45, 180])
-def test_turned(scenes: ModuleType, photo: Any, degrees: int) -> None:
-    scene = scenes.turned(photo, degrees)
+def test_rotated(photo: Scene, degrees: int) -> None:
+    scene = scenes.rotated(photo, degrees)
     _, missed, wrong = scenes.judge(found(scene.pixels), scene)
     assert (missed, wrong) == (0, 0)
 
 
 @pytest.mark.parametrize(("degrees", "quarters"), [(90, 1), (180, 2), (270, 3)])
-def test_a_quarter_turn_takes_the_face_along(
-    scenes: ModuleType, photo: Any, degrees: int, quarters: int
-) -> None:
-    scene = scenes.turned(photo, degrees)
+def test_a_quarter_turn_takes_the_face_along(photo: Scene, degrees: int, quarters: int) -> None:
+    scene = scenes.rotated(photo, degrees)
     assert np.array_equal(scene.pixels, np.rot90(photo.pixels, quarters))
     mask = np.zeros(photo.pixels.shape[:2], bool)
     mask[63 : 63 + 112, 178 : 178 + 90] = True
@@ -64,7 +48,7 @@ def test_a_quarter_turn_takes_the_face_along(
     np.testing.assert_allclose(scene.faces[0], box, atol=1e-6)
 
 
-def test_shrunk_tight_and_crowded(scenes: ModuleType, photo: Any) -> None:
+def test_shrunk_tight_and_crowded(photo: Scene) -> None:
     for scene in (
         scenes.shrunk(photo),
         scenes.tight(photo, 1.0),
@@ -76,7 +60,7 @@ def test_shrunk_tight_and_crowded(scenes: ModuleType, photo: Any) -> None:
         assert right.sum() == len(scene.faces)
 
 
-def test_judging(scenes: ModuleType, photo: Any) -> None:
+def test_judging(photo: Scene) -> None:
     def judged(*boxes: tuple[float, float, float, float]) -> tuple[int, int, int]:
         table = np.array([(*box, 0.9) for box in boxes], float).reshape(-1, 5)
         right, missed, wrong = scenes.judge(table, photo)
@@ -90,7 +74,7 @@ def test_judging(scenes: ModuleType, photo: Any) -> None:
     assert judged((178, 63, 30, 112)) == (0, 1, 1)
 
 
-def test_patches_without_a_face_keep_away_from_it(scenes: ModuleType, photo: Any) -> None:
+def test_patches_without_a_face_keep_away_from_it(photo: Scene) -> None:
     patches = [
         scene
         for scene in scenes.faceless([photo] * 8)

@@ -1,27 +1,13 @@
-"""Every condition of the accuracy benchmark gives a picture, another one, and always the same."""
+"""Every corruption of the accuracy benchmark returns another image, and always the same."""
 
 from __future__ import annotations
-
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+from benchmarks.accuracy.corruptions import CORRUPTIONS
 from facegender.faces.yunet import default_detector
 from facegender.images.pixels import Pixels
-
-FILE = Path(__file__).parents[2] / "benchmarks" / "accuracy" / "conditions.py"
-
-
-@pytest.fixture(scope="module")
-def conditions() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("conditions", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +15,10 @@ def face(astronaut: Pixels) -> Pixels:
     return np.ascontiguousarray(astronaut[20:220, 140:310])
 
 
-def test_each_makes_another_image(conditions: ModuleType, face: Pixels) -> None:
+def test_each_makes_another_image(face: Pixels) -> None:
     (found,) = default_detector().detect(face)
     for landmarks in (found.landmarks, None):
-        for name, change in conditions.CONDITIONS.items():
+        for name, change in CORRUPTIONS.items():
             before = face.copy()
             one, two = (change(face, landmarks, np.random.default_rng(7)) for _ in range(2))
             assert one.dtype == np.uint8 and one.ndim == 3 and one.shape[2] == 3, name
@@ -47,7 +33,6 @@ def test_each_makes_another_image(conditions: ModuleType, face: Pixels) -> None:
     [("mask", (3, 4), (0, 1)), ("sunglasses", (0, 1), (3, 4)), ("scarf", (), (0, 1, 2, 3, 4))],
 )
 def test_covers_lie_where_they_say(
-    conditions: ModuleType,
     face: Pixels,
     name: str,
     hidden: tuple[int, ...],
@@ -55,7 +40,7 @@ def test_covers_lie_where_they_say(
 ) -> None:
     """Of eyes, nose and mouth corners, those are covered that should be."""
     (found,) = default_detector().detect(face)
-    covered = conditions.CONDITIONS[name](face, found.landmarks, np.random.default_rng(0))
+    covered = CORRUPTIONS[name](face, found.landmarks, np.random.default_rng(0))
     for point in (*hidden, *seen):
         x, y = found.landmarks[point].round().astype(int)
         changed = (

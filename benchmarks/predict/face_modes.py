@@ -1,11 +1,11 @@
-"""``--faces`` auto, detect and whole on every source, on photos, and on crops set into photos.
+"""Accuracy of the modes of ``--faces`` on every source, on photos, and on crops pasted into photos.
 
-    python benchmarks/predict/ways.py --data ../shared/data --split runs/best/split.csv \
-        -o benchmarks/results/ways.json
+    python -m benchmarks.predict.face_modes --data ../shared/data --split runs/best/split.csv \
+        --per-source 300 -o benchmarks/results/face_modes.json
 
-Validation pictures only, the same in every column. A picture without an answer counts as wrong.
-``set in``: the crops pasted into a larger grey picture at a random place and size (0.5 to 1), as
-JPEG: what finding a face in a photo costs against being given its crop.
+Validation images only, the same for every mode. An image without an answer counts as wrong.
+``pasted``: crops in a larger image of one color with noise, at a random place and size (0.5 to 1),
+as JPEG; this measures what detecting a face in a photo costs compared with a crop of it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from facegender.images.decode import decode
 from facegender.images.pixels import Pixels
 from facegender.training.evaluation.metrics import proportion
 
-PHOTO = (960, 720)
+PHOTO_SIZE = (960, 720)
 
 
 def validation(data: Path, split: Path, per_source: int) -> Iterator[tuple[str, str, Pixels]]:
-    """Give source, label and pixels of so many validation pictures of each source."""
+    """Give source, label and pixels of ``per_source`` validation images of each source."""
     with split.open(encoding="utf-8", newline="") as file:
-        rows = {row["file"]: row for row in csv.DictReader(file) if row["part"] == "validation"}
+        rows = {row["file"]: row for row in csv.DictReader(file) if row["subset"] == "validation"}
     taken: Counter[str] = Counter()
     for archive in sorted(data.glob("faces-*.tar.gz")):
         with tarfile.open(archive) as tar:
@@ -52,9 +52,9 @@ def validation(data: Path, split: Path, per_source: int) -> Iterator[tuple[str, 
 
 
 def photos(data: Path) -> Iterator[tuple[str, str, Pixels]]:
-    """Give the labelled photos."""
+    """Give source, label and pixels of the labeled photos."""
     with (data / "photos.csv").open(encoding="utf-8", newline="") as file:
-        rows = iter(list(csv.DictReader(file)))  # in the archive's order; names stand twice
+        rows = iter(list(csv.DictReader(file)))  # in the archive's order; names are not unique
     with tarfile.open(data / "photos.tar") as tar:
         for member in tar:
             stream = tar.extractfile(member)
@@ -64,15 +64,18 @@ def photos(data: Path) -> Iterator[tuple[str, str, Pixels]]:
                 yield "photos", row["gender"], decode(stream.read())
 
 
-def set_in(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Paste a crop into a larger picture of a plain colour with noise, and keep it as JPEG."""
+def paste(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Paste a crop into a larger image of one color with noise, saved as JPEG."""
     color = rng.integers(60, 200, 3)
-    noise = rng.normal(0, 6, (PHOTO[1], PHOTO[0], 3))
+    noise = rng.normal(0, 6, (PHOTO_SIZE[1], PHOTO_SIZE[0], 3))
     photo = Image.fromarray(np.clip(color + noise, 0, 255).astype(np.uint8))
     scale = rng.uniform(0.5, 1.0) * 300 / max(pixels.shape[:2])
     size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
-    at = (int(rng.integers(PHOTO[0] - size[0])), int(rng.integers(PHOTO[1] - size[1])))
-    photo.paste(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), at)
+    corner = (
+        int(rng.integers(PHOTO_SIZE[0] - size[0])),
+        int(rng.integers(PHOTO_SIZE[1] - size[1])),
+    )
+    photo.paste(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), corner)
     file = io.BytesIO()
     photo.save(file, "JPEG", quality=92)
     return decode(file.getvalue())
@@ -86,31 +89,32 @@ def main() -> None:
     parser.add_argument("--split", type=Path, required=True, metavar="FILE.csv")
     parser.add_argument("--per-source", type=int, default=400)
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.json")
-    given = parser.parse_args()
+    options = parser.parse_args()
     classifier, rng = Classifier.load(), np.random.default_rng(0)
-    right: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    correct: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     unanswered: dict[str, Counter[str]] = defaultdict(Counter)
-    images = [*validation(given.data, given.split, given.per_source), *photos(given.data)]
-    for source, label, pixels in track(images, "answering"):
-        views = {faces: (pixels, faces) for faces in FACE_MODES}
+    images = [*validation(options.data, options.split, options.per_source), *photos(options.data)]
+    for source, label, pixels in track(images, "predicting"):
+        variants = {faces: (pixels, faces) for faces in FACE_MODES}
         if source != "photos":
-            views["set in, detect"] = (set_in(pixels, rng), "detect")
-        for name, (view, faces) in views.items():
-            row = classifier.predict(view, faces=faces)
-            right[source][name].append(row.label == label)
+            variants["pasted, detect"] = (paste(pixels, rng), "detect")
+        for name, (variant, faces) in variants.items():
+            row = classifier.predict(variant, faces=faces)
+            correct[source][name].append(row.label == label)
             unanswered[source][name] += row.label is None
     result: dict[str, Any] = {
         source: {
-            name: proportion(np.array(hits)) | {"unanswered": unanswered[source][name]}
-            for name, hits in columns.items()
+            name: proportion(np.array(hits)).to_dict() | {"unanswered": unanswered[source][name]}
+            for name, hits in modes.items()
         }
-        for source, columns in right.items()
+        for source, modes in correct.items()
     }
-    crops = [columns for source, columns in right.items() if source != "photos"]
+    crops = [modes for source, modes in correct.items() if source != "photos"]
     result["all crops"] = {
-        name: proportion(np.concatenate([columns[name] for columns in crops])) for name in crops[0]
+        name: proportion(np.concatenate([modes[name] for modes in crops])).to_dict()
+        for name in crops[0]
     }
-    write_json(given.output, result)
+    write_json(options.output, result)
     print(json.dumps(result, indent=1))
 
 

