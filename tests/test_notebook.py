@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, on faces made by code; stored is a run on real ones."""
+"""The notebook runs from top to bottom on generated faces; the stored outputs are of real ones."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_stored_outputs_are_of_one_whole_run_and_show_no_training_image() -> Non
     kinds = {output["output_type"] for cell in code for output in cell["outputs"]}
     assert kinds <= {"stream", "display_data", "execute_result"}
     shows = "".join("".join(cell["source"]) for cell in code)
-    assert "store.pixels" not in shows and "store.wide" not in shows, "pictures of the archive"
-    here = f"/{NOTEBOOK.subsets[1]}/"  # wherever this clone lies
+    assert "cache.pixels" not in shows and "cache.context" not in shows, "images of the archive"
+    here = f"/{NOTEBOOK.parts[1]}/"  # wherever this clone lies
     for trace in ("/home/", "/root/", "/tmp/", here):
         assert trace not in text
     assert not [cell for cell in cells if "attachments" in cell]
@@ -90,7 +90,7 @@ def test_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
     text = "".join(output.get("text", "") for output in outputs)
-    assert "24 pictures, 0 of them unreadable" in text
+    assert "24 images, 0 of them unreadable" in text
     assert "tiny: dlib_resnet at 96 px\nepochs: 1\n" in text
     assert "Warning" not in text
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
@@ -99,7 +99,7 @@ def test_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def write_archive(path: Path, count: int) -> None:
-    """An archive of ellipses, half of them red and labelled female, half blue and male."""
+    """An archive of ellipses, half of them red and labeled female, half blue and male."""
     rng = np.random.default_rng(0)
     with tarfile.open(path, "w:gz") as archive:
         for number in range(count):
