@@ -1,4 +1,4 @@
-# facegender serve in a container: slim, not root, and it writes nothing to any disk.
+# facegender serve in a container: slim image, non-root user, no writes to disk.
 #   docker build -t facegender . && docker run --rm --read-only -p 127.0.0.1:8000:8000 facegender
 FROM python:3.12-slim
 

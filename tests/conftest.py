@@ -14,8 +14,10 @@ from skimage.data import astronaut as read_astronaut
 from facegender.images.pixels import Pixels
 from facegender.inference.classifier import Classifier
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by a shell that started this with &
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # for the processes that are stopped
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # inherited from a shell that started this with &
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # for the processes that tests stop
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Model files and pictures made by code, for the tests."""
+"""Model files and images made by code, for the tests."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def build_foreign_model() -> bytes:
 def image(
     label: str = "male", size: tuple[int, int] = (40, 48), seed: int | None = None
 ) -> Image.Image:
-    """A picture that the mean model answers with ``label``, with some texture."""
+    """A textured image that the mean model classifies as ``label``."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 60, (size[1], size[0], 3), dtype=np.uint8)
     pixels[..., 1 if label == "male" else 2] += 120
@@ -71,13 +71,13 @@ def image(
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """The bytes of a picture file."""
+    """The content of an image file."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
-def store_of(samples: list[Sample], digests: list[str], pixels: Pixels) -> ImageCache:
-    """A store in memory of readable pictures, all taken whole."""
+def make_image_cache(samples: list[Sample], digests: list[str], pixels: Pixels) -> ImageCache:
+    """A cache in memory of readable images, all taken in full."""
     nowhere = np.full((len(samples), 2, 3), np.nan, np.float32)
     return ImageCache(samples, digests, [""] * len(samples), pixels, pixels, nowhere)

@@ -12,15 +12,14 @@ from made import encode, image
 import facegender
 
 PACKAGE = Path(facegender.__file__).parent
-OUTER = ("training", "serve", "cluster")
 
 
 def test_all_is_what_is_visible() -> None:
     assert sorted(facegender.__all__) == facegender.__all__ == dir(facegender)
     for name in facegender.__all__:
         assert getattr(facegender, name) is not None
-    homes = {name for names in facegender._HOMES.values() for name in names}
-    assert homes | {"__version__"} == set(facegender.__all__)
+    modules = {name for names in facegender._MODULES.values() for name in names}
+    assert modules | {"__version__"} == set(facegender.__all__)
 
 
 def test_checkers_see_the_same_names() -> None:
@@ -44,28 +43,6 @@ def test_every_error_is_public() -> None:
 def test_unknown_name() -> None:
     with pytest.raises(AttributeError, match="Classifer"):
         _ = facegender.Classifer  # type: ignore[attr-defined]
-
-
-def top_level_imports(path: Path) -> set[str]:
-    """Modules that are imported when ``path`` is, so not those inside of functions."""
-    found: set[str] = set()
-    waiting: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
-        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            waiting += ast.iter_child_nodes(node)
-    return found
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
-def test_the_light_core_imports_no_outer_part(path: Path) -> None:
-    for module in top_level_imports(path):
-        assert module.split(".")[0] not in ("torch", "torchvision", "timm", "onnx", "sklearn")
-        assert not (module.startswith("facegender.") and module.split(".")[1] in OUTER), module
 
 
 def test_torch_is_never_imported(

@@ -1,4 +1,4 @@
-"""What is given out: the wheel and the sdist, as they are built here."""
+"""The wheel and the sdist, as they are built here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-HELD = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["only-include"]
+SDIST_NAMES = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["only-include"]
 NO_NETWORK = """
 import sys
 
@@ -33,10 +33,10 @@ sys.addaudithook(refuse)
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both, built from a tree in which an archive of faces and a run lie about."""
+    """A folder with both, built from a tree that also has an archive of faces and a run."""
     pytest.importorskip("hatchling", reason="builds with hatchling: pip install '.[dev]'")
     tree = tmp_path_factory.mktemp("tree")
-    for name in HELD:
+    for name in SDIST_NAMES:
         if (ROOT / name).is_dir():
             unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info")
             shutil.copytree(ROOT / name, tree / name, ignore=unwanted)
@@ -76,7 +76,7 @@ def test_the_metadata_says_what_the_weights_are_for(metadata: Message) -> None:
     assert metadata.get_all("License-File") == ["LICENSE", "LICENSE-MODEL"]
 
 
-def test_what_the_wheel_holds(wheel: Path) -> None:
+def test_the_wheel_contains_the_package_the_recipes_and_the_model_card(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         terms = next(name for name in names if name.endswith("licenses/LICENSE-MODEL"))
@@ -94,32 +94,32 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
     assert {name for name in names if ".dist-info/" not in name} == mine | recipes | card
 
 
-def test_what_the_sdist_holds(built: Path) -> None:
+def test_the_sdist_contains_what_it_names(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {name.partition("/")[0] for name in names} == {*HELD, ".gitignore", "PKG-INFO"}
+    assert {name.partition("/")[0] for name in names} == {*SDIST_NAMES, ".gitignore", "PKG-INFO"}
     assert not [name for name in names if name.endswith((".pyc", ".tar.gz"))]
 
 
-def test_the_sdist_names_all_that_is_tracked() -> None:
+def test_the_sdist_names_all_tracked_files() -> None:
     if not (ROOT / ".git").exists():
-        pytest.skip("what is tracked is known in a clone only")
+        pytest.skip("tracked files are known in a clone only")
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
     )
     top = {line.partition("/")[0] for line in listed.stdout.splitlines()}
-    assert top - {".ci", ".gitignore"} == set(HELD)
+    assert top - {".ci", ".gitignore"} == set(SDIST_NAMES)
 
 
 def test_the_wheel_answers_without_a_network(wheel: Path, tmp_path: Path) -> None:
-    """Unpacked as pip does it, beside the libraries that are here; every process is cut off."""
-    place = tmp_path / "installed"
+    """Unpacked as pip does, with the libraries installed here; no process can use the network."""
+    folder = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(place)
-    (place / "sitecustomize.py").write_text(NO_NETWORK, "utf-8")
+        archive.extractall(folder)
+    (folder / "sitecustomize.py").write_text(NO_NETWORK, "utf-8")
     shutil.copytree(ROOT / "faces", tmp_path / "faces")
-    environment = os.environ | {"PYTHONPATH": str(place)}
+    environment = os.environ | {"PYTHONPATH": str(folder)}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *arguments]
@@ -128,7 +128,7 @@ def test_the_wheel_answers_without_a_network(wheel: Path, tmp_path: Path) -> Non
         )
 
     where = run("-c", "import facegender; print(facegender.__file__)")
-    assert Path(where.stdout.strip()).is_relative_to(place)
+    assert Path(where.stdout.strip()).is_relative_to(folder)
     asked = run("-c", "import socket; socket.create_connection(('127.0.0.1', 9))")
     assert "no network in this test" in asked.stderr
     done = run("-m", "facegender", "predict", "faces")
@@ -152,8 +152,8 @@ def test_one_version_everywhere() -> None:
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
-def test_the_licences_of_every_extra_are_listed() -> None:
-    text = (ROOT / "docs" / "licences.md").read_text("utf-8")
+def test_the_licenses_of_every_extra_are_listed() -> None:
+    text = (ROOT / "docs" / "reference" / "licenses.md").read_text("utf-8")
     listed = {
         re.sub(r"[-_.]+", "-", cell.lower())
         for cell in re.findall(r"(?<=\| )([\w.-]+)(?= \|)", text)
