@@ -153,7 +153,7 @@ def test_the_first_answers_of_a_folder(shell: Shell, photos: Photos) -> None:
         *("0.png", "2.png", "3.png", "4.png", "5.png")
     ]
     assert lines[5] == "and 2 more"
-    assert "skipped           4 (2 .pdf, 1 .DS_Store, 1 without suffix)" in lines
+    assert "skipped           3 (2 .pdf, 1 without suffix)" in lines
 
 
 def test_nothing_that_could_be_read_leaves_earlier_results(
