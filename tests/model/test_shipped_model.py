@@ -71,7 +71,7 @@ def test_it_is_the_network_that_was_measured(shipped: Classifier) -> None:
     from hashlib import sha256
 
     from facegender.training.data.samples import stream_samples
-    from facegender.training.data.split import assign_subsets
+    from facegender.training.data.subsets import assign_subsets
 
     streamed = list(stream_samples([DATA / "faces-0.tar.gz"], DATA / "faces.csv"))[::10]
     samples = [sample for sample, _ in streamed]
