@@ -92,6 +92,7 @@ class AugmentOptions:
         color_jitter: strength of brightness, contrast and saturation jitter.
         color_cast: strength of random channel gains, as a natural logarithm.
         grayscale_prob: of grayscale.
+        channel_shuffle_prob: of another order of R, G and B.
         gaussian_noise_std: maximum standard deviation of noise, for pixels in 0..1.
         random_erasing_prob: of hiding a box behind one color.
     """
@@ -112,6 +113,7 @@ class AugmentOptions:
     color_jitter: float = 0.0
     color_cast: float = 0.0
     grayscale_prob: float = 0.0
+    channel_shuffle_prob: float = 0.0
     gaussian_noise_std: float = 0.0
     random_erasing_prob: float = 0.0
 
@@ -134,8 +136,10 @@ class TrainOptions:
         label_smoothing: of the cross-entropy.
         ema_decay: per step, of the exponential moving average of the weights (0: no average).
         max_grad_norm: maximum norm of the gradients (0: no clipping).
-        sampling_balance: balances sources and labels: 0 samples every image equally often, 1 every
+        sampling_balance: balances groups of images: 0 samples every image equally often, 1 every
             group equally often.
+        sampling_groups: what tells groups apart: ``source``, ``label``, and ``over_60`` for
+            people aged 60 or more.
         distillation_weight: weight of a teacher's predictions in the targets, from 0 to 1.
         patience: epochs without a better validation accuracy after which training ends (0: never;
             with a cosine schedule the last epochs improve the most).
@@ -156,6 +160,7 @@ class TrainOptions:
     ema_decay: float = 0.0
     max_grad_norm: float = 0.0
     sampling_balance: float = 0.0
+    sampling_groups: tuple[str, ...] = ("source", "label")
     distillation_weight: float = 0.0
     patience: int = 0
     precision: str = "auto"
@@ -217,6 +222,8 @@ class Recipe:
             "distillation_weight",
         ):
             _fraction(f"train.{name}", getattr(self.train, name))
+        for group in self.train.sampling_groups:
+            _one_of("train.sampling_groups", group, ("source", "label", "over_60"))
         _fraction("network.dropout", self.network.dropout)
         if not 0 < self.train.learning_rate < math.inf:
             raise ValueError("train.learning_rate must be above 0")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields, replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -45,6 +47,7 @@ STRONG = AugmentOptions(
     color_jitter=0.8,
     color_cast=0.4,
     grayscale_prob=0.3,
+    channel_shuffle_prob=0.3,
     gaussian_noise_std=0.2,
     random_erasing_prob=0.5,
 )
@@ -152,6 +155,17 @@ def test_grayscale_gives_three_equal_channels_after_all_transforms() -> None:
 def test_grayscale_is_luma() -> None:
     pixels = torch.tensor([[[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]], dtype=torch.uint8)
     np.testing.assert_allclose(to_float(pixels, True)[0, 1, 0], LUMA, atol=1e-6)
+
+
+def test_channel_shuffle_gives_every_other_order_and_keeps_the_rest() -> None:
+    options = AugmentOptions(hflip_prob=0, channel_shuffle_prob=0.5)
+    pixels = torch.tensor([10, 100, 200], dtype=torch.uint8).expand(200, 8, 8, 3)
+    x = augment(pixels, drawn(2, 0, range(200)), options)
+    colors = (x[:, :, 4, 4] * 255).round().int().tolist()
+    orders = Counter(map(tuple, colors))
+    assert set(orders) == set(permutations([10, 100, 200]))
+    assert orders[10, 100, 200] == pytest.approx(100, abs=25)
+    assert all(count > 8 for count in orders.values())
 
 
 def marked(side: int = 81) -> torch.Tensor:

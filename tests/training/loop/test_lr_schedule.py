@@ -63,6 +63,17 @@ def test_sampling_balance(balance: float) -> None:
         assert shown[key] / 20_000 == pytest.approx(expected, abs=0.01)
 
 
+def test_old_people_can_be_a_group_of_their_own() -> None:
+    ages = ["25"] * 6 + ["70", "(60, 100)"]
+    samples = [Sample("a", f"{i}", "male", source="web", age=age) for i, age in enumerate(ages)]
+    blank = [""] * len(samples)
+    cache = make_image_cache(samples, blank, np.zeros((len(samples), 1, 1, 3), np.uint8))
+    train = np.arange(len(samples), dtype=np.int64)
+    np.testing.assert_array_equal(sampling_weights(cache, train, 1.0), np.ones(8))
+    weights = sampling_weights(cache, train, 1.0, ("source", "label", "over_60"))
+    np.testing.assert_allclose(weights, [4 / 6] * 6 + [2.0] * 2)
+
+
 def test_epoch_order_is_keyed_by_seed_and_epoch() -> None:
     cache, train = grouped(SIZES)
     weights = sampling_weights(cache, train, 0.7)

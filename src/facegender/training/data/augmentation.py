@@ -24,6 +24,10 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in grayscale (ITU-R BT.601, as in Pillow)."""
 
 
+_CHANNEL_ORDERS = ((2, 1, 0), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1))
+"""All orders of R, G and B but their own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Draws:
     """The random numbers of a batch by purpose, each ``float32 [N]`` in 0..1.
@@ -69,6 +73,8 @@ class Draws:
     pad_background: Tensor
     background_side_y: Tensor
     full_image: Tensor
+    channel_shuffle_chosen: Tensor
+    channel_order: Tensor
 
     @classmethod
     def from_numbers(cls, numbers: Tensor) -> Draws:
@@ -262,8 +268,12 @@ def random_downscale(x: Tensor, draws: Draws, options: AugmentOptions) -> Tensor
 
 
 def random_color_jitter(x: Tensor, draws: Draws, options: AugmentOptions) -> Tensor:
-    """Jitter brightness, contrast, saturation and channel gains, or make gray: one matrix each."""
-    if not (options.color_jitter or options.color_cast or options.grayscale_prob):
+    """Jitter brightness, contrast, saturation and channel gains, shuffle channels, or make gray.
+
+    One matrix per image does all of it.
+    """
+    strengths = (options.color_jitter, options.color_cast, options.grayscale_prob)
+    if not (any(strengths) or options.channel_shuffle_prob):
         return x
     luma = torch.tensor(LUMA, device=x.device).expand(3, 3)
     eye = torch.eye(3, device=x.device)
@@ -277,6 +287,11 @@ def random_color_jitter(x: Tensor, draws: Draws, options: AugmentOptions) -> Ten
     contrast = torch.exp(options.color_jitter * _signed(draws.contrast))
     brightness = options.color_jitter * 0.5 * _signed(draws.brightness)
     matrix = matrix * gains.view(-1, 3, 1) * contrast.view(-1, 1, 1)
+    if options.channel_shuffle_prob:
+        orders = eye[torch.tensor(_CHANNEL_ORDERS, device=x.device)]
+        order = orders[(draws.channel_order * len(orders)).long().clamp(max=len(orders) - 1)]
+        shuffled = draws.channel_shuffle_chosen < options.channel_shuffle_prob
+        matrix = torch.where(shuffled.view(-1, 1, 1), matrix @ order, matrix)
     offset = 0.5 * (1.0 - contrast) + brightness
     flat = x.reshape(x.shape[0], 3, -1)
     mixed = torch.baddbmm(offset.view(-1, 1, 1).expand(-1, 3, 1), matrix, flat)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facegender.training.data.image_cache import ImageCache
+from facegender.training.data.samples import Sample, age_in_years
 from facegender.training.recipe import TrainOptions
 
 Indices = NDArray[np.int64]
+
+_GROUP_OF: dict[str, Callable[[Sample], str]] = {
+    "source": lambda sample: sample.source,
+    "label": lambda sample: sample.label,
+    "over_60": lambda sample: str((age_in_years(sample.age) or 0) >= 60),
+}
 
 
 def count_steps(options: TrainOptions, images: int, devices: int = 1) -> int:
@@ -28,25 +36,25 @@ def count_steps(options: TrainOptions, images: int, devices: int = 1) -> int:
     return max(1, math.ceil((images - left_over) / options.batch_size))
 
 
-def sampling_weights(cache: ImageCache, train: Indices, balance: float) -> NDArray[np.float64]:
+def sampling_weights(
+    cache: ImageCache, train: Indices, balance: float, groups: Sequence[str] = ("source", "label")
+) -> NDArray[np.float64]:
     """Return how often each training image is sampled in an epoch, on average.
 
-    Groups are (source, label). With a balance of 0 every image is sampled once, with 1 every group
-    equally often; between, a group's part is proportional to its size to the power of
-    ``1 - balance``.
+    With a balance of 0 every image is sampled once, with 1 every group equally often; between, a
+    group's part is proportional to its size to the power of ``1 - balance``.
 
     Args:
-        cache: its samples have source and label.
+        cache: its samples have what tells the groups apart.
         train: rows of the cache to train on, ``int64 [N]``.
         balance: from 0 to 1.
+        groups: what tells them apart, as in ``TrainOptions.sampling_groups``.
 
     Returns:
         ``float64 [N]`` with a sum of ``N``.
     """
-    groups = [(cache.samples[row].source, cache.samples[row].label) for row in train]
-    _, group_of_row, counts = np.unique(
-        np.array(["\0".join(group) for group in groups]), return_inverse=True, return_counts=True
-    )
+    names = ["\0".join(_GROUP_OF[group](cache.samples[row]) for group in groups) for row in train]
+    _, group_of_row, counts = np.unique(np.array(names), return_inverse=True, return_counts=True)
     weights = counts[group_of_row].astype(np.float64) ** -balance
     return np.asarray(weights * (len(train) / weights.sum()))
 

@@ -89,7 +89,9 @@ def fit_network(
     loop = _Loop(network, cache, recipe, folder, fabric)
     if resume:
         loop.load()
-    weights = sampling_weights(cache, train, recipe.train.sampling_balance)
+    weights = sampling_weights(
+        cache, train, recipe.train.sampling_balance, recipe.train.sampling_groups
+    )
     loop.steps = count_steps(recipe.train, len(train), fabric.world_size)
     loop.epochs = count_epochs(recipe.train, loop.steps)
     while not loop.is_over():
