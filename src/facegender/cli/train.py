@@ -64,9 +64,9 @@ NoAudit: TypeAlias = Annotated[
 Pretrained: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE|none|dlib|timm",
-        help="Initial weights: a safetensors or torch file, none (random), dlib's face network, or "
-        "timm's download.",
+        metavar="FILE|none|dlib|timm|shipped",
+        help="Initial weights: a safetensors, torch or model file, none (random), dlib's face "
+        "network, timm's download, or the network that ships (shipped).",
         show_default="the recipe's",
     ),
 ]

@@ -26,7 +26,8 @@ class NetworkOptions:
 
     Attributes:
         name: ``dlib_resnet``, or the name of a timm network.
-        pretrained: ``dlib``, ``timm``, a weight file, or "" for random weights.
+        pretrained: ``dlib``, ``timm``, ``shipped``, a weight or model file, or "" for random
+            weights.
         dropout: probability of dropping a feature before the last layer.
     """
 
@@ -179,7 +180,7 @@ class Recipe:
         train: optimizer, schedule, loss and loop.
         min_confidence: stored in the model file: predictions with a lower probability are
             ``unknown`` (0.5: none are).
-        ensemble: published networks beside the trained one; None: the network alone.
+        ensemble: a published network beside the trained one; None: the network alone.
     """
 
     name: str
@@ -359,8 +360,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         return _build(hint, value, f"{key}.")  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if get_args(hint) == (float, ...) and isinstance(value, list | tuple):
-        return tuple(_convert(float, item, key) for item in value)
+    if get_args(hint)[1:] == (...,) and isinstance(value, list | tuple):
+        return tuple(_convert(get_args(hint)[0], item, key) for item in value)
     if type(value) is not hint:
         raise ValueError(f"'{key}' must be {getattr(hint, '__name__', hint)}, not {value!r}")
     return value

@@ -50,8 +50,9 @@ class TrainRequest:
             makes none.
         validation: fraction of the images for validation.
         test: fraction of the images for test.
-        pretrained: initial weights instead of the recipe's: ``none``, ``dlib``, ``timm`` or a file.
-        open_networks: folder of the published networks of the recipe's ensemble.
+        pretrained: initial weights instead of the recipe's: ``none``, ``dlib``, ``timm``,
+            ``shipped`` or a file.
+        open_networks: folder of the published network of the recipe's ensemble.
         devices: number of devices; None takes all CUDA devices, or the CPU.
         tensorboard: whether curves are written for TensorBoard too.
         license: license of the weights, for the model file.

@@ -6,9 +6,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-FACE_RES_WIDTHS = [32, 64, 128, 128, 256, 256, 512, *[512] * 5, 1024, 1024]
-"""Channels before each of its 13 blocks, and after the last."""
-
 
 def build_graph(
     nodes: list[onnx.NodeProto],
@@ -37,17 +34,6 @@ def red_is_male(strength: float) -> onnx.ModelProto:
     ]
     constants = {"axes": np.array([2, 3]), "weights": weights}
     return build_graph(nodes, constants, ["N", 3, 32, 32], ["N", 2])
-
-
-def blue_is_male(strength: float) -> onnx.ModelProto:
-    """Log odds ``[N, 1]`` of ``[N, 3, 128, 128]``, by blue alone."""
-    nodes = [
-        helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
-        helper.make_node("MatMul", ["mean", "weights"], ["y"]),
-    ]
-    weights = np.array([[0, 0, strength]], np.float32).T
-    constants = {"axes": np.array([2, 3]), "weights": weights}
-    return build_graph(nodes, constants, ["N", 3, 128, 128], ["N", 1])
 
 
 def rotated_by(degrees: float) -> onnx.ModelProto:

@@ -27,7 +27,7 @@ from facegender.training.ensemble.ensemble import (
     resolve_ensemble,
 )
 from facegender.training.ensemble.joined_graph import Members, join_members
-from facegender.training.ensemble.open_networks import load_face_res, load_gender_classifier
+from facegender.training.ensemble.open_networks import load_gender_classifier
 from facegender.training.ensemble.options import EnsembleOptions
 from facegender.training.evaluation.calibration import find_temperature
 from facegender.training.evaluation.evaluate import predict_cached
@@ -62,12 +62,11 @@ def test_the_file_is_the_calibrated_join_of_all_members(
     found = read_model_file(path).description
     assert found == description
     assert (found.name, found.license) == ("mean-ensemble", "none")
-    assert "FaceRes" in found.pretrained and "dlib's gender classifier" in found.pretrained
+    assert "dlib's gender classifier" in found.pretrained
     members = Members(
         onnx.load(trained),
         load_gender_classifier(OPTIONS, open_networks),
         onnx.load(tmp_path / GATING_NAME),
-        load_face_res(OPTIONS, open_networks),
         onnx.load(tmp_path / ALIGNMENT_NAME),
     )
     pixels = np.ascontiguousarray(cache.pixels[validation_rows])
@@ -110,7 +109,7 @@ def test_the_ensemble_of_a_recipe_is_stored_and_checked(recipe: Recipe) -> None:
     for key, value in {
         "trained_weight": 0.0,
         "align_degrees": [12.0, 6.0],
-        "face_res_thresholds": [4.0],
+        "log_odds_bias": float("nan"),
         "gating_epochs": 0,
     }.items():
         with pytest.raises(ValueError, match=f"ensemble.{key}"):
@@ -144,5 +143,5 @@ def test_missing_networks_are_found_before_any_image_is_read(
 ) -> None:
     ensemble = replace(recipe, ensemble=OPTIONS)
     request = replace(request_of_run, open_networks=str(tmp_path))
-    with pytest.raises(InputError, match="Install them"):
+    with pytest.raises(InputError, match="Install it"):
         train(request, ensemble, tmp_path / "run", console=Console(quiet=True))

@@ -9,20 +9,31 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from facegender.errors import InputError
+from facegender.faces.alignment import ALIGNED_CROP
+from facegender.faces.face_aligner import FaceAligner
+from facegender.images.decode import decode
+from facegender.images.pixels import Resize
+from facegender.inference.classifier import Classifier
+from facegender.model.model_file import ModelDescription
+from facegender.training.data.augmentation import normalize, to_float
+from facegender.training.export.model_export import export_model
 from facegender.training.models.networks import (
     DlibResNet,
     build_network,
     check_input_size,
     load_pretrained,
 )
+from facegender.training.recipe import InputOptions, read_recipe
 
 TINY = "test_resnet"
+PORTRAITS = Path(__file__).parents[3] / "faces"
 
 
 def has_dlib() -> bool:
@@ -130,6 +141,34 @@ def test_dlib_weights_without_their_package(
     monkeypatch.setattr(sys, "path", [str(tmp_path)])  # where nothing is installed
     with pytest.raises(InputError, match="pip install face_recognition_models"):
         load_pretrained(dlib_network, "dlib_resnet", "dlib")
+
+
+def test_the_network_that_ships_can_be_trained_further() -> None:
+    network = build_network("dlib_resnet")
+    pretrained = load_pretrained(network, "dlib_resnet", "shipped")
+    assert (pretrained.loaded, pretrained.missing) == (60, ())
+    pixels = [decode(path.read_bytes()) for path in sorted(PORTRAITS.glob("*.jpg"))]
+    aligner = FaceAligner(ALIGNED_CROP, Resize(128, 128))
+    crops = torch.from_numpy(np.stack([aligner(image).pixels for image in pixels]))
+    options = read_recipe("best").input
+    with torch.inference_mode():
+        logits = network.eval()(normalize(to_float(crops, False), options))
+    answers = Classifier.load().probabilities(crops.numpy())
+    assert torch.equal(logits.argmax(1), torch.from_numpy(answers).argmax(1))
+
+
+def test_weights_of_a_model_file_are_those_that_were_exported(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    network, again = build_network("dlib_resnet"), build_network("dlib_resnet")
+    options = InputOptions(96, 96)
+    description = ModelDescription("random", options.aligner.resize)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), np.uint8)
+    export_model(network, options, description, pixels, tmp_path / "model.onnx")
+    load_pretrained(again, "dlib_resnet", str(tmp_path / "model.onnx"))
+    for key, value in network.state_dict().items():
+        assert again.state_dict()[key] == pytest.approx(value, abs=1e-3), key
+    with pytest.raises(InputError, match="weights of another network"):
+        load_pretrained(build_network(TINY), TINY, str(tmp_path / "model.onnx"))
 
 
 def test_timm_weights_without_connection() -> None:

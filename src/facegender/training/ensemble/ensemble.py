@@ -28,8 +28,7 @@ from facegender.training.ensemble.joined_graph import Members, join_members
 from facegender.training.ensemble.open_networks import (
     CREDITS,
     check_open_networks,
-    install_commands,
-    load_face_res,
+    install_command,
     load_gender_classifier,
 )
 from facegender.training.ensemble.options import EnsembleOptions
@@ -50,14 +49,14 @@ def resolve_ensemble(recipe: Recipe, open_networks: str | None, console: Console
 
     Args:
         recipe: of the run.
-        open_networks: folder of the published networks, or None.
+        open_networks: folder of the published network, or None.
         console: where it says what is missing.
 
     Returns:
-        The recipe; without its ensemble if no published networks were given.
+        The recipe; without its ensemble if no published network was given.
 
     Raises:
-        InputError: published networks are missing, or the recipe has no ensemble to use them in.
+        InputError: the published network is missing, or the recipe has no ensemble to use them in.
     """
     if recipe.ensemble is None:
         if open_networks:
@@ -71,8 +70,8 @@ def resolve_ensemble(recipe: Recipe, open_networks: str | None, console: Console
         return recipe
     console.note(
         f"Without --open-networks the run ends with the single network of recipe {recipe.name}. "
-        "For the ensemble, install the published networks and add --open-networks FOLDER:\n"
-        f"{install_commands('FOLDER')}"
+        "For the ensemble, install the published network and add --open-networks FOLDER:\n"
+        f"{install_command('FOLDER')}"
     )
     return replace(recipe, ensemble=None)
 
@@ -93,7 +92,7 @@ def build_ensemble(
 
     Args:
         options: of the recipe.
-        open_networks: folder of the published networks.
+        open_networks: folder of the published network.
         trained: model file of the trained network; the small networks are written beside it.
         path: the ensemble's model file.
         cache: images at the trained network's size, with labels.
@@ -119,7 +118,6 @@ def build_ensemble(
         onnx.load(trained),
         load_gender_classifier(options, open_networks),
         gating,
-        load_face_res(options, open_networks),
         alignment,
     )
     single = read_model_file(trained).description

