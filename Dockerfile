@@ -5,7 +5,7 @@ FROM python:3.12-slim
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 WORKDIR /build
-COPY pyproject.toml constraints.txt README.md MODEL_CARD.md LICENSE LICENSE-MODEL ./
+COPY pyproject.toml constraints.txt README.md MODEL_CARD.md LICENSE LICENSE-MODEL LICENSE-OPEN ./
 COPY recipes recipes
 COPY src src
 RUN pip install -c constraints.txt ".[serve,heif]"

@@ -73,7 +73,7 @@ def test_the_metadata_says_what_the_weights_are_for(metadata: Message) -> None:
     assert "research and non-commercial use only" in top
     expression = "Apache-2.0 AND BSD-3-Clause AND LicenseRef-facegender-model"
     assert metadata["License-Expression"] == expression
-    assert metadata.get_all("License-File") == ["LICENSE", "LICENSE-MODEL"]
+    assert metadata.get_all("License-File") == ["LICENSE", "LICENSE-MODEL", "LICENSE-OPEN"]
 
 
 def test_the_wheel_contains_the_package_the_recipes_and_the_model_card(wheel: Path) -> None:

@@ -16,9 +16,10 @@ Quiet: TypeAlias = Annotated[
 Model: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE|RUN",
-        help="A model file or run folder of your own.",
-        show_default="the model that ships",
+        metavar="best|fast|open|FILE|RUN",
+        help="best: the most accurate. fast: smaller. open: for any use. Or a model file or run "
+        "folder of your own.",
+        show_default="best",
     ),
 ]
 Faces: TypeAlias = Annotated[

@@ -1,4 +1,7 @@
-"""Open an image file of any format as one still image."""
+"""Open an image file of any format as one still image.
+
+What one format needs is imported when an image of it comes: a process starts sooner.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
 
 from facegender.errors import UnreadableImageError, UnsupportedImageError
 from facegender.images import signatures
 from facegender.images.formats import ImageLimits, check_content
 from facegender.images.frames import first_shown
-from facegender.images.jpeg import load_complete, set_draft_size
-from facegender.images.jxl import open_jxl
 from facegender.images.png import without_metadata
 from facegender.images.raw import find_preview
-from facegender.images.tiff import describe, open_page, read_pages
 
 # Only formats whose decoder is part of Pillow itself: none that starts another program (EPS, PDF).
 # MPO is opened as JPEG; naming it makes Image.open fail.
@@ -66,6 +65,8 @@ def open_image(data: bytes, long_side: int | None, limits: ImageLimits) -> Opene
         opened = _open_with_pillow(preview.data, ("JPEG",), long_side, limits)
         return replace(opened, orientation=preview.orientation)
     if head.startswith(signatures.JXL):
+        from facegender.images.jxl import open_jxl
+
         image = open_jxl(data, limits)
         return OpenedImage(image, *image.size, "JXL")
     if head.startswith(signatures.TIFF):
@@ -129,17 +130,19 @@ def _can_read_heic() -> bool:
 def _open_with_pillow(
     data: bytes, formats: tuple[str, ...], long_side: int | None, limits: ImageLimits
 ) -> OpenedImage:
-    image: Image.Image = Image.open(io.BytesIO(data), formats=formats)
-    (width, height), image_format = image.size, image.format
+    file = Image.open(io.BytesIO(data), formats=formats)
+    (width, height), image_format = file.size, file.format
     check_size(width, height, limits)
-    if isinstance(image, JpegImageFile):
+    if image_format == "JPEG":
+        from facegender.images.jpeg import load_complete, set_draft_size
+
         if long_side is not None:
-            set_draft_size(image, long_side)
-        load_complete(image, data, width)
+            set_draft_size(file, long_side)
+        load_complete(file, data, width)
     else:
-        image.load()
-    if image_format in _ANIMATED and getattr(image, "is_animated", False):
-        file = image
+        file.load()
+    image: Image.Image = file
+    if image_format in _ANIMATED and getattr(file, "is_animated", False):
         image = first_shown(file.copy(), lambda number: _frame(file, number))
     return OpenedImage(image, width, height, image_format)
 
@@ -155,6 +158,8 @@ def _frame(image: Image.Image, number: int) -> Image.Image | None:
 
 def _open_tiff(data: bytes, limits: ImageLimits) -> Image.Image:
     """Decode the first page of a TIFF that shows something."""
+    from facegender.images.tiff import describe, open_page, read_pages
+
     pages = read_pages(data)
 
     def page(number: int) -> Image.Image | None:

@@ -31,7 +31,7 @@ from facegender.model.model_file import (
     ModelDescription,
     ModelFile,
     read_model_file,
-    shipped_model,
+    shipped_name,
 )
 from facegender.model.runtime import BATCH_SIZE, count_cores
 from facegender.results.predictions import Prediction
@@ -54,7 +54,8 @@ class Classifier:
             threads: number of concurrent runs of the network.
             runtime: the runtime that was asked for, with which a pickled classifier loads again.
         """
-        self._path = None if model.path == shipped_model() else model.path.absolute()
+        shipped = shipped_name(model.path)
+        self._path = Path(shipped) if shipped else model.path.absolute()
         self._requested_runtime = runtime
         self._network = model.network
         self._description = model.description
@@ -78,7 +79,8 @@ class Classifier:
         """Load a model file.
 
         Args:
-            path: a model file, a run folder that has one, or None for the model that ships.
+            path: a model file, a run folder that has one, the name of a model that ships (``best``,
+                ``fast`` or ``open``), or None for ``best``.
             runtime: one of :data:`facegender.model.runtime.RUNTIMES`.
             threads: number of concurrent runs of the network; 0 is one per core.
 
@@ -384,7 +386,7 @@ class Classifier:
 
 
 @lru_cache(maxsize=4)
-def _load_again(path: Path | None, digest: str, runtime: str, threads: int) -> Classifier:
+def _load_again(path: Path, digest: str, runtime: str, threads: int) -> Classifier:
     """Load the classifier of a pickle; several pickles of one classifier share it.
 
     Raises:
@@ -393,7 +395,7 @@ def _load_again(path: Path | None, digest: str, runtime: str, threads: int) -> C
     classifier = Classifier.load(path, runtime=runtime, threads=threads)
     if classifier.digest != digest:
         raise ModelFileError(
-            f"{path or 'The model that ships'} is not the model of the pickled classifier: its "
+            f"{path} is not the model of the pickled classifier: its "
             "SHA-256 differs. Load it with Classifier.load and pickle it again"
         )
     return classifier

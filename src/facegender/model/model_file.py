@@ -45,6 +45,10 @@ DIGEST_KEY = "facegender.sha256"
 MODEL_NAME = "model.onnx"
 """Name of the model file in a run folder."""
 
+SHIPPED_MODELS = ("best", "fast", "open")
+"""Names of the models that ship; the first is the default."""
+
+_WEIGHTS = Path(__file__).parent / "weights"
 _DIGEST_MARK = DIGEST_KEY.encode() + b"\x12\x40"  # protobuf: key, then a 64-byte value
 _DESCRIPTION_MARK = bytes((10, len(DESCRIPTION_KEY))) + DESCRIPTION_KEY.encode() + b"\x12"
 _BLANK_DIGEST = b"0" * 64
@@ -162,9 +166,33 @@ class ModelFile:
     digest: str
 
 
-def shipped_model() -> Path:
-    """Return the path of the model file that ships with the package."""
-    return Path(__file__).parent / "weights" / "best.onnx"
+def shipped_model(name: str = SHIPPED_MODELS[0]) -> Path:
+    """Return the path of a model file that ships with the package.
+
+    Args:
+        name: one of :data:`SHIPPED_MODELS`.
+    """
+    return _WEIGHTS / f"{name}.onnx"
+
+
+def shipped_name(path: Path) -> str | None:
+    """Return the name of a model file if it is one that ships, else None."""
+    is_shipped = path.parent == _WEIGHTS and path.stem in SHIPPED_MODELS
+    return path.stem if is_shipped else None
+
+
+def find_model(path: Path | None) -> Path:
+    """Return the path of a model that is given by name or path.
+
+    Args:
+        path: a name of :data:`SHIPPED_MODELS`, or a path; None is the default model. A file or run
+            folder of that name comes first.
+    """
+    if path is None:
+        return shipped_model()
+    if str(path) in SHIPPED_MODELS and not (path.is_file() or (path / MODEL_NAME).exists()):
+        return shipped_model(str(path))
+    return path
 
 
 def read_model_file(
@@ -173,7 +201,8 @@ def read_model_file(
     """Read and verify a model file.
 
     Args:
-        path: a model file, a run folder with ``model.onnx``, or None for the model that ships.
+        path: a model file, a run folder with ``model.onnx``, a name of :data:`SHIPPED_MODELS`, or
+            None for the default model.
         runtime: one of :data:`facegender.model.runtime.RUNTIMES`.
         threads: number of concurrent runs of the network.
 
@@ -182,7 +211,7 @@ def read_model_file(
         ModelFileError: the file is missing, no facegender model file, damaged, or has a
             description (labels, format, rules) that this version does not support.
     """
-    path = shipped_model() if path is None else Path(path)
+    path = find_model(path)
     try:
         if path.is_dir():
             path = path / MODEL_NAME
@@ -193,7 +222,11 @@ def read_model_file(
                 )
         graph = path.read_bytes()
     except OSError as error:
-        raise ModelFileError(f"Cannot read the model file {path}: {error.strerror}") from error
+        names = ", ".join(SHIPPED_MODELS)
+        hint = "" if path.suffix else f". The models that ship are {names}"
+        raise ModelFileError(
+            f"Cannot read the model file {path}: {error.strerror}{hint}"
+        ) from error
     recorded = recorded_digest(graph)
     if recorded is None:
         raise ModelFileError(

@@ -196,7 +196,7 @@ def _licenses() -> dict[str, str]:
         OutputError: a license text is not installed.
     """
     texts: dict[str, str] = {}
-    for name in ("LICENSE", "LICENSE-MODEL"):
+    for name in ("LICENSE", "LICENSE-MODEL", "LICENSE-OPEN"):
         texts[f"facegender-{name}.txt"] = _license("facegender", name, _HERE.parents[2] / name)
     import onnxruntime
 

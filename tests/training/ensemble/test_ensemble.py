@@ -64,6 +64,7 @@ def test_the_file_is_the_calibrated_join_of_all_members(
     assert (found.name, found.license) == ("mean-ensemble", "none")
     assert "dlib's gender classifier" in found.pretrained
     members = Members(
+        32,
         onnx.load(trained),
         load_gender_classifier(OPTIONS, open_networks),
         onnx.load(tmp_path / GATING_NAME),

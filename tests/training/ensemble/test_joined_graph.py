@@ -45,6 +45,7 @@ def test_log_odds_are_added_with_the_weight_of_the_gating_network(strength: floa
     pixels = np.ascontiguousarray(np.broadcast_to(pixels, (40, 32, 32, 3)))  # any view is the same
     trained = onnx.load_from_string(build_model())
     members = Members(
+        32,
         trained,
         red_is_male(strength),
         gating_network.export_gating_network(gating),

