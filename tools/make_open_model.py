@@ -41,7 +41,7 @@ from facegender.training.evaluation.calibration import find_temperature
 from facegender.training.evaluation.evaluate import predict_cached
 from facegender.training.export.model_export import add_description, weights_to_float16
 
-OPTIONS = EnsembleOptions(alignment_epochs=150, gating_epochs=250)
+OPTIONS = EnsembleOptions(alignment_epochs=80, gating_epochs=120)
 CROP_SIZE = 64
 """Side of the model's input, in pixels; the classifier sees 32 of its own."""
 

