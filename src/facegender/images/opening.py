@@ -187,6 +187,7 @@ def _open_tiff_with_pillow(data: bytes, number: int, limits: ImageLimits) -> Ima
     image = Image.open(io.BytesIO(data), formats=("TIFF",))
     image.seek(number)
     check_size(image.width, image.height, limits)
+    image.info.pop("xmp", None)  # else Pillow turns by it, and the default of the tag is upright
     image.load()
     return image.copy()
 

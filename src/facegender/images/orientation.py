@@ -22,6 +22,8 @@ _XMP_SIDES = (
     (b"tiff:ImageWidth", b"tiff:ImageLength"),
     (b"exif:PixelXDimension", b"exif:PixelYDimension"),
 )
+# Fractions of its size at which a JPEG may have been decoded.
+_SCALES = (1, 2, 4, 8)
 # Pillow turns a TIFF while it decodes it, and the codec of JPEG XL does, too.
 _UPRIGHT_FORMATS = frozenset(("TIFF", "JXL"))
 # The format has transformations of its own, which their decoders have applied or put in the EXIF.
@@ -87,9 +89,11 @@ def _xmp_orientation(image: Image.Image) -> int | None:
     orientation = _xmp_number(text, b"tiff:Orientation")
     if orientation is None or not 1 <= orientation <= 8:
         return None
-    stated = [tuple(_xmp_number(text, side) for side in sides) for sides in _XMP_SIDES]
-    is_turned = image.width != image.height and image.size[::-1] in stated
-    return 1 if orientation >= 5 and is_turned else orientation
+    if orientation < 5 or image.width == image.height:
+        return orientation
+    stated = [tuple(_xmp_number(text, side) or 0 for side in sides) for sides in _XMP_SIDES]
+    decoded = {tuple(-(-side // scale) for side in sides) for sides in stated for scale in _SCALES}
+    return 1 if image.size[::-1] in decoded else orientation
 
 
 def _xmp_number(xmp: bytes, name: bytes) -> int | None:
