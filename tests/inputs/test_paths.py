@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -161,6 +162,43 @@ def test_an_encrypted_member_is_a_row(here: Path) -> None:
 def test_what_is_not_there(here: Path, named: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         collect_inputs([named])
+
+
+@pytest.mark.parametrize(
+    ("named", "end"),
+    [
+        ("p [2024]/*.png", "The folder p [2024] exists: to read it, write p [[]2024]/*.png"),
+        ("p [2024]/x/[ab].png", "to read it, write p [[]2024]/x/[ab].png"),
+        ("./p [2024]//*.png", "to read it, write ./p [[]2024]//*.png"),
+        ("p [2024]/*.gif", "exists, but nothing in it matches p [[]2024]/*.gif either"),
+        ("IMG[1].png", "If they are part of the name, write [[] for [: IMG[[]1].png"),
+        ("p [[]2024]/*.gif", "gif. Check its folder and suffix"),
+    ],
+)
+def test_brackets_in_a_pattern(here: Path, named: str, end: str) -> None:
+    Path("p [2024]/x").mkdir(parents=True)
+    for name in ("p [2024]/1.png", "p [2024]/x/a.png"):
+        Path(name).write_bytes(GOOD)
+    with pytest.raises(InputError) as error:
+        collect_inputs([named])
+    assert str(error.value).startswith(f"No file matches the pattern {named}.")
+    assert str(error.value).endswith(end)
+    assert ("one of the characters between them" in str(error.value)) == ("[[]" not in named)
+    for written in re.findall(r"to read it, write (.*)", str(error.value)):
+        assert len(list(collect_inputs([written]))) == 1
+    assert len(list(collect_inputs(["p [2024]"]))) == 1  # a name that exists is no pattern
+
+
+def test_images_in_subfolders_are_counted(here: Path) -> None:
+    Path("b/notes.md").write_bytes(b"x")
+    Path("b/@eaDir").mkdir()
+    Path("b/@eaDir/1.png").write_bytes(GOOD)
+    assert collect_inputs(["."]).count_in_subfolders(99) == 3
+    assert collect_inputs(["."]).count_in_subfolders(2) == 2
+    assert collect_inputs(["."], exclude=["c"]).count_in_subfolders(99) == 2
+    assert collect_inputs([".", "b"]).count_in_subfolders(99) == 2  # b is an input itself
+    assert collect_inputs(["."], recursive=True).count_in_subfolders(99) == 0
+    assert collect_inputs(["1.png"]).count_in_subfolders(99) == 0
 
 
 def test_our_own_files_are_no_input(here: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from facegender.errors import InputError
-from facegender.images.formats import HEAD_BYTES, looks_like_image
+from facegender.images.formats import HEAD_BYTES, looks_like_archive, looks_like_image
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 """Suffixes of text lists of names."""
@@ -34,7 +34,7 @@ def read_list_file(path: Path) -> list[str]:
     """Read a list of names from a file, a named pipe or ``/dev/fd``; it is opened once.
 
     Raises:
-        InputError: it is missing, cannot be read, or is too large for a list.
+        InputError: it is missing, cannot be read, is too large for a list, or is no text.
     """
     try:
         found = path.stat()
@@ -55,7 +55,7 @@ def read_standard_input(stream: BinaryIO | None) -> list[str]:
         stream: what is read instead; None takes standard input.
 
     Raises:
-        InputError: standard input is closed, or it is too large for a list.
+        InputError: standard input is closed, too large for a list, or no text.
     """
     if stream is None:
         if sys.stdin is None:
@@ -76,13 +76,22 @@ def read_list(text: bytes) -> list[str]:
 
 def _read_bounded(name: str, stream: BinaryIO) -> list[str]:
     """Read a list of local paths, but not an endless stream."""
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
     while part := stream.read(1 << 20):
+        if not parts:
+            _check_text(name, part[:HEAD_BYTES])
         parts.append(part)
         size += len(part)
         if size > MAX_LIST_BYTES:
             raise InputError(_describe_size(name))
     return [Path(line).as_posix() for line in read_list(b"".join(parts))]
+
+
+def _check_text(name: str, head: bytes) -> None:
+    """Check that the first bytes of a list are neither an image nor an archive, nor a hole."""
+    if looks_like_image("", head) or looks_like_archive(head) or head.startswith(b"\0\0"):
+        raise InputError(f"{name} is not a list of names: one path per line is expected")
 
 
 def _describe_size(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
@@ -26,8 +26,8 @@ from facegender.inputs.exclusions import is_excluded
 from facegender.inputs.lists import is_list, read_list_file, read_standard_input
 from facegender.inputs.sources import Archive, Folder, InputFile
 
-MAX_ENTRIES_COUNTED = 20_000
-"""Maximum number of files and folders that are counted in subfolders that are not included."""
+MAX_ENTRIES_COUNTED = 50_000
+"""Maximum number of files and folders that are looked at in subfolders that are not included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +68,21 @@ class Inputs:
         listed = {os.path.dirname(name) for each in folders if each.is_list for name in each.names}  # noqa: PTH120
         return {each.root for each in folders if not each.is_list} | set(map(Path, listed))
 
-    def count_in_subfolders(self) -> int:
+    def count_in_subfolders(self, limit: int) -> int:
         """Count the images, by suffix, in subfolders that are not included.
 
-        It looks at no more than :data:`MAX_ENTRIES_COUNTED` files and folders, so that it takes
-        less than a second.
+        Args:
+            limit: where counting ends. It also ends after :data:`MAX_ENTRIES_COUNTED` files and
+                folders, so that it takes less than a second.
         """
         if self.is_recursive:
             return 0
         roots = [each.root for each in self.sources if isinstance(each, Folder) if not each.is_list]
-        names = chain.from_iterable(_walk_subfolders(root, self.exclude) for root in roots)
-        return sum(looks_like_image(name, b"") for name in islice(names, MAX_ENTRIES_COUNTED))
+        named = {os.path.abspath(root) for root in roots}  # noqa: PTH100
+        names = chain.from_iterable(_walk_subfolders(root, self.exclude, named) for root in roots)
+        looked_at = islice(names, MAX_ENTRIES_COUNTED)
+        images = (name for name in looked_at if looks_like_image(name, b""))
+        return sum(1 for _ in islice(images, limit))
 
 
 def collect_inputs(
@@ -99,7 +103,7 @@ def collect_inputs(
         names: folders, image files, archives (tar, compressed or not, and zip), text lists
             (:data:`LIST_SUFFIXES`: one name per line), patterns with ``*``, or ``-`` for a list
             on standard input.
-        lists: text lists with any name, also named pipes; each is read once.
+        lists: text lists with any name, also named pipes, or ``-``; each is read once.
         exclude: patterns of files and folders that are left out of folders, archives and lists,
             besides :data:`facegender.inputs.exclusions.LITTER`; see
             :func:`facegender.inputs.exclusions.is_excluded`.
@@ -110,9 +114,12 @@ def collect_inputs(
     Raises:
         InputError: an input is missing or cannot be listed, or a pattern matches nothing.
     """
-    expanded = chain.from_iterable(_expand(os.fspath(name)) for name in names)
+    list_names = [os.fspath(name) for name in lists]
+    on_stdin = [name for name in list_names if name == "-"]
+    expanded = chain.from_iterable(_expand(os.fspath(name)) for name in [*names, *on_stdin])
     unique = list({os.path.normpath(name): name for name in expanded}.values())
-    list_paths = list({os.path.normpath(name): Path(name) for name in lists}.values())
+    list_names = [name for name in list_names if name != "-"]
+    list_paths = list({os.path.normpath(name): Path(name) for name in list_names}.values())
     is_single = len(unique) == 1 and not list_paths
     sources: list[Folder | Archive] = []
     files: list[str] = []
@@ -201,12 +208,27 @@ def _parents(name: str) -> list[str]:
 def _describe_pattern(name: str) -> str:
     """Say that no file matches a pattern, and how to write brackets that are part of a name."""
     message = f"No file matches the pattern {name}."
-    if "[" not in name:
+    if "[" not in name.replace("[[]", ""):
         return f"{message} Check its folder and suffix"
-    return (
-        f"{message} [ and ] are a pattern for one character. If they are part of the name, write "
-        f"[[] for [: {name.replace('[', '[[]')}"
-    )
+    message = f"{message} [ and ] are a pattern for one of the characters between them."
+    folder = _literal_folder(name)
+    if folder is None:
+        escaped = name.replace("[", "[[]")
+        return f"{message} If they are part of the name, write [[] for [: {escaped}"
+    escaped = escape(folder) + name[len(folder) :]
+    if glob(escaped, recursive=True):  # noqa: PTH207
+        return f"{message} The folder {folder} exists: to read it, write {escaped}"
+    return f"{message} The folder {folder} exists, but nothing in it matches {escaped} either"
+
+
+def _literal_folder(pattern: str) -> str | None:
+    """Return the folder of a pattern that exists under the name that the pattern spells."""
+    folder = os.path.dirname(pattern)  # noqa: PTH120  (Path would change its spelling)
+    while has_magic(folder):
+        if Path(folder).is_dir():
+            return folder
+        folder = os.path.dirname(folder)  # noqa: PTH120
+    return None
 
 
 def _without_repeats(names: list[str]) -> list[str]:
@@ -222,11 +244,22 @@ def _is_archive(path: Path) -> bool:
         return False  # reported when the file is read
 
 
-def _walk_subfolders(root: Path, exclude: Sequence[str]) -> Iterator[str]:
-    """Yield the names of the files in subfolders; an empty name for each folder."""
+def _walk_subfolders(root: Path, exclude: Sequence[str], named: set[str]) -> Iterator[str]:
+    """Yield the names of the files in subfolders; an empty name for each folder.
+
+    Args:
+        root: the folder.
+        exclude: patterns of what is left out.
+        named: absolute paths of folders that are inputs themselves, whose files are left out.
+    """
     for folder, folders, files in os.walk(root):
         inside = Path(folder).relative_to(root).as_posix()
-        folders[:] = [name for name in folders if not is_excluded(f"{inside}/{name}", exclude)]
+        folders[:] = [
+            name
+            for name in folders
+            if not is_excluded(f"{inside}/{name}", exclude)
+            and os.path.abspath(f"{folder}/{name}") not in named  # noqa: PTH100
+        ]
         yield ""
         if inside != ".":
             yield from (name for name in files if not is_excluded(f"{inside}/{name}", exclude))
