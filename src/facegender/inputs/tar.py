@@ -173,8 +173,19 @@ def _members(archive: tarfile.TarFile) -> Iterator[tuple[int, tarfile.TarInfo]]:
     number = 0
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]  # else memory grows
+        if member.size < 0:
+            raise tarfile.ReadError(f"impossible size {member.size} of {member.name}")
         yield number, member
+        _skip_content(archive)
         number += 1
+
+
+def _skip_content(archive: tarfile.TarFile) -> None:
+    """Read up to the next header; tarfile does not stop at the end of the file."""
+    stream = archive.fileobj
+    while stream is not None and (left := archive.offset - stream.tell()) > 0:
+        if not stream.read(min(left, 1 << 20)):
+            raise tarfile.ReadError("unexpected end of data")
 
 
 @contextmanager
