@@ -160,6 +160,60 @@ def test_no_images(
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: No images found in")
     assert ("(skipped 1: 1 .txt)" in err) == bool(files)
+    assert "--recursive" not in err and "--exclude" not in err
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a/1.png": MALE}, "There is 1 image in subfolders; --recursive includes them"),
+        ({"a/1.png": MALE, "a/b/2.png": MALE}, "There are 2 images in subfolders; --recursive"),
+        ({"a/1.png": MALE, "notes.txt": b"x"}, "(skipped 1: 1 .txt). There is 1 image"),
+        ({"excluded.png": MALE}, ". --exclude may leave them out"),
+    ],
+)
+def test_images_elsewhere_only(
+    files: dict[str, bytes],
+    message: str,
+    run: Callable[..., int],
+    photos: Photos,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("process_results.json").write_text("earlier")
+    assert run("predict", photos(files), "--exclude", "excluded*", "--report", "r.html") == 2
+    assert Path("process_results.json").read_text() == "earlier"
+    assert written() == ["process_results.json"]
+    out, err = capsys.readouterr()
+    assert out == "" and message in err
+
+
+def test_images_in_subfolders_are_left_out_aloud(
+    run: Callable[..., int], photos: Photos, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = photos({**TWO, "a/1.png": MALE, "a/b/2.png": MALE, "a/notes.txt": b"x"})
+    note = "Left out: there are 2 images in subfolders; --recursive includes them\n"
+    assert run("predict", folder) == 0
+    assert note in capsys.readouterr().out
+    assert len(json.loads(Path("process_results.json").read_text())) == 2
+    assert run("predict", folder, "--exclude", "b") == 0
+    assert "Left out: there is 1 image in" in capsys.readouterr().out
+    assert run("predict", folder, "--recursive") == 0
+    assert "Left out" not in capsys.readouterr().out
+    assert len(json.loads(Path("process_results.json").read_text())) == 4
+
+
+def test_lists_and_patterns_of_what_is_left_out(run: Callable[..., int], photos: Photos) -> None:
+    folder = photos({**TWO, "2_edited.png": MALE, "private/1.png": MALE})
+    options = ("--recursive", "--exclude", "*_edited.*", "--exclude", "private/")
+    assert run("predict", folder, *options) == 0
+    assert list(json.loads(Path("process_results.json").read_text())) == ["2.png", "10.png"]
+    Path("names").write_text(f"{folder}/10.png\n{folder}/private/1.png\n")
+    Path("more.csv").write_text(f"{folder}/2.png\n")
+    assert run("predict", "--list", "names", "--list", "more.csv", "--exclude", "private") == 0
+    keys = [f"{folder}/2.png", f"{folder}/10.png"]
+    assert list(json.loads(Path("process_results.json").read_text())) == keys
+    assert run("predict", "--list", "names", "-o", "names") == 2  # it is an input
+    assert len(Path("names").read_text().splitlines()) == 2
 
 
 def test_options(
@@ -185,7 +239,14 @@ def test_names_that_are_no_unicode(run: Callable[..., int], photos: Photos) -> N
 
 
 WRONG_USE: dict[str, tuple[list[str], str]] = {
-    "no folder": (["predict"], "Missing argument"),
+    "no folder": (["predict"], "Missing argument INPUT"),
+    "no list": (["predict", "--list", "gone"], "Cannot read the list gone: No such file"),
+    "brackets": (["predict", "photo[s]/*.tiff"], "write [[] for [: photo[[]s]/*.tiff"),
+    "cluster, list": (["predict", "--list", "gone", "--cluster", "auto"], "--list does not go"),
+    "cluster, exclude": (
+        ["predict", "photos", "--exclude", "x", "--cluster", "auto"],
+        "--exclude does not go",
+    ),
     "missing folder": (["predict", "nowhere"], "Folder not found: nowhere"),
     "a pattern": (["predict", "photos/*.tiff"], "No file matches the pattern"),
     "faces": (["predict", "photos", "--faces", "some"], "not one of auto, detect, whole"),

@@ -21,18 +21,40 @@ from facegender.cli.options import (
 )
 from facegender.cli.progress import printable, show_summary, with_progress
 from facegender.cli.verb import verb
-from facegender.errors import InputError
+from facegender.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from facegender.results.summary import RunSummary
 
+BROKEN_PIPE = 141
+"""Exit code if the reader of the output closes it: that of a command that SIGPIPE ends."""
 
 Inputs: TypeAlias = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
-        metavar="INPUT...",
+        metavar="INPUT",
         help="Folders, images, .tar, .tar.gz or .zip files, .txt lists of names, or '-' for "
         "names on standard input. They are never changed.",
+        show_default=False,
+    ),
+]
+Lists: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--list",
+        metavar="FILE",
+        help="Read the images whose paths are in FILE, one per line; a pipe or '-' works, too. "
+        "May be repeated.",
+        show_default=False,
+    ),
+]
+Exclude: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Leave out files and folders whose name or path inside the input matches, such as "
+        "'*_edited.jpg'. May be repeated.",
+        show_default=False,
     ),
 ]
 Output: TypeAlias = Annotated[
@@ -122,7 +144,7 @@ ShardSize: TypeAlias = Annotated[
     )
 )
 def predict(
-    inputs: Inputs,
+    inputs: Inputs = None,
     output: Output = Path("process_results.json"),
     details: Details = None,
     details_format: DetailsFormat = None,
@@ -131,6 +153,8 @@ def predict(
     anonymize: Anonymize = False,
     faces: Faces = "auto",
     recursive: Recursive = False,
+    exclude: Exclude = None,
+    lists: Lists = None,
     model: Model = None,
     detector: Detector = None,
     runtime: Runtime = "auto",
@@ -152,6 +176,9 @@ def predict(
     Exit codes: 0, every image was read; 1, some could not be read, the
     results are written; 2, wrong use or no images, nothing was written.
     """
+    if not inputs and not lists:
+        raise InputError("Missing argument INPUT...: name a folder or images, or give --list FILE")
+    inputs, lists = inputs or [], lists or []
     # Before NumPy is imported, whose threads would spin for 50 ms of a core
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from facegender.images.formats import DEFAULT_IMAGE_LIMITS, ImageLimits
@@ -161,10 +188,19 @@ def predict(
         max_pixels or DEFAULT_IMAGE_LIMITS.pixels, max_bytes or DEFAULT_IMAGE_LIMITS.bytes
     )
     options = PredictOptions(
-        faces, min_confidence, recursive, retry_errors, limits, detector, timeout
+        faces=faces,
+        min_confidence=min_confidence,
+        recursive=recursive,
+        retry_errors=retry_errors,
+        limits=limits,
+        detector=detector,
+        timeout=timeout,
+        exclude=tuple(exclude or ()),
     )
     if cluster is not None:
         refused = {
+            "--list": lists,
+            "--exclude": exclude,
             "--details": details,
             "--format": details_format,
             "--report": report,
@@ -174,7 +210,7 @@ def predict(
             "--unknown": unknown,
         }
         if given := [option for option, value in refused.items() if value]:
-            raise InputError(f"{given[0]} does not go with --cluster, which writes Parquet shards")
+            raise InputError(f"{given[0]} does not go with --cluster")
         from facegender.cli.cluster import predict_on_cluster
 
         return predict_on_cluster(cluster, inputs, output, options, model, shard_size, quiet=quiet)
@@ -186,17 +222,23 @@ def predict(
     outputs = PredictOutputs(
         output, details, details_format, report, annotate, anonymize, write_unknown=unknown
     )
-    summary = predict_to_files(
-        inputs,
-        outputs,
-        options,
-        model=model,
-        runtime=runtime,
-        progress=None if quiet else with_progress,
-        on_message=None if quiet else lambda text: typer.echo(text, err=True),
-    )
+    try:
+        summary = predict_to_files(
+            inputs,
+            outputs,
+            options,
+            lists=lists,
+            model=model,
+            runtime=runtime,
+            progress=None if quiet else with_progress,
+            on_message=None if quiet else lambda text: typer.echo(text, err=True),
+        )
+    except OutputError as error:
+        if isinstance(error.__cause__, BrokenPipeError) and outputs.has_only_streams:
+            return BROKEN_PIPE  # the reader has what it wanted, and no file is missing
+        raise
     if not quiet:
-        _print_summary(summary, inputs, err=outputs.has_standard_output)
+        _print_summary(summary, [*inputs, *map(str, lists)], err=outputs.has_standard_output)
     return 1 if summary.has_failures else 0
 
 
@@ -205,9 +247,9 @@ def _print_summary(summary: RunSummary, inputs: list[str], *, err: bool) -> None
     with suppress(BrokenPipeError):
         for name in summary.not_annotated:
             typer.echo(f"No annotated copy: {printable(name)}", err=err)
-        if summary.counts["unreadable"] and summary.journal:
+        if summary.journal:
             typer.echo(
-                "To retry only the unreadable images, run it again with --retry-errors (it uses "
+                "To retry only what was not read, run it again with --retry-errors (it uses "
                 f"{printable(summary.journal)}; you may delete that file)",
                 err=err,
             )

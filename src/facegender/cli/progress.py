@@ -77,7 +77,7 @@ def show_summary(summary: RunSummary, inputs: str, *, err: bool = False) -> None
         inputs: as the user named them.
         err: print to standard error.
     """
-    from facegender.results.summary import count_of
+    from facegender.results.summary import count_of, describe_subfolders
 
     images = summary.images
     lines = [] if images else [f"No images found in {inputs}"]
@@ -97,7 +97,10 @@ def show_summary(summary: RunSummary, inputs: str, *, err: bool = False) -> None
             f"{rate if images > 1 else ''}"
         )
     if summary.resumed:
-        lines.append(f"{summary.resumed:,} of them are from an earlier run")
+        verb = "is" if summary.resumed == 1 else "are"
+        lines.append(f"{summary.resumed:,} of them {verb} from an earlier run")
+    if inside := describe_subfolders(summary.in_subfolders):
+        lines.append(f"Left out: there {inside}; --recursive includes them")
     if summary.outputs:
         names = ("standard output" if name == "-" else name for name in summary.outputs)
         lines.append(f"results: {', '.join(names)}")

@@ -61,6 +61,8 @@ def predict_to_shards(
     started = time.perf_counter()
     if options.detector is not None:
         raise InputError("--detector does not go with --cluster: it is a file of this machine")
+    if options.exclude:
+        raise InputError("--exclude does not go with --cluster")
     location = _output_location(output)
     network = read_model_file(model)
     classifier = Classifier(network)

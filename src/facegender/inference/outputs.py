@@ -64,6 +64,11 @@ class PredictOutputs:
         return tuple(str(path) for path in [*self.files.values(), *last])
 
     @property
+    def has_only_streams(self) -> bool:
+        """Whether no file or folder is written, only standard output, pipes and devices."""
+        return self.annotate is None and all(map(is_stream, self.files.values()))
+
+    @property
     def has_standard_output(self) -> bool:
         """Whether one of them is standard output."""
         return any(is_standard_output(path) for path in self.files.values())

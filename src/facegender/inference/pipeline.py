@@ -71,6 +71,8 @@ class PredictOptions:
         limits: maximum pixels and bytes per image.
         detector: a YuNet file for OpenCV instead of the detector that ships.
         timeout: seconds to read one image.
+        exclude: shell patterns of files and folders that are left out, besides the litter of
+            systems and photo servers.
     """
 
     faces: str = "auto"
@@ -80,6 +82,7 @@ class PredictOptions:
     limits: ImageLimits = DEFAULT_IMAGE_LIMITS
     detector: Path | None = None
     timeout: float = TIMEOUT_SECONDS
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the face mode.

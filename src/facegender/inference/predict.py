@@ -27,7 +27,14 @@ from facegender.inference.pipeline import (
 from facegender.inputs.paths import Inputs, collect_inputs
 from facegender.results.output_file import is_stream
 from facegender.results.predictions import Prediction
-from facegender.results.summary import RunSummary, SummaryCounter, count_of, describe_skipped
+from facegender.results.summary import (
+    MAX_IN_SUBFOLDERS,
+    RunSummary,
+    SummaryCounter,
+    count_of,
+    describe_skipped,
+    describe_subfolders,
+)
 
 if TYPE_CHECKING:  # loaded only by a run that writes a report
     from facegender.results.report import ReportInfo
@@ -82,6 +89,7 @@ def predict_to_files(
     outputs: PredictOutputs | None = None,
     options: PredictOptions | None = None,
     *,
+    lists: Sequence[str | PathLike[str]] = (),
     model: str | PathLike[str] | None = None,
     runtime: str = "auto",
     progress: ProgressWrapper | None = None,
@@ -102,6 +110,8 @@ def predict_to_files(
         inputs: folders, images, archives, lists or patterns; see the guide of ``predict``.
         outputs: the files to write; None writes ``process_results.json``.
         options: how to predict.
+        lists: files of any name with the path of one image per line, pipes, or ``-`` for standard
+            input.
         model: a model file or run folder; None takes the model that ships.
         runtime: one of :data:`facegender.model.runtime.RUNTIMES`.
         progress: wraps the stream of results, as tqdm does.
@@ -123,12 +133,18 @@ def predict_to_files(
     started = time.perf_counter()
     names = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     outputs, options = outputs or PredictOutputs(), options or PredictOptions()
-    files = collect_inputs(names, recursive=options.recursive, limits=options.limits)
+    files = collect_inputs(
+        names,
+        lists=lists,
+        exclude=options.exclude,
+        recursive=options.recursive,
+        limits=options.limits,
+    )
     model = None if model is None else Path(model)
     check_outputs(outputs, files, model, options.detector)
     _check_detector(options.detector)
     counter = SummaryCounter()
-    run = _Run(names, files, outputs, options, counter, progress, on_message)
+    run = _Run([*names, *lists], files, outputs, options, counter, progress, on_message)
     try:
         summary = run.predict(model, runtime)
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -175,7 +191,7 @@ class _Run:
                 written = writers.write(result)
                 counter.add(written.rows, is_cached=written.is_cached)
             if not counter.images:
-                raise InputError(_describe_nothing(self.names, counter))
+                raise InputError(_describe_nothing(self.names, counter, self.files))
             paths = outputs.paths
             if not counter.has_read_any and _has_content(outputs.results):
                 writers.results.discard()
@@ -189,7 +205,10 @@ class _Run:
         elif journal is not None:
             journal.remove()
         return counter.summary(
-            outputs=paths, not_annotated=writers.not_annotated, journal=kept_journal
+            outputs=paths,
+            not_annotated=writers.not_annotated,
+            journal=kept_journal,
+            in_subfolders=self.files.count_in_subfolders(MAX_IN_SUBFOLDERS),
         )
 
     def _open_journal(self, classifier: Classifier, stack: ExitStack) -> Journal | None:
@@ -207,11 +226,16 @@ class _Run:
             self.on_message(message)
 
 
-def _describe_nothing(names: Sequence[str | PathLike[str]], counter: SummaryCounter) -> str:
-    """Say that no image was found, and what was found instead."""
+def _describe_nothing(
+    names: Sequence[str | PathLike[str]], counter: SummaryCounter, files: Inputs
+) -> str:
+    """Say that no image was found, what was found instead, and where there are images."""
     skipped = describe_skipped(counter.skipped)
     found = f" (skipped {counter.counts['skipped']:,}: {skipped})" if skipped else ""
-    return f"No images found in {', '.join(os.fspath(name) for name in names)}{found}"
+    message = f"No images found in {', '.join(os.fspath(name) for name in names)}{found}"
+    if inside := describe_subfolders(files.count_in_subfolders(MAX_IN_SUBFOLDERS)):
+        return f"{message}. There {inside}; --recursive includes them"
+    return f"{message}. --exclude may leave them out" if files.exclude else message
 
 
 def _has_content(path: Path) -> bool:

@@ -18,6 +18,9 @@ MAX_ERRORS_LISTED = 5
 MAX_ANSWERS_LISTED = 5
 """Number of answers that a summary lists."""
 
+MAX_IN_SUBFOLDERS = 10_000
+"""Number at which counting the images in subfolders ends."""
+
 _MAX_SUFFIXES_LISTED = 5
 
 
@@ -38,6 +41,8 @@ class RunSummary:
         outputs: the paths or URLs that were written.
         journal: the journal that stays for ``--retry-errors``; empty if every image was read.
         seconds: wall-clock time.
+        in_subfolders: number of images, by suffix, in subfolders that were left out;
+            :data:`MAX_IN_SUBFOLDERS` if there are as many or more.
     """
 
     counts: Mapping[str, int]
@@ -51,6 +56,7 @@ class RunSummary:
     outputs: tuple[str, ...] = ()
     journal: str = ""
     seconds: float = 0.0
+    in_subfolders: int = 0
 
     @property
     def images(self) -> int:
@@ -131,6 +137,7 @@ class SummaryCounter:
         not_annotated: Sequence[str] = (),
         journal: str = "",
         seconds: float = 0.0,
+        in_subfolders: int = 0,
     ) -> RunSummary:
         """Return the counts so far.
 
@@ -139,6 +146,7 @@ class SummaryCounter:
             not_annotated: images whose annotated copy could not be drawn.
             journal: the journal that stays.
             seconds: wall-clock time.
+            in_subfolders: number of images in subfolders that were left out.
         """
         return RunSummary(
             counts=dict(self.counts),
@@ -152,6 +160,7 @@ class SummaryCounter:
             outputs=tuple(outputs),
             journal=journal,
             seconds=seconds,
+            in_subfolders=in_subfolders,
         )
 
 
@@ -179,12 +188,20 @@ def count_of(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def describe_subfolders(number: int) -> str:
+    """Say how many images are in subfolders: ``are 12 images in subfolders``; empty for 0."""
+    if not number:
+        return ""
+    more = " or more" if number >= MAX_IN_SUBFOLDERS else ""
+    return f"{'is' if number == 1 else 'are'} {count_of(number, 'image')}{more} in subfolders"
+
+
 def describe_skipped(skipped: Mapping[str, int]) -> str:
     """Return the number of skipped files by suffix, such as ``2 .txt, 1 .pdf``."""
     ordered = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
     shown = [f"{count:,} {suffix}" for suffix, count in ordered[:_MAX_SUFFIXES_LISTED]]
     if others := sum(count for _, count in ordered[_MAX_SUFFIXES_LISTED:]):
-        shown.append(f"{others:,} others")
+        shown.append(f"{others:,} other{'' if others == 1 else 's'}")
     return ", ".join(shown)
 
 
