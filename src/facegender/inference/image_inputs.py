@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -102,6 +103,9 @@ def _read_file(file: BinaryFile) -> bytes:
     limits = DEFAULT_IMAGE_LIMITS
     try:
         if getattr(file, "seekable", lambda: False)():
+            size = _size(file)
+            if size > limits.bytes:
+                raise UnreadableImageError(describe_excess(size, limits))
             file.seek(0)  # type: ignore[attr-defined]  # as Pillow does
         data: object = file.read(limits.bytes + 1)
     except OSError as error:
@@ -112,6 +116,14 @@ def _read_file(file: BinaryFile) -> bytes:
     if len(data) > limits.bytes:
         raise UnreadableImageError(describe_excess(len(data), limits))
     return bytes(data)
+
+
+def _size(file: BinaryFile) -> int:
+    """Return the size of an open file in bytes; 0 if it is known only after reading."""
+    try:
+        return int(file.seek(0, os.SEEK_END))  # type: ignore[attr-defined]
+    except (OSError, TypeError, ValueError):  # a compressed file
+        return 0
 
 
 def _from_array(values: NDArray[Any]) -> Pixels:
