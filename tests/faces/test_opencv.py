@@ -50,13 +50,15 @@ def opencv_form(side: int | None) -> bytes:
     for name, size in sizes.items():
         places = np.array([1, -1, size], np.int64)
         graph.initializer.append(numpy_helper.from_array(places, f"shape_{name}"))
-    for name, size in sizes.items():
-        for stride in STRIDES:
-            product = made_by[f"product{stride}"]
-            _, box, points = made_by[f"all{stride}"].input
-            source = dict(
-                zip(sizes, (product.input[0], product.input[1], box, points), strict=True)
-            )[name]
+    parts = numpy_helper.from_array(np.array([sizes["bbox"], sizes["kps"]], np.int64), "parts")
+    graph.initializer.append(parts)
+    for stride in STRIDES:
+        _, places = made_by[f"all{stride}"].input
+        halves = [f"box{stride}", f"points{stride}"]
+        nodes.append(helper.make_node("Split", [places, "parts"], halves, axis=1))
+        sources = dict(zip(sizes, [*made_by[f"product{stride}"].input, *halves], strict=True))
+        for name, size in sizes.items():
+            source = sources[name]
             output, turned = f"{name}_{stride}", f"{name}_{stride}_turned"
             nodes.append(helper.make_node("Transpose", [source], [turned], perm=[0, 2, 3, 1]))
             nodes.append(helper.make_node("Reshape", [turned, f"shape_{name}"], [output]))
