@@ -19,7 +19,7 @@ from benchmarks.accuracy.baselines import BASELINES
 from benchmarks.speed import accuracy_loss, frameworks, limits, profiles
 from benchmarks.speed.images import Bench, log
 from benchmarks.speed.measure import Row, combined_rate, in_turns, predict, ratios
-from facegender.faces.yunet import Letterbox, YuNet
+from facegender.faces.yunet import Letterbox, search_scales
 from facegender.inference.preprocess import DETECTION_SIDE
 from facegender.model.runtime import count_cores
 
@@ -66,7 +66,7 @@ def _over_bound(bench: Bench, name: str, runtime: str, faces: str) -> Row:
     }
     if faces == "auto":
         with Image.open(files[0]) as crop:
-            side = len(Letterbox.of(crop, *YuNet.scales(crop)[0]).pixels)
+            side = len(Letterbox.of(crop, *search_scales(max(crop.size))[0]).pixels)
         bounds["detector"] = lambda: limits.detector_rate(side, count_cores(), bench.seconds)
     log(f"  {name}, {runtime}, {bench.images:,} images")
     found = in_turns(

@@ -5,12 +5,14 @@ Training, evaluation and prediction all use it, so that they cannot differ.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from facegender.faces.alignment import ALIGNED_CROP, Crop, align_crop, estimate_similarity
 from facegender.faces.detection import detect_multi_orientation, select_main_face
+from facegender.faces.tiles import DetailSource
 from facegender.faces.yunet import Face, FaceDetector, default_detector
 from facegender.images.pixels import ImageLike, Pixels, Resize, resize_image, to_image
 
@@ -65,7 +67,9 @@ class FaceAligner:
             pil_image, select_main_face(self._detector().detect(pil_image), *pil_image.size)
         )
 
-    def find_faces(self, image: ImageLike, faces: str) -> tuple[Face | None, ...]:
+    def find_faces(
+        self, image: ImageLike, faces: str, source: DetailSource | None = None
+    ) -> tuple[Face | None, ...]:
         """Find the faces of an image by one of :data:`FACE_MODES`.
 
         ``whole`` takes the full image as one face. ``detect`` finds every face. ``auto`` finds
@@ -75,6 +79,7 @@ class FaceAligner:
         Args:
             image: pixels ``uint8 [H, W, 3]``, upright, or a Pillow image.
             faces: ``auto``, ``detect`` or ``whole``.
+            source: the same image with more pixels, for small faces; None takes ``image``.
 
         Returns:
             The faces, the main one first (see :func:`select_main_face`); empty if none is found.
@@ -84,7 +89,17 @@ class FaceAligner:
             return (None,)
         pil_image = to_image(image)
         width, height = pil_image.size
-        found = detect_multi_orientation(pil_image, self._detector())
+
+        def shows_close_up(found: Sequence[Face]) -> bool:
+            main = select_main_face(found, width, height)
+            return main is not None and crop_fraction(main, width, height) >= CLOSE_UP_FRACTION
+
+        found = detect_multi_orientation(
+            pil_image,
+            self._detector(),
+            is_enough=shows_close_up if faces == "auto" else None,
+            source=source,
+        )
         main = select_main_face(found, width, height)
         if main is None:
             # a network that was trained on full images takes them also at prediction

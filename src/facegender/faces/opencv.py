@@ -7,8 +7,9 @@ zoo. Needs the extra ``opencv``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegender.errors import MissingExtraError, ModelFileError
-from facegender.faces.yunet import GRAY, MAX_STRIDE, MIN_SCORE, Face, Letterbox, YuNet
-from facegender.images.pixels import ImageLike, to_image
+from facegender.faces.yunet import (
+    GRAY,
+    MAX_STRIDE,
+    MIN_SCORE,
+    Face,
+    Letterbox,
+    Scale,
+    detect_at_scales,
+)
+from facegender.images.pixels import ImageLike
 
 _NMS_IOU = 0.4
 _MAX_FACES = 5000  # before non-maximum suppression; OpenCV's own default
@@ -60,7 +69,7 @@ class OpenCVYuNet:
         try:
             with _silenced(cv2):
                 blank = np.full((MAX_STRIDE, MAX_STRIDE, 3), GRAY, np.uint8)
-                self._detect_at_scale(blank, MAX_STRIDE, 0.0, MIN_SCORE)
+                self._detect_at_scale(blank, (MAX_STRIDE, 0.0), MIN_SCORE)
         except cv2.error as error:
             reason = " ".join(str(error).split())
             raise ModelFileError(
@@ -68,45 +77,43 @@ class OpenCVYuNet:
                 f"OpenCV's message: {reason}"
             ) from error
 
-    def detect(self, image: ImageLike, *, min_score: float = MIN_SCORE) -> list[Face]:
+    def detect(
+        self,
+        image: ImageLike,
+        *,
+        min_score: float = MIN_SCORE,
+        scales: Sequence[Scale] | None = None,
+    ) -> list[Face]:
         """Detect all faces; thread-safe.
 
         Args:
             image: ``uint8 [H, W, 3]``, RGB, upright, or a Pillow image.
             min_score: minimum score of a face, 0 to 1.
+            scales: the scales that are searched; None is all of
+                :func:`~facegender.faces.yunet.search_scales`.
 
         Returns:
             The faces, the highest score first.
         """
-        pil_image = to_image(image)
-        rows = np.concatenate(
-            [
-                self._detect_at_scale(pil_image, size, margin, min_score)
-                for size, margin in YuNet.scales(pil_image)
-            ]
-        )
-        selected = self._cv2.dnn.NMSBoxes(
-            rows[:, :4].tolist(), rows[:, 14].tolist(), min_score, _NMS_IOU
-        )
-        return [_face_of_row(rows[index]) for index in np.asarray(selected, np.intp).ravel()]
+        return detect_at_scales(image, scales, partial(self._detect_at_scale, min_score=min_score))
 
     def _detect_at_scale(
-        self, image: ImageLike, size: int, margin: float, min_score: float
+        self, image: ImageLike, scale: Scale, min_score: float
     ) -> NDArray[np.float32]:
-        """Detect faces in the image with its long side at ``size``.
+        """Detect faces in the image with its long side at ``scale[0]``.
 
         Returns:
-            ``float32 [faces, 15]``, OpenCV's columns: x, y, width, height, landmarks, score, in
-            pixels of the image.
+            ``float32 [faces, 15]``: score, x, y, width, height, landmarks, in pixels of the image.
         """
         # on a canvas of one stride OpenCV 4 detects faces where there are none
-        canvas = Letterbox.of(image, size, margin, min_strides=2)
+        canvas = Letterbox.of(image, *scale, min_strides=2)
         detector = self._detector()
         detector.setInputSize(canvas.pixels.shape[1::-1])
         detector.setScoreThreshold(min_score)
         _, found = detector.detect(np.ascontiguousarray(canvas.pixels[..., ::-1]))
-        table = np.zeros((0, 15), np.float32) if found is None else found
-        canvas.to_image_coords(table)
+        # OpenCV's columns have the score last
+        table = np.zeros((0, 15), np.float32) if found is None else np.roll(found, 1, axis=1)
+        canvas.to_image_coords(table[:, 1:])
         return table
 
     def _detector(self) -> Any:
@@ -136,8 +143,3 @@ def _silenced(cv2: Any) -> Iterator[None]:
             yield
         finally:
             set_level(level)
-
-
-def _face_of_row(row: NDArray[np.float32]) -> Face:
-    x, y, width, height = map(float, row[:4])
-    return Face(x, y, width, height, float(row[14]), row[4:14].reshape(5, 2))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from math import ceil
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,22 @@ MIN_SCORE = 0.5
 MAX_STRIDE = 32
 """Input sides of a YuNet are multiples of this: it halves the image five times."""
 
+SMALL_SIDE = 160
+"""Long side in pixels of the small scale."""
+
+LARGE_SIDE = 640
+"""Maximum long side in pixels of the large scale."""
+
 GRAY = 128
 """Value of the margin around an image."""
 
+Scale: TypeAlias = tuple[int, float]
+"""A size at which an image is searched: long side in pixels, gray margin as a fraction of it."""
+
 _STRIDES = (8, 16, MAX_STRIDE)
 _NMS_IOU = 0.4
+_NMS_CONTAINED = 0.7  # of the smaller box
+_NMS_AREA_RATIO = 0.2  # a smaller box than that is a face of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +64,29 @@ class Face:
     score: float
     landmarks: NDArray[np.float32] = field(compare=False)
 
-    def scaled(self, factor: float) -> Face:
-        """Return the face in an image that is ``factor`` times as large."""
-        if factor == 1.0:
+    def scaled(self, factor: float, factor_y: float | None = None) -> Face:
+        """Return the face in an image that is ``factor`` times as large.
+
+        Args:
+            factor: of both sides; only of the width if ``factor_y`` is given.
+            factor_y: of the height.
+        """
+        down = factor if factor_y is None else factor_y
+        if factor == down == 1.0:
             return self
-        x, y, width, height = (factor * side for side in (self.x, self.y, self.width, self.height))
-        return Face(x, y, width, height, self.score, self.landmarks * np.float32(factor))
+        return Face(
+            factor * self.x,
+            down * self.y,
+            factor * self.width,
+            down * self.height,
+            self.score,
+            self.landmarks * np.array((factor, down), np.float32),
+        )
+
+    def moved(self, x: float, y: float) -> Face:
+        """Return the face shifted by ``x`` pixels to the right and ``y`` down."""
+        landmarks = self.landmarks + np.array((x, y), np.float32)
+        return Face(self.x + x, self.y + y, self.width, self.height, self.score, landmarks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +145,40 @@ class Letterbox:
         table[:, [1, 3, 5, 7, 9, 11, 13]] *= self.scale_y
 
 
+def search_scales(longest: int) -> list[Scale]:
+    """Return the scales at which an image with this long side in pixels is searched.
+
+    The small one has a margin, for faces that fill the image; the large one, for all others, only
+    an image of more than twice the small one's pixels.
+    """
+    large = [(min(longest, LARGE_SIDE), 0.0)] if longest > 2 * SMALL_SIDE else []
+    return [(SMALL_SIDE, 0.3), *large]
+
+
+def shrink(image: ImageLike) -> Image.Image:
+    """Resize an image to a long side of :data:`LARGE_SIDE`; a smaller one is returned as it is."""
+    pil_image = to_image(image)
+    scale = LARGE_SIDE / max(pil_image.size)
+    if scale >= 1.0:
+        return pil_image
+    width, height = (max(1, round(side * scale)) for side in pil_image.size)
+    return resize_image(pil_image, Resize(height, width))
+
+
 class FaceDetector(Protocol):
     """A face detector."""
 
-    def detect(self, image: ImageLike, *, min_score: float = ...) -> list[Face]:
-        """Detect all faces with a score of ``min_score`` or more; thread-safe."""
+    def detect(
+        self,
+        image: ImageLike,
+        *,
+        min_score: float = ...,
+        scales: Sequence[Scale] | None = None,
+    ) -> list[Face]:
+        """Detect all faces with a score of ``min_score`` or more; thread-safe.
+
+        ``scales`` are those that are searched; None is all of :func:`search_scales`.
+        """
 
 
 class YuNet:
@@ -132,12 +190,6 @@ class YuNet:
     Every image is searched at a small size with a gray margin, which finds a face that fills it; a
     large image is also searched at a larger size, for the smaller faces in it.
     """
-
-    SMALL_SIDE = 160
-    """Long side in pixels of the small size."""
-
-    LARGE_SIDE = 640
-    """Maximum long side in pixels of the larger size."""
 
     def __init__(self) -> None:
         """Load the network.
@@ -159,39 +211,34 @@ class YuNet:
         except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise ModelFileError(f"ONNX Runtime cannot run {path}: {error}") from error
 
-    def detect(self, image: ImageLike, *, min_score: float = MIN_SCORE) -> list[Face]:
+    def detect(
+        self,
+        image: ImageLike,
+        *,
+        min_score: float = MIN_SCORE,
+        scales: Sequence[Scale] | None = None,
+    ) -> list[Face]:
         """Detect all faces, from those that fill the image down to 12 of 640 pixels; thread-safe.
 
         Args:
             image: ``uint8 [H, W, 3]``, RGB, upright, or a Pillow image.
             min_score: minimum score of a face, 0 to 1.
+            scales: the scales that are searched; None is all of :func:`search_scales`.
 
         Returns:
             The faces, the highest score first.
         """
-        pil_image = to_image(image)
-        found = [
-            self._detect_at_scale(pil_image, size, margin, min_score)
-            for size, margin in self.scales(pil_image)
-        ]
-        return [_face(row) for row in nms(np.concatenate(found))]
-
-    @classmethod
-    def scales(cls, image: Image.Image) -> list[tuple[int, float]]:
-        """Return the sizes at which an image is searched: long side in pixels, margin fraction."""
-        longest = max(image.size)
-        large = [(min(longest, cls.LARGE_SIDE), 0.0)] if longest > 2 * cls.SMALL_SIDE else []
-        return [(cls.SMALL_SIDE, 0.3), *large]
+        return detect_at_scales(image, scales, partial(self._detect_at_scale, min_score=min_score))
 
     def _detect_at_scale(
-        self, image: Image.Image, size: int, margin: float, min_score: float
+        self, image: Image.Image, scale: Scale, min_score: float
     ) -> NDArray[np.float32]:
-        """Detect faces in the image with its long side at ``size``.
+        """Detect faces in the image with its long side at ``scale[0]``.
 
         Returns:
             ``float32 [faces, 15]``: score, x, y, width, height, landmarks, in pixels of the image.
         """
-        canvas = Letterbox.of(image, size, margin)
+        canvas = Letterbox.of(image, *scale)
         found = [
             _decode_output(values[0], stride, min_score)
             for values, stride in zip(
@@ -211,6 +258,41 @@ def default_detector() -> FaceDetector:
         ModelFileError: its file is missing or cannot be run.
     """
     return YuNet()
+
+
+def detect_at_scales(
+    image: ImageLike,
+    scales: Sequence[Scale] | None,
+    detect_at_scale: Callable[[Image.Image, Scale], NDArray[np.float32]],
+) -> list[Face]:
+    """Detect faces at several scales. The small ones are made from the large one.
+
+    Args:
+        image: ``uint8 [H, W, 3]``, RGB, upright, or a Pillow image.
+        scales: None is all of :func:`search_scales`.
+        detect_at_scale: returns a table ``float32 [faces, 15]`` in pixels of the image it is given.
+
+    Returns:
+        The faces in pixels of ``image``, the highest score first.
+    """
+    pil_image = to_image(image)
+    small = shrink(pil_image)
+    wanted = search_scales(max(pil_image.size)) if scales is None else scales
+    rows = nms(np.concatenate([detect_at_scale(small, scale) for scale in wanted]))
+    factors = (pil_image.width / small.width, pil_image.height / small.height)
+    return [_face(row).scaled(*factors) for row in rows]
+
+
+def merge(faces: Sequence[Face]) -> list[Face]:
+    """Remove duplicates among faces of one image that were detected apart, by :func:`nms`."""
+    table = np.array(
+        [
+            (face.score, face.x, face.y, face.width, face.height, *face.landmarks.ravel())
+            for face in faces
+        ],
+        np.float32,
+    )
+    return [_face(row) for row in nms(table.reshape(-1, 15))]
 
 
 def _face(row: NDArray[np.float32]) -> Face:
@@ -237,7 +319,10 @@ def _decode_output(
 
 
 def nms(table: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Apply greedy non-maximum suppression.
+    """Apply greedy non-maximum suppression: of boxes on one face, the best remains.
+
+    Boxes are on one face if they overlap, or if one lies mostly within the other and is not much
+    smaller.
 
     Args:
         table: ``float32 [faces, 15]``: score, x, y, width, height, landmarks.
@@ -253,5 +338,7 @@ def nms(table: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         ends = np.minimum(best[1:3] + best[3:5], remaining[:, 1:3] + remaining[:, 3:5])
         overlap = np.clip(ends - np.maximum(best[1:3], remaining[:, 1:3]), 0, None).prod(1)
         areas = remaining[:, 3:5].prod(1)
-        remaining = remaining[overlap / (areas[0] + areas - overlap) < _NMS_IOU]
+        smaller, larger = np.minimum(areas, areas[0]), np.maximum(areas, areas[0])
+        is_inside = (overlap > _NMS_CONTAINED * smaller) & (smaller > _NMS_AREA_RATIO * larger)
+        remaining = remaining[(overlap < _NMS_IOU * (areas[0] + areas - overlap)) & ~is_inside]
     return selected

@@ -13,12 +13,13 @@ import numpy as np
 from facegender.errors import InputError
 from facegender.faces.alignment import Crop
 from facegender.faces.face_aligner import FACE_MODES, FaceAligner, FaceCrop
-from facegender.faces.yunet import YuNet
+from facegender.faces.tiles import DetailSource
+from facegender.faces.yunet import LARGE_SIDE
 from facegender.images.decode import DownscaledImage, decode_downscaled, decode_resized
 from facegender.images.formats import DEFAULT_IMAGE_LIMITS, ImageLimits, read_image_file
 from facegender.images.pixels import Pixels, Resize, thumbnail, to_image
 
-DETECTION_SIDE = YuNet.LARGE_SIDE
+DETECTION_SIDE = LARGE_SIDE
 """Minimum long side in pixels at which a large JPEG is decoded to search for faces."""
 
 NOT_AN_IMAGE = "not an image by name and content"
@@ -115,7 +116,8 @@ def preprocess_file(
     image = decode_downscaled(
         data, 2 * input_side if options.faces == "whole" else DETECTION_SIDE, options.limits
     )
-    return _preprocess(image, options, lambda side: decode_downscaled(data, side, options.limits))
+    larger = _LargerImage(image, lambda side: decode_downscaled(data, side, options.limits))
+    return _preprocess(image, options, larger)
 
 
 def preprocess_pixels(pixels: Pixels, options: PreprocessOptions) -> PreprocessedImage:
@@ -126,25 +128,37 @@ def preprocess_pixels(pixels: Pixels, options: PreprocessOptions) -> Preprocesse
         options: how.
     """
     image = DownscaledImage(to_image(pixels), pixels.shape[1], pixels.shape[0])
-    return _preprocess(image, options, lambda _: image)
+    return _preprocess(image, options, _LargerImage(image, lambda _: image))
+
+
+class _LargerImage:
+    """An image that is decoded again when more of its pixels are needed."""
+
+    def __init__(self, image: DownscaledImage, decode: Callable[[int], DownscaledImage]) -> None:
+        self._image, self._decode = image, decode
+
+    def decode(self, long_side: int) -> DownscaledImage:
+        """Return the image with at least this long side in pixels, or at full size."""
+        if max(self._image.image.size) < long_side and self._image.scale > 1.0:
+            self._image = self._decode(long_side)
+        return self._image
 
 
 def _preprocess(
-    image: DownscaledImage,
-    options: PreprocessOptions,
-    decode_larger: Callable[[int], DownscaledImage],
+    image: DownscaledImage, options: PreprocessOptions, larger: _LargerImage
 ) -> PreprocessedImage:
     aligner = _face_aligner(options.crop, options.resize, options.detector)
-    faces = aligner.find_faces(image.image, options.faces)
+    source = DetailSource(max(image.width, image.height), lambda side: larger.decode(side).image)
+    faces = aligner.find_faces(image.image, options.faces, source)
     input_side = max(options.resize.width, options.resize.height)
     smallest: float = input_side
     if image.scale > 1.0:
         smallest = min((aligner.crop_side(face) for face in faces if face), default=input_side)
     if smallest < input_side:
         # At this scale the crop of the smallest face would be enlarged: decode with more pixels
-        larger = decode_larger(ceil(max(image.image.size) * input_side / smallest))
-        faces = tuple(face and face.scaled(image.scale / larger.scale) for face in faces)
-        image = larger
+        enlarged = larger.decode(ceil(max(image.image.size) * input_side / smallest))
+        faces = tuple(face and face.scaled(image.scale / enlarged.scale) for face in faces)
+        image = enlarged
     pil_image, scale = image.image, image.scale
     crops = [aligner.align(pil_image, face) for face in faces]
     return PreprocessedImage(
