@@ -30,9 +30,8 @@ from PIL import Image
 from skimage.data import astronaut as read_astronaut
 
 from facegender.errors import InputError, UnreadableImageError
-from facegender.faces import detection, face_aligner, yunet
+from facegender.faces import detection, face_aligner, tiles, yunet
 from facegender.faces.alignment import ALIGNED_CROP, align_crop
-from facegender.faces.yunet import YuNet
 from facegender.images.decode import decode
 from facegender.images.formats import DEFAULT_IMAGE_LIMITS
 from facegender.images.pixels import Resize, resize
@@ -181,8 +180,8 @@ def modules(
             }
             return { width: found.width, height: found.height, pixels: btoa(text) };
         }"""
-        imports = "const [pixels, faces, decode] = await Promise.all(" + (
-            "['pixels', 'faces', 'decode'].map((name) => import(`/${name}.js`))); "
+        imports = "const [pixels, faces, decode, tiles] = await Promise.all(" + (
+            "['pixels', 'faces', 'decode', 'tiles'].map((name) => import(`/${name}.js`))); "
         )
         found = page.evaluate(body % (imports + "return " + expression), given)
         if isinstance(found, dict) and "pixels" in found:
@@ -204,15 +203,32 @@ def test_the_numbers_are_those_of_python(modules: Callable[..., Any]) -> None:
         "mainFaceMinArea": detection.MAIN_FACE_MIN_AREA,
         "closeUpFraction": face_aligner.CLOSE_UP_FRACTION,
         "nmsIou": yunet._NMS_IOU,
+        "nmsContained": yunet._NMS_CONTAINED,
+        "nmsAreaRatio": yunet._NMS_AREA_RATIO,
+        "smallScaleFace": detection.SMALL_SCALE_FACE,
         "maxStride": yunet.MAX_STRIDE,
         "strides": list(yunet._STRIDES),
-        "smallSide": YuNet.SMALL_SIDE,
-        "largeSide": YuNet.LARGE_SIDE,
+        "smallSide": yunet.SMALL_SIDE,
+        "largeSide": yunet.LARGE_SIDE,
         "detectionSide": preprocess.DETECTION_SIDE,
         "margin": 0.3,
         "padding": 0.6,
         "template": [list(point) for point in ALIGNED_CROP.template],
     }
+    assert modules("tiles.TILES") == {
+        "side": yunet.LARGE_SIDE,
+        "smallFace": tiles.SMALL_FACE,
+        "shortSide": tiles.SHORT_SIDE,
+        "overlap": tiles.TILE_OVERLAP,
+        "maxTiles": tiles.MAX_TILES,
+        "minScore": tiles.TILE_MIN_SCORE,
+        "minGain": tiles._MIN_GAIN,
+        "edge": tiles._EDGE,
+    }
+    for width, height in ((1280, 853), (2560, 1707), (5120, 853), (700, 30)):
+        given = {"width": width, "height": height}
+        expected = [list(tile) for tile in tiles._tiles(width, height)]
+        assert modules("tiles.tilesOf(given)", **given) == expected
     assert modules("pixels.GRAY") == yunet.GRAY
     assert modules("decode.MAX_PIXELS") == DEFAULT_IMAGE_LIMITS.pixels
     assert modules("[0.5, 1.5, 2.5, 2.4, 2.6, 7].map(pixels.round)") == [0, 2, 2, 2, 3, 7]

@@ -1,19 +1,24 @@
 // Find the faces in an image and align one by the model's crop rule: the browser's version of
-// faces/yunet.py, faces/detection.py, faces/alignment.py and faces/face_aligner.py. Functions and constants
+// faces/yunet.py, faces/detection.py, faces/alignment.py and faces/face_aligner.py. The search for small
+// faces is in tiles.js. Functions and constants
 // have the names of the Python ones; tests compare the constants and the results.
 //
 // A face is {x, y, width, height, score, landmarks}; landmarks are five [x, y].
 
 import { GRAY, affineTransform, crop, filledImage, paste, resize, rotate90, round } from "./pixels.js";
+import { addSmallFaces } from "./tiles.js";
 
 export const RULES = {
   minScore: 0.5,
   confidentScore: 0.9,
   minRotationGain: 0.03,
   rotatedMinScore: 0.7,
+  smallScaleFace: 0.2, // from this fraction of the long side on, rotations are searched at the small scale
   mainFaceMinArea: 0.7,
   closeUpFraction: 0.5,
   nmsIou: 0.4,
+  nmsContained: 0.7, // of the smaller box
+  nmsAreaRatio: 0.2, // a smaller box than that is a face of its own
   maxStride: 32, // sides of the canvas are multiples of it
   detectionSide: 640, // minimum long side in pixels to which a large JPEG is reduced for detection
   strides: [8, 16, 32],
@@ -30,15 +35,14 @@ export class YuNet {
     this.run = run;
   }
 
-  /** Find all faces, sorted by descending score. */
-  async detect(image, minScore = RULES.minScore) {
-    const longSide = Math.max(image.width, image.height);
-    const faces = await this.detectAtScale(image, RULES.smallSide, RULES.margin, minScore);
-    if (longSide > 2 * RULES.smallSide) {
-      const side = Math.min(longSide, RULES.largeSide);
-      faces.push(...(await this.detectAtScale(image, side, 0, minScore)));
+  /** Find all faces at the given scales, all of searchScales by default, sorted by descending score. */
+  async detect(image, minScore = RULES.minScore, scales = searchScales(image)) {
+    const small = shrink(image);
+    const faces = [];
+    for (const [size, margin] of scales) {
+      faces.push(...(await this.detectAtScale(small, size, margin, minScore)));
     }
-    return nms(faces);
+    return nms(faces).map(enlarge(small, image));
   }
 
   async detectAtScale(image, size, margin, minScore) {
@@ -48,6 +52,26 @@ export class YuNet {
       .flatMap((stride, index) => decode(outputs[index], stride, minScore))
       .map((face) => toImageCoords(face, canvas));
   }
+}
+
+/** The scales at which an image is searched: long side in pixels, margin as a fraction of it. */
+export function searchScales({ width, height }) {
+  const longSide = Math.max(width, height);
+  const large = [Math.min(longSide, RULES.largeSide), 0];
+  const small = [RULES.smallSide, RULES.margin];
+  return longSide > 2 * RULES.smallSide ? [small, large] : [small];
+}
+
+/** Downscale an image to the long side of the large scale; a smaller one is returned as it is. */
+function shrink(image) {
+  const scale = RULES.largeSide / Math.max(image.width, image.height);
+  return scale >= 1 ? image : resize(image, ...scaledSize(image, scale));
+}
+
+/** A function that maps faces of a downscaled image to the image. */
+export function enlarge(small, image) {
+  const [scaleX, scaleY] = [image.width / small.width, image.height / small.height];
+  return (face) => mapFace(face, ([x, y]) => [x * scaleX, y * scaleY], 1);
 }
 
 /** Downscale an image to a long side of `size`, on a gray canvas whose sides are multiples of 32. */
@@ -80,7 +104,7 @@ function toImageCoords(face, { left, top, scaleX, scaleY }) {
   };
 }
 
-function scaledSize({ width, height }, scale) {
+export function scaledSize({ width, height }, scale) {
   return [width, height].map((side) => Math.max(1, round(side * scale)));
 }
 
@@ -109,68 +133,94 @@ function decode({ data, dims }, stride, minScore) {
   return faces;
 }
 
-/** Greedy non-maximum suppression. */
-function nms(faces) {
+/** Greedy non-maximum suppression: of boxes on one face, the best remains. */
+export function nms(faces) {
   const kept = [];
   let rest = [...faces].sort((one, other) => other.score - one.score);
   while (rest.length) {
     const [first] = rest;
     kept.push(first);
-    rest = rest.filter((face) => face !== first && iou(first, face) < RULES.nmsIou);
+    rest = rest.filter((face) => face !== first && !isSameFace(first, face));
   }
   return kept;
 }
 
-/** Intersection over union of two boxes. */
-function iou(one, other) {
+/** Boxes are on one face if they overlap, or if one lies mostly within the other and is not much smaller. */
+function isSameFace(one, other) {
   const overlap = (start, length) => {
     const end = Math.min(one[start] + one[length], other[start] + other[length]);
     return Math.max(0, end - Math.max(one[start], other[start]));
   };
   const intersection = overlap("x", "width") * overlap("y", "height");
-  return intersection / (one.width * one.height + other.width * other.height - intersection);
+  const areas = [one, other].map((face) => face.width * face.height);
+  const [smaller, larger] = [Math.min(...areas), Math.max(...areas)];
+  const isInside = intersection > RULES.nmsContained * smaller && smaller > RULES.nmsAreaRatio * larger;
+  return isInside || !(intersection < RULES.nmsIou * (smaller + larger - intersection));
 }
 
 /**
  * Find the faces to classify by the face mode `auto`, `detect` or `whole`: the main face first, none
  * where no face was detected; a single null stands for the full image.
  */
-export async function findFaces(image, detector, cropRule, mode = "auto") {
+export async function findFaces(image, detector, cropRule, mode = "auto", full = image) {
   if (mode === "whole") return [null];
-  const faces = await detectMultiOrientation(image, detector);
-  const main = selectMainFace(faces, image.width, image.height);
+  const { width, height } = image;
+  const isCloseUp = (face) => face && cropFraction(face, image) >= RULES.closeUpFraction;
+  const isEnough = (faces) => mode === "auto" && isCloseUp(selectMainFace(faces, width, height));
+  const faces = await detectMultiOrientation(image, detector, isEnough, full);
+  const main = selectMainFace(faces, width, height);
   if (!main) return mode === "auto" && cropRule === "none" ? [null] : [];
-  if (mode === "auto" && cropFraction(main, image) >= RULES.closeUpFraction) {
-    return [cropRule === "aligned" ? main : null];
-  }
+  if (mode === "auto" && isCloseUp(main)) return [cropRule === "aligned" ? main : null];
   return [main, ...faces.filter((face) => face !== main)];
 }
 
-/** Detect faces; where none is confident, try again with padding and with the image rotated. */
-async function detectMultiOrientation(image, detector) {
-  let faces = await detector.detect(image);
-  if (maxScore(faces) >= RULES.confidentScore) return faces;
-  const longSide = Math.max(image.width, image.height);
-  const scale = Math.max(1, longSide / RULES.largeSide);
-  const [width, height] = [image.width, image.height].map((side) => round(side / scale));
-  const small = resize(image, Math.max(1, width), Math.max(1, height));
-  if (!faces.length) {
-    const border = round(RULES.padding * Math.max(small.width, small.height));
-    const padded = filledImage(small.width + 2 * border, small.height + 2 * border, GRAY);
-    paste(padded, small, border, border);
-    const detected = await detector.detect(padded);
-    faces = detected.map((face) => mapFace(face, ([x, y]) => [x - border, y - border], scale));
+/**
+ * Detect faces; where none is confident, try again with padding and with the image rotated. `isEnough`
+ * tells from the faces at the small scale that the large one needs no search; `full` is the image with
+ * more pixels.
+ */
+async function detectMultiOrientation(image, detector, isEnough, full) {
+  const small = shrink(image);
+  const toImage = enlarge(small, image);
+  const [first, ...others] = searchScales(image);
+  let faces = await detector.detect(small, RULES.minScore, [first]);
+  if (others.length) {
+    const enlarged = faces.map(toImage);
+    if (maxScore(faces) >= RULES.confidentScore && isEnough(enlarged)) return enlarged;
+    faces = nms([...faces, ...(await detector.detect(small, RULES.minScore, others))]);
   }
+  if (maxScore(faces) < RULES.confidentScore) {
+    const rotated = await detectRotated(small, faces, detector);
+    if (!rotated.isUpright) return rotated.faces.map(toImage);
+    faces = rotated.faces;
+  }
+  return addSmallFaces(faces.map(toImage), image, full, detector);
+}
+
+/** Detect faces in the image with padding, if none was found in it, and rotated. */
+async function detectRotated(image, found, detector) {
+  let faces = found;
+  if (!faces.length) {
+    const border = round(RULES.padding * Math.max(image.width, image.height));
+    const padded = filledImage(image.width + 2 * border, image.height + 2 * border, GRAY);
+    paste(padded, image, border, border);
+    const detected = await detector.detect(padded);
+    faces = detected.map((face) => mapFace(face, ([x, y]) => [x - border, y - border], 1));
+  }
+  const first = faces.reduce((best, face) => (best && best.score >= face.score ? best : face), null);
+  const isLarge = first && first.width >= RULES.smallScaleFace * Math.max(image.width, image.height);
+  const scales = searchScales(image).slice(0, isLarge ? 1 : 2);
   let best = faces;
-  let rotated = small;
+  let rotated = image;
   for (let rotations = 1; rotations <= 3; rotations++) {
     rotated = rotate90(rotated);
-    const detected = await detector.detect(rotated, RULES.rotatedMinScore);
-    const rotateBack = inverseRotation(rotations, small);
-    const candidates = detected.map((face) => mapFace(face, rotateBack, scale));
+    const detected = await detector.detect(rotated, RULES.rotatedMinScore, scales);
+    const rotateBack = inverseRotation(rotations, image);
+    const candidates = detected.map((face) => mapFace(face, rotateBack, 1));
     if (maxScore(candidates) > maxScore(best)) best = candidates;
   }
-  return maxScore(best) >= maxScore(faces) + RULES.minRotationGain ? best : faces;
+  const isRotated = maxScore(best) >= maxScore(faces) + RULES.minRotationGain;
+  return isRotated ? { faces: best, isUpright: false } : { faces, isUpright: true };
 }
 
 /** Map points of an image that was rotated by so many quarter turns back to the image. */

@@ -39,7 +39,7 @@ async function classifyBytes(file, bytes, { model, detector, classify }) {
   const isJpeg = formatOf(bytes) === "JPEG";
   let image = isJpeg ? downscale(full, RULES.detectionSide) : full;
   let scale = Math.max(width, height) / Math.max(image.width, image.height);
-  let faces = await findFaces(image, detector, model.crop.rule);
+  let faces = await findFaces(image, detector, model.crop.rule, "auto", full);
   if (!faces.length) return [makeRow(file, { status: "no_face", width, height })];
   const template = model.crop.rule === "aligned" ? model.crop.template : RULES.template;
   const needed = Math.max(model.resize.width, model.resize.height);
