@@ -76,6 +76,8 @@ TARGETS = (
     Target("UTKFace, ages 21 to 60", lambda s: s.source == "utkface" and is_adult(s), 0.98, "raw"),
     Target("UTKFace, ages from 13", lambda s: s.source == "utkface" and is_from_13(s), 0.97, "raw"),
     Target("CelebA crops", lambda s: s.source == "celeba", 0.993, "corrected"),
+    Target("LFW, news photos", lambda s: s.source == "lfw", 0.99, "raw"),
+    Target("web, ordinary portraits", lambda s: s.source == "web", 0.975, "raw"),
     Target("all sources, ages from 13 or unknown", is_from_13, 0.0, "corrected"),
     Target("all", lambda s: True, 0.0, "raw"),
 )

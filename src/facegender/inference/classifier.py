@@ -54,8 +54,7 @@ class Classifier:
             threads: number of concurrent runs of the network.
             runtime: the runtime that was asked for, with which a pickled classifier loads again.
         """
-        shipped = shipped_name(model.path)
-        self._path = Path(shipped) if shipped else model.path.absolute()
+        self._path = Path(shipped_name(model.path) or model.path.absolute())
         self._requested_runtime = runtime
         self._network = model.network
         self._description = model.description
