@@ -107,24 +107,38 @@ def test_a_damaged_package_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_a_runtime_the_line_that_gets_it(
-    nowhere: Path, capsys: pytest.CaptureFixture[str]
+    nowhere: Path, model_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["page", "-o", "site"])
-    assert ended.value.code == 2
-    said = capsys.readouterr().err
-    said = " ".join(said.split())
-    assert (
-        "facegender page -o DIR --runtime npm" in said
-        and f"npm pack {RUNTIME_PACKAGE}@{RUNTIME_VERSION}" in said
-    )
+    """The user's own command, to be copied as it is."""
+    package = f"{RUNTIME_PACKAGE}-{RUNTIME_VERSION}.tgz"
+    for given, command in (
+        (["-o", "site"], "facegender page -o site"),
+        (
+            ["-o", "my site", "--model", str(model_path)],
+            f"facegender page -o 'my site' --model {model_path}",
+        ),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["page", *given])
+        assert ended.value.code == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"run {command} --runtime npm to download" in said
+        assert f"npm pack {RUNTIME_PACKAGE}@{RUNTIME_VERSION}" in said
+        assert said.endswith(f"run {command} --runtime {package}")
     assert list(nowhere.iterdir()) == []
 
 
-def test_without_npm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match=r"npm is not installed.*npm pack"):
-        find_runtime("npm")
+def test_without_npm_it_says_so(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(nowhere))
+    with pytest.raises(SystemExit) as ended:
+        main(["page", "-o", "site", "--runtime", "npm"])
+    assert ended.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "npm is not installed" in said and "npm pack" in said
+    assert "run facegender page -o site --runtime onnxruntime-web" in said
+    assert list(nowhere.iterdir()) == []
 
 
 def test_an_error_of_npm_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

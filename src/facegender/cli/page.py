@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +45,9 @@ def page(
 
     check_folder(output)
     network = read_model_file(model)
-    size = write_site(output, network, find_runtime(runtime))
+    words = ["facegender", "page", "-o", str(output)]
+    command = shlex.join(words if model is None else [*words, "--model", str(model)])
+    size = write_site(output, network, find_runtime(runtime, command))
     typer.echo(f"Site: {output} ({size / 1e6:.0f} MB)")
     typer.echo(f"Try it: python -m http.server --directory {output} --bind 127.0.0.1")
     typer.echo("and open http://127.0.0.1:8000")

@@ -52,19 +52,20 @@ class WebRuntime:
     files: Mapping[str, bytes]
 
 
-def find_runtime(place: str | None) -> WebRuntime:
+def find_runtime(place: str | None, command: str = "facegender page -o DIR") -> WebRuntime:
     """Read the runtime from where npm put it, or download it with npm.
 
     Args:
         place: npm's folder of the package, a folder with it in ``node_modules``, or the ``.tgz``
             of ``npm pack``; ``npm`` downloads it; None looks in the working folder and those
             above it.
+        command: what the error says to run again, with ``--runtime`` behind it.
 
     Raises:
         InputError: not found, not this package, or npm cannot download it.
     """
     if place == "npm":
-        return _download_with_npm()
+        return _download_with_npm(command)
     if place is not None:
         return _read(Path(place))
     here = Path.cwd()
@@ -76,9 +77,16 @@ def find_runtime(place: str | None) -> WebRuntime:
         return _read(packed)
     raise InputError(
         f"{RUNTIME_PACKAGE} not found; browsers run the model with it (Microsoft, MIT license). "
-        "With Node.js, run  facegender page -o DIR --runtime npm  to download it (33 MB). "
-        f"Otherwise run  npm pack {RUNTIME_PACKAGE}@{RUNTIME_VERSION}  on another machine, then  "
-        f"facegender page -o DIR --runtime {RUNTIME_PACKAGE}-{RUNTIME_VERSION}.tgz"
+        f"With Node.js, run  {command} --runtime npm  to download it (33 MB). "
+        f"Otherwise {_by_hand(command)}"
+    )
+
+
+def _by_hand(command: str) -> str:
+    """Say how to get the runtime on a machine without npm."""
+    return (
+        f"run  npm pack {RUNTIME_PACKAGE}@{RUNTIME_VERSION}  on another machine, copy the file "
+        f"here, and run  {command} --runtime {RUNTIME_PACKAGE}-{RUNTIME_VERSION}.tgz"
     )
 
 
@@ -267,14 +275,13 @@ def _read_files(read: Callable[[str], bytes], place: Path) -> WebRuntime:
         ) from error
 
 
-def _download_with_npm() -> WebRuntime:
+def _download_with_npm(command: str) -> WebRuntime:
     """Download the package with npm, which checks its digest."""
     npm = shutil.which("npm")
     package = f"{RUNTIME_PACKAGE}@{RUNTIME_VERSION}"
     if npm is None:
         raise InputError(
-            "npm is not installed; it is part of Node.js. Or run, on a machine that has it,  "
-            f"npm pack {package}  and pass the file with --runtime"
+            f"npm is not installed; it is part of Node.js. Without it, {_by_hand(command)}"
         )
     with tempfile.TemporaryDirectory() as folder:
         command = [npm, "pack", package, "--silent"]
