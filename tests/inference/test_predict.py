@@ -122,6 +122,17 @@ def test_details_report_and_copies_together(
     assert names(out) == [JOURNAL, "copies", "d.csv", "r.html", "results.json"]
 
 
+def test_the_report_states_license_and_terms_in_a_sentence_each(
+    photos: Photos, tmp_path: Path
+) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(build_model({"license": "for tests only", "terms": "Drawn by code."}))
+    outputs = PredictOutputs(tmp_path / "results.json", report=tmp_path / "r.html")
+    predict_to_files(photos(TWO), model=model, outputs=outputs)
+    page = outputs.report.read_text("utf-8")
+    assert '"terms":"for tests only. Drawn by code."' in page
+
+
 def test_the_format_of_the_details_may_be_named(
     predict: Callable[..., RunSummary], photos: Photos, tmp_path: Path
 ) -> None:

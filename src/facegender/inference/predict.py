@@ -296,5 +296,7 @@ def _report_info(
         version=__version__,
         created=current_time() if journal is None else journal.started,
         input=", ".join(os.fspath(name) for name in inputs),
-        terms=" ".join(filter(None, (description.license, description.terms))),
+        terms=" ".join(
+            f"{text.rstrip('.')}." for text in (description.license, description.terms) if text
+        ),
     )

@@ -76,7 +76,6 @@ class ReportInfo:
         version: of facegender.
         created: when, as ISO 8601 text.
         input: the inputs, as the user named them.
-        seconds: duration of the run; None if unknown.
         terms: license and terms of the model.
         caveat: a caveat of the model, shown in addition to :data:`CAVEAT`.
     """
@@ -86,7 +85,6 @@ class ReportInfo:
     version: str
     created: str
     input: str
-    seconds: float | None = None
     terms: str = ""
     caveat: str = ""
 

@@ -11,12 +11,9 @@ function showReasons(count) {
 }
 
 function showAbout() {
-  const rate = info.seconds ? images.length / info.seconds : 0;
   const facts = {
     model: info.model, fingerprint: info.fingerprint, version: info.version,
     created: info.created, input: info.input,
-    time: info.seconds == null ? ""
-      : message("duration", { seconds: formatNumber(info.seconds, 1), rate: formatNumber(rate, 1) }),
     terms: info.terms, limitations: info.caveat,
   };
   byId("about").replaceChildren(...Object.entries(facts).filter(([, text]) => text)
