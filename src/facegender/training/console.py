@@ -97,7 +97,7 @@ class Console:
         detail = f"loss {at.loss:.3f}  accuracy {at.accuracy:.1%}"
         if rate:  # not known at the first step of an epoch
             left = (at.total * (at.epochs - at.epoch) - at.done) / rate
-            detail += f"  {rate:,.0f} images/s  {left / 60:.0f} min left"
+            detail += f"  {rate:,.{0 if rate >= 10 else 1}f} images/s  {left / 60:.0f} min left"
         name = f"epoch {at.epoch + 1}/{at.epochs}"
         if self._bar is not None:
             for task in self._bar.task_ids:
