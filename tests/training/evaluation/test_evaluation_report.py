@@ -191,6 +191,40 @@ def test_a_run_leaves_its_report(run_folder: Path) -> None:
     assert names and not {name.partition("/")[2] for name in names} & tested
 
 
+def element(text: str, tag: str) -> str:
+    """The content of the first element of a kind."""
+    found = re.search(f"<{tag}[^>]*>(.*?)</{tag}>", text, re.DOTALL)
+    assert found, tag
+    return found[1].strip()
+
+
+def test_the_report_of_a_run_begins_with_the_run_and_folds_its_training(run_folder: Path) -> None:
+    text, _ = read(run_folder / "report.html")
+    assert element(text, "h1") == element(text, "title") == "first: recipe tiny"
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", element(text, "dl")))
+    assert re.fullmatch(r"\d:\d\d:\d\d", facts["total time"])
+    assert facts["model size"] == f"{(run_folder / 'model.onnx').stat().st_size / 1e6:.1f} MB"
+    assert facts["images"].startswith("validation ")
+    headings = re.findall(r"<h2>(.*?)</h2>", text)
+    assert headings[0] == "Subset: validation" and headings[-1] == "Training"
+    training = text[text.index("<h2>Training</h2>") :]
+    assert re.search(r"<details><summary>Learning curves and settings</summary>", training)
+    settings = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", training))
+    assert "name test_resnet" in settings["network"]
+    assert "batch_size 16" in settings["train"] and "rotation_degrees 20" in settings["augment"]
+
+
+def test_the_errors_of_a_run_point_to_its_audit(run_folder: Path) -> None:
+    """Labels are wrong in one image of eight, so that there are errors."""
+    text, _ = read(run_folder / "report.html")
+    sheets = re.findall(r"<summary>(.*?) \(\d+\)</summary>(.*?)</details>", text, re.DOTALL)
+    assert sheets[0][0] == "Most confident errors"
+    hints = {name: "Review them" in content for name, content in sheets}
+    assert hints == {name: name == "Most confident errors" for name, _ in sheets}
+    hint = element(sheets[0][1], "p")
+    assert "facegender audit ARCHIVE -o FOLDER" in hint and "train with --corrections" in hint
+
+
 def test_evaluate_writes_a_folder_that_agrees_with_itself(
     run_folder: Path,
     request_of_run: TrainRequest,
