@@ -22,10 +22,23 @@
 #
 # The answer is a guess at the label that people would give, not a fact about a person.
 #
-# Install everything that this notebook needs once, in this folder:
+# This command, in this folder, installs everything that the notebook needs, and opens it:
 #
 # ```
-# pip install -c constraints.txt -e ".[dev]"
+# pip install -c constraints.txt -e ".[dev]" jupyterlab && jupyter lab model_learning.ipynb
+# ```
+#
+# It runs from top to bottom as it is. With `internship_data.tar.gz` beside it, it trains the recipe
+# `classic` on that archive. Without it, it makes a demonstration set from the portraits in `faces/`:
+# 160 altered copies of six photos of four people. Copies of the same photos are in training and in
+# validation, so **the numbers of a demonstration mean nothing**: it shows only that each step works.
+#
+# **The outputs stored here are of neither.** They are of one run of the recipe `quick` on a fifth of
+# the training data of the model that ships ([data](MODEL_CARD.md#how-it-was-made)), whose images may not be shown:
+#
+# ```
+# FACEGENDER_ARCHIVES=faces-0.tar.gz FACEGENDER_METADATA=faces.csv FACEGENDER_RECIPE=quick \
+#     jupyter execute --inplace model_learning.ipynb
 # ```
 
 # %% [markdown]
@@ -33,27 +46,36 @@
 #
 # | name | meaning |
 # | --- | --- |
-# | `ARCHIVES` | archives (`.tar`, `.tar.gz`, `.zip`) or folders with `male/` and `female/` inside |
+# | `ARCHIVES` | archives (`.tar`, `.tar.gz`, `.zip`) or folders with `male/` and `female/` inside; none makes the demonstration set |
 # | `METADATA` | a CSV file with the person, source and age of images, or `None` |
-# | `RECIPE` | `"classic"`: ResNet-18, 224 px, grayscale, rotation up to 45 degrees; `"quick"`: minutes on a CPU; or a TOML file |
-# | `OUTPUT` | the run folder; a run is never overwritten, so name a new one each time |
+# | `RECIPE` | `"classic"`: ResNet-18, 224 px, grayscale, rotation up to 45 degrees; `"quick"` (of the demonstration): minutes on a CPU; or a TOML file |
+# | `OUTPUT` | the run folder; a run is never overwritten: the first free one of `runs/notebook-1`, `runs/notebook-2`, ... |
 # | `PRETRAINED` | initial weights: `None` takes the recipe's (`classic` downloads ImageNet weights), `"none"` takes random ones, a path reads a file |
 # | `EPOCHS` | `None` takes the recipe's number |
 # | `FACES` | a folder of portraits that are shown and classified: no image of `ARCHIVES` is shown here |
+# | `FEMALE` | the files in `FACES` that are labeled female; the others are labeled male |
 #
 # Each can also be set by an environment variable of the same name after `FACEGENDER_`; several
 # archives are separated as in `PATH`.
 
 # %% tags=["parameters"]
+import itertools
 import os
+from pathlib import Path
 
-ARCHIVES = os.environ.get("FACEGENDER_ARCHIVES", "internship_data.tar.gz").split(os.pathsep)
+given = os.environ.get("FACEGENDER_ARCHIVES") or "internship_data.tar.gz"
+ARCHIVES = given.split(os.pathsep)
+if "FACEGENDER_ARCHIVES" not in os.environ and not Path(given).exists():
+    ARCHIVES = []
 METADATA = os.environ.get("FACEGENDER_METADATA") or None
-RECIPE = os.environ.get("FACEGENDER_RECIPE") or "classic"
-OUTPUT = os.environ.get("FACEGENDER_OUTPUT") or "runs/notebook"
+RECIPE = os.environ.get("FACEGENDER_RECIPE") or ("classic" if ARCHIVES else "quick")
+names = (f"runs/notebook-{number}" for number in itertools.count(1))
+free = (name for name in names if not Path(name).exists())
+OUTPUT = os.environ.get("FACEGENDER_OUTPUT") or next(free)
 PRETRAINED = os.environ.get("FACEGENDER_PRETRAINED") or None
 EPOCHS = int(os.environ.get("FACEGENDER_EPOCHS") or 0) or None
 FACES = os.environ.get("FACEGENDER_FACES") or "faces"
+FEMALE = {"eileen_collins.jpg", "grace_hopper.jpg"}
 
 # %%
 import warnings
@@ -62,13 +84,15 @@ import warnings
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 # %%
+import io
+import tarfile
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from PIL import Image
 
 from facegender import Classifier, predict_folder
 from facegender.training.console import Console
@@ -79,14 +103,82 @@ from facegender.training.data.subsets import assign_subsets
 from facegender.training.evaluation.predictions_table import read_predictions
 from facegender.training.evaluation.robustness import choose_samples, measure_robustness
 from facegender.training.loop.history import read_history
+from facegender.training.models.networks import build_network
 from facegender.training.recipe import read_recipe, with_changes
 from facegender.training.run_folder import TrainRequest
 from facegender.training.train import train
 
 recipe = with_changes(read_recipe(RECIPE), epochs=EPOCHS, seed=None)
+if not ARCHIVES:  # a demonstration takes a minute, not the minutes that a useful network takes
+    recipe = replace(recipe, train=replace(recipe.train, batch_size=32, min_steps=20))
 run = Path(OUTPUT)
+portraits = sorted(Path(FACES).glob("*.jpg"))
 print(f"{recipe.name}: {recipe.network.name} at {recipe.input.height} px")
 print("epochs:", recipe.train.epochs)
+print("device:", "cuda" if torch.cuda.is_available() else "cpu")
+
+# %% [markdown]
+# ## The first version of this notebook
+#
+# It fine-tuned ResNet-18 in one notebook. The recipe `classic` is what it did, and each step is here:
+#
+# | step | here |
+# | --- | --- |
+# | unpack `internship_data.tar.gz` with the folders `male` and `female` | read as it is; an unpacked folder works too |
+# | split: 0.2 for validation | `validation=0.2` |
+# | rotate at random by up to 45 degrees | `rotation_degrees = 45`, `rotation_prob = 1` |
+# | resize to 224 x 224 | `height = 224`, `width = 224` |
+# | grayscale as three equal channels | `grayscale = true` |
+# | tensor, normalize with the mean and the standard deviation of ImageNet | `mean`, `std` |
+# | show batches with the normalization undone | `denormalize`, below |
+# | ResNet-18, the last layer replaced by one with two outputs, all weights trainable | `name = "resnet18"`, `pretrained = "timm"` |
+# | cross-entropy, SGD with learning rate 0.001 and momentum 0.9 | `optimizer = "sgd"`, `learning_rate`, `momentum` |
+# | five epochs, on CUDA if there is a device | `epochs = 5`; `train` takes CUDA by itself |
+# | save the model | `saved_model` in the run folder |
+
+# %%
+classic = read_recipe("classic")
+network = build_network(classic.network.name)
+weights = list(network.parameters())
+trainable = sum(each.numel() for each in weights if each.requires_grad)
+print("last layer:", network.fc)
+print(f"trainable: {trainable:,} of {sum(each.numel() for each in weights):,} weights")
+options = classic.train
+print(f"{options.optimizer}, {options.learning_rate=}, {options.momentum=}, {options.epochs=}")
+
+# %% [markdown]
+# ## Demonstration set
+#
+# Only without an archive: random squares of the portraits, some mirrored, each of another brightness;
+# 80 of either label.
+
+# %%
+def write_demonstration(path, count=80, seed=0):
+    """Write altered copies of the portraits to an archive with male/ and female/."""
+    random = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for label in ("female", "male"):
+            photos = [each for each in portraits if (each.name in FEMALE) == (label == "female")]
+            for number in range(count):
+                image = Image.open(photos[number % len(photos)]).convert("RGB")
+                side = round(random.uniform(0.75, 1) * min(image.size))
+                left, top = (int(random.integers(0, length - side + 1)) for length in image.size)
+                image = image.crop((left, top, left + side, top + side)).resize((128, 128))
+                pixels = np.asarray(image) * random.uniform(0.7, 1.2)
+                pixels = pixels[:, :: random.choice((1, -1))].clip(0, 255)
+                file = io.BytesIO()
+                Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
+                entry = tarfile.TarInfo(f"{label}/{number:02}.png")
+                entry.size = file.tell()
+                archive.addfile(entry, io.BytesIO(file.getvalue()))
+
+
+if not ARCHIVES:
+    ARCHIVES = [str(run.parent / "demonstration.tar.gz")]
+    if not Path(ARCHIVES[0]).exists():
+        write_demonstration(Path(ARCHIVES[0]))
+    print(f"DEMONSTRATION on {ARCHIVES[0]}: the numbers below mean nothing")
 
 # %% [markdown]
 # ## Read the archive
@@ -130,48 +222,48 @@ for (subset, label), count in sorted(counts.items()):
 # ## What the network is given
 #
 # Training images are augmented at random every time they are used, and then normalized: the mean is
-# subtracted, and the result divided by the standard deviation. To look at them, the normalization is
-# undone. Above: the portraits of `FACES` without rotation; below: rotated as the recipe says.
+# subtracted, and the result divided by the standard deviation. To look at a batch, the normalization
+# is undone. These are the portraits of `FACES` as training images: without rotation; as the recipe
+# augments them; and as `classic` does.
 
 # %%
-training = np.array([row for row, item in enumerate(split) if item.subset == "train"])
-portraits = sorted(Path(FACES).glob("*.jpg"))
-shown = cache_in_memory(
-    [(Sample("", path.name, "male"), path.read_bytes()) for path in portraits],
-    recipe.input.aligner,
-)
-pixels = torch.from_numpy(shown.context_pixels)
-crop_matrices = torch.from_numpy(shown.crop_matrices)
-numbers = torch.from_numpy(random_numbers(recipe.train.seed, 0, np.arange(len(pixels))))
-settings = {
-    "without rotation": replace(recipe.augment, rotation_degrees=0.0, rotation_jitter_std=0.0),
-    f"rotation up to {recipe.augment.rotation_degrees:g} degrees": recipe.augment,
-}
-
-figure, axes = plt.subplots(2, len(pixels), figsize=(1.6 * len(pixels), 3.8), squeeze=False)
-for row, (name, options) in enumerate(settings.items()):
+def training_batch(recipe):
+    """Give the portraits to a recipe's augmentation, and normalize them."""
+    samples = [(Sample("", path.name, "male"), path.read_bytes()) for path in portraits]
+    shown = cache_in_memory(samples, recipe.input.aligner)
+    numbers = random_numbers(recipe.train.seed, 0, np.arange(len(samples)))
     augmented = augment(
-        pixels,
-        numbers,
-        options,
-        crop_matrices=crop_matrices,
+        torch.from_numpy(shown.context_pixels),
+        torch.from_numpy(numbers),
+        recipe.augment,
+        crop_matrices=torch.from_numpy(shown.crop_matrices),
         size=(recipe.input.height, recipe.input.width),
         grayscale=recipe.input.grayscale,
     )
-    batch = normalize(augmented, recipe.input)
-    for axis, image in zip(axes[row], denormalize(batch, recipe.input), strict=True):
+    return normalize(augmented, recipe.input)
+
+
+upright = replace(recipe.augment, rotation_degrees=0.0, rotation_jitter_std=0.0)
+rows = {f"{recipe.name} without rotation": replace(recipe, augment=upright)}
+rows |= {each.name: each for each in (recipe, classic)}
+
+size = (9.6, 1.9 * len(rows))
+figure, axes = plt.subplots(len(rows), len(portraits), figsize=size, squeeze=False)
+for line, (name, each) in zip(axes, rows.items(), strict=True):
+    batch = training_batch(each)
+    for axis, image in zip(line, denormalize(batch, each.input), strict=True):
         axis.imshow(image)
         axis.set_axis_off()
-    axes[row, 0].text(0, -0.12, name, transform=axes[row, 0].transAxes, va="top")
+    line[0].text(0, -0.12, name, transform=line[0].transAxes, va="top")
+    print(f"{name}: a batch of shape {tuple(batch.shape)}, {batch.dtype}")
 plt.show()
-print("a batch as the network is given it:", tuple(batch.shape), batch.dtype)
 
 # %% [markdown]
 # ## Train
 #
 # One call reads the cache, trains (`classic`: cross-entropy, SGD, five epochs), keeps the weights of
-# the best epoch, calibrates, exports the model file and evaluates it. If ImageNet weights cannot be
-# downloaded, set `PRETRAINED = "none"`. A run that was stopped continues with
+# the best epoch, saves them (`saved_model`), calibrates, exports the model file and evaluates it. If
+# ImageNet weights cannot be downloaded, set `PRETRAINED = "none"`. A run that was stopped continues with
 # `train(None, None, run, resume=True)`.
 
 # %%
@@ -202,10 +294,11 @@ for axis, name in ((left, "loss"), (right, "accuracy")):
 plt.show()
 
 accuracy = metrics.accuracy
-batches = -(-len(training) // recipe.train.batch_size)
+training = sum(row.subset == "train" for row in split)
+batches = -(-training // recipe.train.batch_size)
 print(f"correct answers over validation images: {accuracy.correct:,} of {accuracy.count:,}")
 print(f"  that is {accuracy.value:.2%}, the accuracy")
-print(f"over the {len(training):,} training images: {accuracy.correct / len(training):.2%}")
+print(f"over the {training:,} training images: {accuracy.correct / training:.2%}")
 print(f"over the {batches:,} training batches: {accuracy.correct / batches:.2f}")
 
 # %% [markdown]
@@ -237,6 +330,26 @@ for source, group in metrics.groups.get("sources", {}).items():
         describe(f"  {label}", recall)
 
 # %% [markdown]
+# ## Confusion matrix
+#
+# Labels of the validation images in rows, answers of the network in columns.
+
+# %%
+names = list(metrics.confusion)
+matrix = np.array([[metrics.confusion[label][answer] for answer in names] for label in names])
+figure, axis = plt.subplots(figsize=(3.5, 3.5))
+axis.imshow(matrix, cmap="Blues", vmin=0)
+for (row, column), number in np.ndenumerate(matrix):
+    color = "white" if number > matrix.max() / 2 else "black"
+    axis.text(column, row, f"{number:,}", ha="center", va="center", color=color)
+axis.set(xlabel="answer", ylabel="label")
+axis.set_xticks(range(len(names)), names)
+axis.set_yticks(range(len(names)), names)
+plt.show()
+
+# %% [markdown]
+# ## Calibration
+#
 # Is the network as confident as it is accurate? The answers are divided into ten bins of equal count
 # by their probability; on the line, answers with a probability of 80% are correct in 80 of 100 cases.
 
@@ -254,6 +367,49 @@ plt.show()
 print(f"calibration error {metrics.calibration_error:.2%} over {len(correct):,} images")
 
 # %% [markdown]
+# ## Most confident errors
+#
+# These are the wrong answers on validation with the highest probability. Their images are in
+# `report.html` of the run folder: look there first at whether the label is right
+# ([audit](docs/guide/audit.md)).
+
+# %%
+wrong = np.flatnonzero(~correct)
+for row in wrong[np.argsort(-confidence[wrong])][:10]:
+    sample = predictions.samples[row]
+    answer = "male" if predictions.p_male[row] > 0.5 else "female"
+    print(f"{sample.file:<34}label {sample.label:<8}answer {answer:<8}{confidence[row]:.1%}")
+print(f"{len(wrong):,} wrong answers of {len(correct):,}")
+
+# %% [markdown]
+# The portraits may be shown. Each is rotated by 0, 15, 30 and 45 degrees to either side, and these are
+# the six answers that are furthest from the label, wrong ones in red.
+
+# %%
+classifier = Classifier.load(OUTPUT)
+found = []
+for path in portraits:
+    label = "female" if path.name in FEMALE else "male"
+    for degrees in (0, 15, -15, 30, -30, 45, -45):
+        image = Image.open(path).convert("RGB").rotate(degrees, Image.Resampling.BILINEAR)
+        row = classifier.predict(image)
+        if row.label:
+            p_label = row.probability if row.label == label else 1 - row.probability
+            found.append((p_label, row.label, label, image))
+found.sort(key=lambda each: each[0])
+
+figure, axes = plt.subplots(1, 6, figsize=(9.6, 2.2))
+for axis, (p_label, answer, label, image) in zip(axes, found, strict=False):
+    axis.imshow(image)
+    color = "black" if answer == label else "red"
+    axis.set_title(f"{answer} {max(p_label, 1 - p_label):.0%}", fontsize=9, color=color)
+    axis.set_xlabel(f"label {label}", fontsize=8)
+    axis.set(xticks=[], yticks=[])
+plt.show()
+errors = sum(answer != label for _, answer, label, _ in found)
+print(f"{errors} wrong answers on {len(found)} rotated portraits")
+
+# %% [markdown]
 # ## Rotated faces
 #
 # An earlier version of this notebook had to choose: 90% accuracy without rotation in training, 80% with
@@ -262,8 +418,8 @@ print(f"calibration error {metrics.calibration_error:.2%} over {len(correct):,} 
 # `aligned`). The network is evaluated on validation images as they are, and rotated by 15, 30 and 45
 # degrees.
 #
-# The run stored here is `quick`, which takes full images: at 45 degrees it loses a few points. The
-# network that ships aligns the face of a rotated image again, and loses 0.6 points
+# The run stored here is `quick`, which takes full images and loses more at 45 degrees. The network
+# that ships aligns the face of a rotated image again, and loses 0.6 points
 # ([model card](MODEL_CARD.md#corruptions)).
 #
 # `classic` itself, on a fifth of the data, from random weights and after five epochs, classified 65.49%
@@ -272,7 +428,6 @@ print(f"calibration error {metrics.calibration_error:.2%} over {len(correct):,} 
 # ([network](docs/experiments/network.md#against-the-first-version)).
 
 # %%
-classifier = Classifier.load(OUTPUT)
 robustness = measure_robustness(
     classifier,
     [Path(archive) for archive in ARCHIVES],
@@ -304,8 +459,8 @@ plt.show()
 # ## The same on the command line
 #
 # ```
-# facegender train internship_data.tar.gz --recipe classic --output runs/notebook
-# facegender predict faces --model runs/notebook
+# facegender train internship_data.tar.gz --recipe classic --output runs/classic
+# facegender predict faces --model runs/classic
 # ```
 #
 # The second command classifies every image in the folder `faces` and writes `process_results.json`:

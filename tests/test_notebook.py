@@ -51,6 +51,25 @@ def test_stored_outputs_are_of_one_whole_run_and_show_no_training_image() -> Non
     assert [cell["metadata"].get("tags") for cell in code].count(["parameters"]) == 1
 
 
+def test_its_outputs_are_of_the_recipe_that_its_text_names() -> None:
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    assert "one run of the recipe `quick` on a fifth of" in text
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    printed = "".join("".join(output.get("text", ())) for output in outputs)
+    assert printed.startswith("quick: dlib_resnet at 112 px\nepochs: 2\n")
+    assert "18,108 images, 0 of them unreadable" in printed and "DEMONSTRATION" not in printed
+    for said in (
+        "out_features=2",
+        "sgd, options.learning_rate=0.001, options.momentum=0.9, options.epochs=5",
+        "classic: a batch of shape (6, 3, 224, 224), torch.float32",
+        "wrong answers of",
+        "rotated by 45 degrees",
+    ):
+        assert said in printed, said
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 6
+
+
 def test_its_paired_script_says_the_same() -> None:
     """``jupytext --sync model_learning.ipynb`` brings one after the other."""
     jupytext = pytest.importorskip("jupytext", reason="needs jupytext: pip install '.[dev]'")
@@ -65,11 +84,6 @@ def test_its_paired_script_says_the_same() -> None:
 
 
 def test_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ipykernel", "matplotlib", "nbformat", "torch", "timm", "onnxscript"):
-        pytest.importorskip(name, reason=f"the notebook needs {name}: pip install '.[dev]'")
-    nbclient = pytest.importorskip("nbclient", reason="needs nbclient: pip install '.[dev]'")
-    import nbformat
-
     archive = tmp_path / "made.tar.gz"
     write_archive(archive, 24)
     recipe = tmp_path / "tiny.toml"
@@ -81,21 +95,50 @@ def test_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name, value in settings.items():
         monkeypatch.setenv(f"FACEGENDER_{name}", str(value))
 
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client = nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name=KERNEL, resources={"metadata": {"path": str(tmp_path)}}
-    )
-    client.execute()
-
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
-    text = "".join(output.get("text", "") for output in outputs)
+    text = execute(tmp_path)
     assert "24 images, 0 of them unreadable" in text
     assert "tiny: dlib_resnet at 96 px\nepochs: 1\n" in text
-    assert "Warning" not in text
+    assert "DEMONSTRATION" not in text
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["validation"]["accuracy"]["count"] == 4
     assert (run / "model.onnx").is_file()
+
+
+def test_its_defaults_run_without_an_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On altered copies of the portraits, and it says that the numbers mean nothing."""
+    for name in list(os.environ):
+        if name.startswith("FACEGENDER_"):
+            monkeypatch.delenv(name)
+    add_kernel(tmp_path / "jupyter", monkeypatch)
+    (tmp_path / "faces").symlink_to(NOTEBOOK.parent / "faces")
+    (tmp_path / "runs" / "notebook-1").mkdir(parents=True)  # of an earlier time
+    text = execute(tmp_path)
+    assert "quick: dlib_resnet at 112 px\n" in text
+    assert "DEMONSTRATION on runs/demonstration.tar.gz: the numbers below mean nothing" in text
+    assert "160 images, 0 of them unreadable" in text
+    assert (tmp_path / "runs" / "notebook-2" / "model.onnx").is_file()
+    assert not list((tmp_path / "runs" / "notebook-1").iterdir())
+
+
+def execute(folder: Path) -> str:
+    """Execute the notebook in a folder, and give the text of its outputs."""
+    for name in ("ipykernel", "matplotlib", "torch", "timm", "onnxscript"):
+        pytest.importorskip(name, reason=f"the notebook needs {name}: pip install '.[dev]'")
+    nbclient = pytest.importorskip("nbclient", reason="needs nbclient: pip install '.[dev]'")
+    nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install '.[dev]'")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=600, kernel_name=KERNEL, resources={"metadata": {"path": str(folder)}}
+    )
+    client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    # a batch, curves, confusion matrix, calibration, errors, answers
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 6
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "Warning" not in text
+    return text
 
 
 def write_archive(path: Path, count: int) -> None:

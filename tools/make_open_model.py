@@ -25,7 +25,7 @@ from facegender.images.pixels import Resize
 from facegender.inference.classifier import Classifier
 from facegender.model.model_file import ModelDescription
 from facegender.training.console import Console
-from facegender.training.data.image_cache import ImageCache, open_image_cache
+from facegender.training.data.image_cache import open_image_cache
 from facegender.training.ensemble.alignment_network import (
     export_alignment_network,
     train_alignment_network,
@@ -41,12 +41,9 @@ from facegender.training.evaluation.calibration import find_temperature
 from facegender.training.evaluation.evaluate import predict_cached
 from facegender.training.export.model_export import add_description, weights_to_float16
 
-OPTIONS = EnsembleOptions(alignment_epochs=80, gating_epochs=120)
-CROP_SIZE = 64
+OPTIONS = EnsembleOptions(align_degrees=(12.0, 20.0), alignment_epochs=80, gating_epochs=120)
+CROP_SIZE = 128
 """Side of the model's input, in pixels; the classifier sees 32 of its own."""
-
-TRAINING_CROP_SIZE = 128
-"""Side of the crops that are rotated and degraded for the two small networks."""
 
 
 def main() -> None:
@@ -61,12 +58,9 @@ def main() -> None:
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.onnx")
     options = parser.parse_args()
     console = Console()
-
-    def read(size: int) -> ImageCache:
-        aligner = FaceAligner(ALIGNED_CROP, Resize(size, size))
-        return open_image_cache([options.portraits], options.metadata, aligner, options.cache)
-
-    cache = read(TRAINING_CROP_SIZE)
+    resize = Resize(CROP_SIZE, CROP_SIZE)
+    aligner = FaceAligner(ALIGNED_CROP, resize)
+    cache = open_image_cache([options.portraits], options.metadata, aligner, options.cache)
     rows = np.arange(len(cache.samples), dtype=np.int64)
     alignment = train_alignment_network(
         cache, rows, console, epochs=OPTIONS.alignment_epochs, seed=0
@@ -81,7 +75,7 @@ def main() -> None:
     )
     description = ModelDescription(
         "open",
-        Resize(CROP_SIZE, CROP_SIZE),
+        resize,
         crop=ALIGNED_CROP,
         data={"train": len(rows)},
         pretrained=CREDITS,
@@ -99,7 +93,7 @@ def main() -> None:
 
     write(1.0)
     uncalibrated = Classifier.load(options.output, runtime="onnxruntime")
-    probabilities = predict_cached(uncalibrated, read(CROP_SIZE), rows).astype(np.float64)
+    probabilities = predict_cached(uncalibrated, cache, rows).astype(np.float64)
     log_probabilities = np.log(np.clip(probabilities, 1e-12, 1))
     write(find_temperature(log_probabilities, cache.labels[rows]))
 

@@ -23,6 +23,7 @@ from facegender.training.ensemble.open_networks import (
     CLASSIFIER_VIEW,
 )
 from facegender.training.ensemble.options import EnsembleOptions
+from facegender.training.export.quantize import TRAINED_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def _add_log_odds(
     terms = [constant("log_odds_bias", options.log_odds_bias)]
     if members.trained is not None:
         pixels = node("Transpose", [crops], "aligned_pixels", perm=[0, 2, 3, 1])
-        logits = builder.add_member(members.trained, "trained", pixels, drop_softmax=True)
+        logits = builder.add_member(members.trained, TRAINED_PREFIX, pixels, drop_softmax=True)
         weight = constant("trained_weight", options.trained_weight)
         trained = _log_odds(builder, logits, "trained")
         terms.append(node("Mul", [trained, weight], "trained/weighted"))
@@ -137,15 +138,21 @@ def add_aligned_crops(
     applied = node("Mul", [similarity, step], "similarity/applied")
     chosen = node("Gather", [applied, rows], "similarity/chosen")
     grid = _add_sampling_grid(builder, chosen, size)
+    chosen_crops = node("Gather", [crops, rows], "rotated/crops")
     resampled = node(
         "GridSample",
-        [node("Gather", [crops, rows], "rotated/crops"), grid],
+        [chosen_crops, grid],
         "rotated/resampled",
         mode="bilinear",
         padding_mode="border",
         align_corners=0,
     )
-    return builder.scatter_rows(crops, rows, resampled, "aligned_crops")
+    # Row 0 may be chosen without being rotated: to the last bit it stays as it is in any other row
+    axes = constant("rotated/axes", np.array([2, 3]))
+    is_rotated = node("Gather", ["rotated/is_positive", rows], "rotated/is_chosen")
+    is_rotated = node("Unsqueeze", [is_rotated, axes], "rotated/condition")
+    kept = node("Where", [is_rotated, resampled, chosen_crops], "rotated/kept")
+    return builder.scatter_rows(crops, rows, kept, "aligned_crops")
 
 
 def _add_sampling_grid(builder: GraphBuilder, similarity: str, size: int) -> str:

@@ -45,6 +45,10 @@ CALIBRATION_IMAGES = 512
 
 _LEAST_CONFIDENT = 0.05
 _CALIBRATION_BATCH = 16
+_PIXEL_CHANNELS = 3
+TRAINED_PREFIX = "trained"
+"""Of the trained network's names in an ensemble's graph."""
+
 _QUANTIZED_OPERATORS = ["Conv", "Add", "Relu", "MaxPool", "AveragePool", "Pad"]
 
 
@@ -191,7 +195,8 @@ def quantize(
     """Write a model file in int8: weights per channel, activations by their range.
 
     Static quantization in the QDQ format of ONNX, by the tool of ONNX Runtime, with activation
-    ranges from real faces. The first and last operators stay float32.
+    ranges from real faces. The convolutions that see pixels, the
+    last layers and the small members of an ensemble stay float32.
 
     Args:
         model: a model file in full precision.
@@ -298,10 +303,30 @@ def _quantized(model: Path, calibration: Pixels, folder: Path) -> onnx.ModelProt
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
             op_types_to_quantize=_QUANTIZED_OPERATORS,
+            nodes_to_exclude=_unquantized(onnx.load(prepared)),
         )
     finally:
         logging.getLogger().removeFilter(_is_relevant)
     return onnx.load(quantized)
+
+
+def _unquantized(model: onnx.ModelProto) -> list[str]:
+    """Name the nodes that stay float32: convolutions that see pixels, and an ensemble's others.
+
+    Pixels are whole numbers: in int8 nearly all of them would be rounded at a half, up or down by
+    the last bit of what comes before. Of an ensemble only the trained network is worth it: the other
+    members are small, and what they measure of rotation and blur would be coarse.
+    """
+    weights = model.graph.initializer
+    channels = {tensor.name: tensor.dims[1] for tensor in weights if tensor.dims[1:]}
+    member = f"{TRAINED_PREFIX}/"
+    is_ensemble = any(node.output[0].startswith(member) for node in model.graph.node)
+    return [
+        node.name
+        for node in model.graph.node
+        if (node.op_type == "Conv" and channels.get(node.input[1]) == _PIXEL_CHANNELS)
+        or (is_ensemble and not node.output[0].startswith(member))
+    ]
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:
