@@ -284,10 +284,10 @@ def _download_with_npm(command: str) -> WebRuntime:
             f"npm is not installed; it is part of Node.js. Without it, {_by_hand(command)}"
         )
     with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", package, "--silent"]
+        pack = [npm, "pack", package, "--silent"]
         try:
             done = subprocess.run(
-                command,
+                pack,
                 cwd=folder,
                 capture_output=True,
                 text=True,

@@ -314,8 +314,8 @@ def _unquantized(model: onnx.ModelProto) -> list[str]:
     """Name the nodes that stay float32: convolutions that see pixels, and an ensemble's others.
 
     Pixels are whole numbers: in int8 nearly all of them would be rounded at a half, up or down by
-    the last bit of what comes before. Of an ensemble only the trained network is worth it: the other
-    members are small, and what they measure of rotation and blur would be coarse.
+    the last bit of what comes before. Of an ensemble only the trained network is worth it: the
+    other members are small, and what they measure of rotation and blur would be coarse.
     """
     weights = model.graph.initializer
     channels = {tensor.name: tensor.dims[1] for tensor in weights if tensor.dims[1:]}
