@@ -54,7 +54,7 @@ def test_statuses() -> None:
 def test_exit_codes() -> None:
     """From 128 up it is 128 and the number of the signal; the others are what commands return."""
     codes = [code for cell in table("columns.md", "Exit codes") for code in cell.split(", ")]
-    assert codes == ["0", "1", "2", "130", "141", "143"]
+    assert sorted(map(int, codes)) == [0, 1, 2, 130, 141, 143]
 
 
 @pytest.mark.parametrize(
