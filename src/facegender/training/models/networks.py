@@ -218,17 +218,28 @@ def _load_file(network: nn.Module, path: Path) -> PretrainedWeights:
 def _read_model_weights(path: Path) -> dict[str, Tensor]:
     """Read the trained network's tensors from a model file, also where it is an ensemble's member.
 
-    A tensor is stored as ``float32``, or as ``float16`` under a name that ends in ``_half``.
+    A tensor is stored as ``float32``, as ``float16`` under a name that ends in ``_half``, or as
+    whole numbers that end in ``_quantized``, with a scale for each of its rows.
     """
     tensors = {
         initializer.name: numpy_helper.to_array(initializer)
         for initializer in onnx.load(path).graph.initializer
     }
-    return {
-        name.rpartition("network.")[2].removesuffix("_half"): torch.tensor(np.float32(values))
-        for name, values in tensors.items()
-        if re.search(r"(^|/)network\.", name)
-    }
+    weights: dict[str, Tensor] = {}
+    for name, values in tensors.items():
+        if not re.search(r"(^|/)network\.", name) or name.endswith(("_scale", "_zero_point")):
+            continue
+        stem = name.removesuffix("_quantized")
+        if stem != name:
+            prefix = stem if f"{stem}_scale" in tensors else name
+            shape = (-1, *[1] * (values.ndim - 1))
+            scale, zero = (
+                tensors[f"{prefix}_{key}"].reshape(shape) for key in ("scale", "zero_point")
+            )
+            values = (values.astype(np.float32) - zero) * scale
+        key = stem.rpartition("network.")[2].removesuffix("_half")
+        weights[key] = torch.tensor(np.float32(values))
+    return weights
 
 
 def _load_dlib(network: nn.Module) -> PretrainedWeights:
