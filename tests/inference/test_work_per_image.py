@@ -22,7 +22,7 @@ from facegender.faces import yunet
 from facegender.faces.alignment import ALIGNED_CROP
 from facegender.faces.face_aligner import FaceCrop
 from facegender.faces.yunet import default_detector
-from facegender.images import opening
+from facegender.images import jpeg
 from facegender.images.pixels import Pixels, Resize
 from facegender.inference import pipeline
 from facegender.inference.classifier import BATCH_SIZE, Classifier
@@ -54,7 +54,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
     # a JPEG is handed to Pillow's decoder in pieces
-    monkeypatch.setattr(opening, "load_complete", note("decodes", opening.load_complete))
+    monkeypatch.setattr(jpeg, "load_complete", note("decodes", jpeg.load_complete))
     monkeypatch.setattr(Image.Image, "resize", note("resizes", resize))
     monkeypatch.setattr(Image, "fromarray", note("arrays made images", from_array))
     monkeypatch.setattr(yunet.YuNet, "_detect_at_scale", note("detections", look))
