@@ -12,7 +12,6 @@ temperature is found on the labels of the same portraits.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,9 +19,7 @@ import numpy as np
 
 from facegender.faces.alignment import ALIGNED_CROP
 from facegender.faces.face_aligner import FaceAligner
-from facegender.files import atomic_write
 from facegender.images.pixels import Resize
-from facegender.inference.classifier import Classifier
 from facegender.model.model_file import ModelDescription
 from facegender.training.console import Console
 from facegender.training.data.image_cache import open_image_cache
@@ -30,16 +27,14 @@ from facegender.training.ensemble.alignment_network import (
     export_alignment_network,
     train_alignment_network,
 )
+from facegender.training.ensemble.ensemble import write_calibrated
 from facegender.training.ensemble.gating_network import (
     export_gating_network,
     train_gating_network,
 )
-from facegender.training.ensemble.joined_graph import Members, join_members
+from facegender.training.ensemble.joined_graph import Members
 from facegender.training.ensemble.open_networks import CREDITS, load_gender_classifier
 from facegender.training.ensemble.options import EnsembleOptions
-from facegender.training.evaluation.calibration import find_temperature
-from facegender.training.evaluation.evaluate import predict_cached
-from facegender.training.export.model_export import add_description, weights_to_float16
 
 OPTIONS = EnsembleOptions(align_degrees=(12.0, 20.0), alignment_epochs=80, gating_epochs=120)
 CROP_SIZE = 128
@@ -84,18 +79,7 @@ def main() -> None:
         "contains dlib's gender classifier (CC0). For any use.",
         created=datetime.now(UTC).date().isoformat(),
     )
-
-    def write(temperature: float) -> None:
-        written = replace(description, temperature=round(temperature, 4))
-        model = weights_to_float16(join_members(members, OPTIONS, temperature))
-        with atomic_write(options.output) as file:
-            file.buffer.write(add_description(model, written))
-
-    write(1.0)
-    uncalibrated = Classifier.load(options.output, runtime="onnxruntime")
-    probabilities = predict_cached(uncalibrated, cache, rows).astype(np.float64)
-    log_probabilities = np.log(np.clip(probabilities, 1e-12, 1))
-    write(find_temperature(log_probabilities, cache.labels[rows]))
+    write_calibrated(members, OPTIONS, description, options.output, cache, rows)
 
 
 if __name__ == "__main__":

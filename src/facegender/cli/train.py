@@ -74,7 +74,7 @@ OpenNetworks: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Published networks, for a recipe with an [ensemble] such as best.",
+        help="Folder of the published network, for a recipe with an [ensemble] such as best.",
         show_default="the run ends with the single network",
     ),
 ]

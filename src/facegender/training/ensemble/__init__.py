@@ -1,1 +1,1 @@
-"""An ensemble of the trained network and two published ones, as one model file."""
+"""An ensemble of the trained network and a published one, as one model file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,6 +129,37 @@ def build_ensemble(
         pretrained=f"{single.pretrained}; beside it, as published, {CREDITS}",
     )
 
+    with console.counting("Calibrating the ensemble", len(validation_rows)) as count:
+        return write_calibrated(
+            members, options, description, path, cache, validation_rows, on_image=count
+        )
+
+
+def write_calibrated(
+    members: Members,
+    options: EnsembleOptions,
+    description: ModelDescription,
+    path: Path,
+    cache: ImageCache,
+    rows: Indices,
+    *,
+    on_image: Callable[[int], None] | None = None,
+) -> ModelDescription:
+    """Join all members, find the temperature and write the model file.
+
+    Args:
+        members: of the ensemble.
+        options: their weights and thresholds.
+        description: of the file, but for its temperature.
+        path: of the model file.
+        cache: images at the members' crop size, with labels.
+        rows: on which the temperature is found.
+        on_image: called with the number of images done.
+
+    Returns:
+        The description in the file.
+    """
+
     def write(temperature: float, file: Path) -> ModelDescription:
         written = replace(description, temperature=round(temperature, 4))
         model = weights_to_float16(join_members(members, options, temperature))
@@ -138,10 +170,9 @@ def build_ensemble(
         uncalibrated = Path(scratch) / path.name
         write(1.0, uncalibrated)
         classifier = Classifier.load(uncalibrated, runtime="onnxruntime")  # in full precision
-        with console.counting("Calibrating the ensemble", len(validation_rows)) as count:
-            probabilities = predict_cached(classifier, cache, validation_rows, on_image=count)
+        probabilities = predict_cached(classifier, cache, rows, on_image=on_image)
     log_probabilities = np.log(np.clip(probabilities.astype(np.float64), 1e-12, 1))
-    return write(find_temperature(log_probabilities, cache.labels[validation_rows]), path)
+    return write(find_temperature(log_probabilities, cache.labels[rows]), path)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EnsembleOptions:
-    """Published networks beside the trained one, joined into one model file by their log odds.
+    """A published network beside the trained one, joined into one model file by their log odds.
 
     ``joined_graph.py`` describes how. Paths are relative to the folder of ``--open-networks``.
 
